@@ -1,0 +1,74 @@
+"""What every job does first and last: options from the command line, logging, errors in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import tyro
+
+from pipeline.errors import PipelineError
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Options that every job has."""
+
+    debug: bool = False
+    """Show the traceback of an error and log more."""
+
+
+def run(options: Any, main: Callable[[Any], None], description: str | None = None) -> NoReturn:
+    """Parse the command line into `options`, call `main` with them, exit.
+
+    Args:
+        options: a subclass of `JobOptions`, or a union of them for a job with subcommands.
+        main: the job; it returns when all went well and raises a `PipelineError` otherwise.
+        description: the help text above the options; usually the script's docstring.
+
+    The exit code is 0, that of the `PipelineError`, 130 after Ctrl-C, or 1 for a defect.
+    """
+    chosen = tyro.cli(
+        options,
+        description=description,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+    )
+    logging.basicConfig(
+        level=logging.DEBUG if chosen.debug else logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    for chatty in (
+        "botocore",
+        "aiobotocore",
+        "s3fs",
+        "fsspec",
+        "numba",
+        "urllib3",
+        "asyncio",
+        "PIL",
+    ):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        main(chosen)
+    except PipelineError as error:
+        if chosen.debug:
+            traceback.print_exc()
+        _leave(f"error: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        _leave("stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    print(" ".join(message.split("\n")), file=sys.stderr)
+    sys.exit(code)

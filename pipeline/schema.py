@@ -1,0 +1,125 @@
+"""The Arrow schemas that the stations exchange, and the nested columns' way to and from numpy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+_CORNERS = [pa.field(name, pa.float32()) for name in ("x1", "y1", "x2", "y2")]
+
+OBJECT = pa.struct(
+    [
+        pa.field("label", pa.string()),
+        *_CORNERS,
+        pa.field("difficult", pa.bool_()),
+        pa.field("crowd", pa.bool_()),
+    ]
+)
+"""One annotated object of a picture."""
+
+MANIFEST = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("objects", pa.list_(OBJECT)),
+    ]
+)
+"""One row per picture; metadata `classes` (ordered) and, from COCO, `category_ids`."""
+
+SHARD_TABLE = pa.schema(
+    [
+        pa.field("ordinal", pa.int64(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("first_row", pa.int64(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+    ]
+)
+"""The cut of a manifest into shards, in order."""
+
+PROPOSALS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("boxes", pa.list_(pa.list_(pa.float32(), 4))),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_type", pa.string()),
+        pa.field("error_message", pa.string()),
+    ]
+)
+"""One row per picture, boxes best first; metadata `provenance`, `fingerprint`."""
+
+DETECTION = pa.struct(
+    [
+        pa.field("label", pa.string()),
+        pa.field("label_id", pa.int32()),
+        pa.field("score", pa.float32()),
+        *_CORNERS,
+    ]
+)
+"""One detected object; `label_id` counts the checkpoint's classes from 0."""
+
+DETECTIONS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("stage", pa.string()),
+        pa.field("error_type", pa.string()),
+        pa.field("error_message", pa.string()),
+        pa.field("num_proposals", pa.int32()),
+        pa.field("detections", pa.list_(DETECTION)),
+    ]
+)
+"""One row per picture, best detection first; metadata `classes`, `fingerprint`."""
+
+
+def with_metadata(schema: pa.Schema, values: Mapping[str, Any]) -> pa.Schema:
+    """The schema with each value stored as JSON under its key, beside what it already carries."""
+    stored = dict(schema.metadata or {})
+    stored.update(
+        {key.encode(): json.dumps(value, sort_keys=True).encode() for key, value in values.items()}
+    )
+    return schema.with_metadata(stored)
+
+
+def metadata_value(schema: pa.Schema, key: str) -> Any:
+    """The JSON value stored under `key`, or None."""
+    raw = (schema.metadata or {}).get(key.encode())
+    return None if raw is None else json.loads(raw)
+
+
+def box_lists(boxes: Sequence[NDArray[np.floating] | None]) -> pa.ListArray:
+    """A column of box lists from one `(N, 4)` array per row; None becomes null."""
+    counts = [0 if rows is None else len(rows) for rows in boxes]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    filled = [
+        np.asarray(rows, dtype=np.float32).reshape(-1, 4) for rows in boxes if rows is not None
+    ]
+    flat = np.concatenate(filled) if filled else np.empty((0, 4), np.float32)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1), pa.float32()), 4)
+    missing = pa.array([rows is None for rows in boxes], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=missing)
+
+
+def box_arrays(column: pa.ChunkedArray | pa.ListArray) -> list[NDArray[np.float32]]:
+    """One float32 `(N, 4)` array per row of a column of box lists; null gives `(0, 4)`."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # an empty table's column stays chunked
+        return []
+    flat = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    counts = np.nan_to_num(column.value_lengths().to_numpy(zero_copy_only=False)).astype(np.int64)
+    ends = np.cumsum(counts)
+    return [
+        flat[4 * (end - n) : 4 * end].reshape(-1, 4) for n, end in zip(counts, ends, strict=True)
+    ]

@@ -1,0 +1,235 @@
+"""Any fsspec store: read, list, remove, and put one object whole.
+
+Options of a store (endpoint, keys) come from where its own tools take them (`AWS_*` variables, config
+files, instance roles) or from fsspec's configuration (`FSSPEC_S3='{"endpoint_url": ...}'` or
+`~/.config/fsspec`). They stay out of what is written: messages show a URI without user and query.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import re
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import StorageError
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
+_IMPATIENT: dict[str, dict[str, Any]] = {
+    # The stores' own defaults wait minutes for an endpoint that does not answer.
+    "s3": {"config_kwargs": {"connect_timeout": 5, "retries": {"max_attempts": 3}}},
+}
+
+
+class MissingObject(StorageError):
+    """Nothing lies at the URI."""
+
+
+class AccessDenied(StorageError):
+    """The store answers, but not to these credentials."""
+
+
+def shown(uri: str) -> str:
+    """The URI without user, password and query, as messages and files may show it."""
+    return re.sub(r"(://)[^/@]*@", r"\1", uri).split("?X-Amz-")[0]
+
+
+def protocol(uri: str) -> str:
+    """The URI's protocol, `file` for a path."""
+    return uri.split("://", 1)[0] if "://" in uri else "file"
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The store of a URI and the path in it.
+
+    Raises:
+        StorageError: an unknown protocol, or one whose package is not installed.
+    """
+    kind = protocol(uri)
+    defaults = _IMPATIENT.get("s3" if kind == "s3a" else kind, {})
+    options = {k: v for k, v in defaults.items() if k not in fsspec.config.conf.get(kind, {})}
+    with _naming(uri, "opened"):
+        store, path = fsspec.core.url_to_fs(uri, **options)
+        return store, str(path)
+
+
+def absolute(uri: str) -> str:
+    """The URI, or an absolute path for a relative one."""
+    if protocol(uri) == "file":
+        return str(Path(uri.removeprefix("file://")).expanduser().absolute())
+    return uri.rstrip("/")
+
+
+def join(uri: str, *names: str) -> str:
+    """The URI of something below `uri`."""
+    return posixpath.join(uri.rstrip("/") if len(uri) > 1 else uri, *names)
+
+
+def read(uri: str) -> bytes:
+    """The whole object.
+
+    Raises:
+        MissingObject: nothing lies there.
+        AccessDenied: the credentials do not reach it.
+        StorageError: the store does not answer, or answers with an error.
+    """
+    store, path = filesystem(uri)
+    with _naming(uri, "read"):
+        return bytes(store.cat_file(path))
+
+
+@contextlib.contextmanager
+def opened(uri: str) -> Iterator[Any]:
+    """A seekable binary file for reading parts of an object, such as a Parquet footer."""
+    store, path = filesystem(uri)
+    with _naming(uri, "read"), store.open(path, "rb") as file:
+        yield file
+
+
+def exists(uri: str) -> bool:
+    """Whether an object or folder lies at the URI."""
+    store, path = filesystem(uri)
+    with _naming(uri, "looked up"):
+        store.invalidate_cache()
+        return bool(store.exists(path))
+
+
+def is_folder(uri: str) -> bool:
+    """Whether the URI is a folder (on an object store: whether something lies below it)."""
+    store, path = filesystem(uri)
+    with _naming(uri, "looked up"):
+        store.invalidate_cache()
+        return bool(store.isdir(path))
+
+
+def names(uri: str) -> list[str]:
+    """Sorted names of the objects directly in a folder; none if there is no such folder."""
+    store, path = filesystem(uri)
+    with _naming(uri, "listed"):
+        store.invalidate_cache()
+        try:
+            entries = store.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(
+            posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file"
+        )
+
+
+def files_below(uri: str) -> list[str]:
+    """Sorted paths, relative to the folder, of all objects below it.
+
+    Raises:
+        MissingObject: there is no such folder.
+    """
+    store, path = filesystem(uri)
+    with _naming(uri, "listed"):
+        store.invalidate_cache()
+        if not store.isdir(path):
+            raise MissingObject(f"{shown(uri)} is not a folder")
+        root = path.rstrip("/")
+        return sorted(found[len(root) + 1 :] for found in store.find(path))
+
+
+def put(uri: str, data: bytes) -> None:
+    """Write one object whole: whoever reads it sees the old object, the new one, or none."""
+    store, path = filesystem(uri)
+    with _naming(uri, "written"):
+        if isinstance(store, LocalFileSystem):
+            with _beside(Path(path)) as scratch:
+                scratch.write_bytes(data)
+        else:
+            store.pipe_file(path, data)
+
+
+@contextlib.contextmanager
+def whole_file(uri: str) -> Iterator[Path]:
+    """A local file to fill; when the block ends without an error, it is put whole at `uri`."""
+    store, path = filesystem(uri)
+    with _naming(uri, "written"):
+        if isinstance(store, LocalFileSystem):
+            with _beside(Path(path)) as scratch:
+                yield scratch
+        else:
+            with tempfile.TemporaryDirectory(prefix="fast-rcnn-") as folder:
+                scratch = Path(folder) / "object"
+                yield scratch
+                store.put_file(str(scratch), path)
+
+
+def remove(uri: str) -> None:
+    """Remove one object; one that is gone already is no error."""
+    store, path = filesystem(uri)
+    with _naming(uri, "removed"), contextlib.suppress(FileNotFoundError):
+        store.rm_file(path)
+
+
+def check_writable(uri: str) -> None:
+    """Put and remove a small object in the folder `uri`, so that a run fails before its work.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    probe = join(uri, f".write-probe-{uuid.uuid4().hex}")
+    put(probe, b"")
+    remove(probe)
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A scratch file in the folder of `path` that replaces it, after fsync, when the block succeeds.
+
+    fsspec's own local writes are in place and its transactions cross filesystems: neither is atomic.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex}.partial"
+    try:
+        yield scratch
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        scratch.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(uri: str, action: str) -> Iterator[None]:
+    """Turn a store's own errors into ones that name the URI and, without secrets, the reason."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingObject(f"{shown(uri)} does not exist") from error
+    except PermissionError as error:
+        raise AccessDenied(f"{shown(uri)} cannot be {action}: access denied") from error
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol(uri))
+        hint = f"pip install 'fast-rcnn-pipeline[{extra}]'" if extra else str(error)
+        raise StorageError(f"{shown(uri)} cannot be {action}: {hint}") from error
+    except (OSError, ValueError, TimeoutError) as error:
+        raise StorageError(f"{shown(uri)} cannot be {action}: {_reason(error)}") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(
+            ("botocore", "aiobotocore", "google", "gcsfs", "azure", "aiohttp")
+        ):
+            raise
+        raise StorageError(f"{shown(uri)} cannot be {action}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return shown(text.splitlines()[0])
