@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -23,6 +23,8 @@ class RunRecord:
     job: str
     settings: Mapping[str, Any]
     """JSON values only: options, dataset digest, checkpoint hash, proposal parameters. No secrets."""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    """Where the inputs lay; for the reader only, since a moved input is still the same input."""
 
     @property
     def fingerprint(self) -> str:
@@ -35,6 +37,7 @@ class RunRecord:
         record = {
             "job": self.job,
             "settings": self.settings,
+            "inputs": self.inputs,
             "fingerprint": self.fingerprint,
             "versions": versions(),
         }

@@ -23,6 +23,11 @@ TABLE_NAME = "shards.parquet"
 _PART = re.compile(r"part-(\d{6,})-([0-9a-f]{24})\.parquet")
 
 
+def shard_key(fingerprint: str, pictures: bytes) -> str:
+    """The key of the shard with this digest of pictures in the run with this fingerprint."""
+    return hashlib.sha256(fingerprint.encode() + pictures).hexdigest()[:24]
+
+
 @dataclass(frozen=True)
 class Shard:
     """Consecutive manifest rows that are worked on, and committed, as one."""
@@ -51,8 +56,7 @@ class Cut:
         """The shards of the run with this fingerprint."""
         made, first_row = [], 0
         for ordinal, (rows, digest) in enumerate(zip(self.rows, self.digests, strict=True)):
-            key = hashlib.sha256(fingerprint.encode() + digest).hexdigest()[:24]
-            made.append(Shard(ordinal, key, first_row, rows))
+            made.append(Shard(ordinal, shard_key(fingerprint, digest), first_row, rows))
             first_row += rows
         return made
 

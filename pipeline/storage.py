@@ -39,7 +39,9 @@ class AccessDenied(StorageError):
 
 def shown(uri: str) -> str:
     """The URI without user, password and query, as messages and files may show it."""
-    return re.sub(r"(://)[^/@]*@", r"\1", uri).split("?X-Amz-")[0]
+    # A secret key may hold slashes, so what follows `user:` is cut up to the last @.
+    uri = re.sub(r"(://)([^/@\s]*@|[^/@\s]*:[^\s]*@)", r"\1", uri)
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", uri)
 
 
 def protocol(uri: str) -> str:
@@ -57,7 +59,10 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     defaults = _IMPATIENT.get("s3" if kind == "s3a" else kind, {})
     options = {k: v for k, v in defaults.items() if k not in fsspec.config.conf.get(kind, {})}
     with _naming(uri, "opened"):
-        store, path = fsspec.core.url_to_fs(uri, **options)
+        try:
+            store, path = fsspec.core.url_to_fs(uri, **options)
+        except ValueError as error:
+            raise StorageError(f"{shown(uri)} cannot be opened: {_reason(error)}") from error
         return store, str(path)
 
 
@@ -65,12 +70,18 @@ def absolute(uri: str) -> str:
     """The URI, or an absolute path for a relative one."""
     if protocol(uri) == "file":
         return str(Path(uri.removeprefix("file://")).expanduser().absolute())
-    return uri.rstrip("/")
+    return _without_slash(uri)
 
 
 def join(uri: str, *names: str) -> str:
     """The URI of something below `uri`."""
-    return posixpath.join(uri.rstrip("/") if len(uri) > 1 else uri, *names)
+    return posixpath.join(_without_slash(uri), *names)
+
+
+def _without_slash(uri: str) -> str:
+    """The URI without slashes at its end, but `/` and `memory://` stay whole."""
+    kind, separator, path = uri.rpartition("://")
+    return kind + separator + (path.rstrip("/") or path[:1])
 
 
 def read(uri: str) -> bytes:
@@ -84,6 +95,13 @@ def read(uri: str) -> bytes:
     store, path = filesystem(uri)
     with _naming(uri, "read"):
         return bytes(store.cat_file(path))
+
+
+def read_start(uri: str, size: int) -> bytes:
+    """The first `size` bytes of an object, or all of a smaller one; errors are those of `read`."""
+    store, path = filesystem(uri)
+    with _naming(uri, "read"):
+        return bytes(store.cat_file(path, start=0, end=size))
 
 
 @contextlib.contextmanager
@@ -120,7 +138,7 @@ def names(uri: str) -> list[str]:
         except FileNotFoundError:
             return []
         return sorted(
-            posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file"
+            posixpath.basename(entry["name"]) for entry in entries if entry["type"] != "directory"
         )
 
 
@@ -220,7 +238,7 @@ def _naming(uri: str, action: str) -> Iterator[None]:
         extra = _EXTRAS.get(protocol(uri))
         hint = f"pip install 'fast-rcnn-pipeline[{extra}]'" if extra else str(error)
         raise StorageError(f"{shown(uri)} cannot be {action}: {hint}") from error
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, TimeoutError) as error:
         raise StorageError(f"{shown(uri)} cannot be {action}: {_reason(error)}") from error
     except Exception as error:
         if not type(error).__module__.startswith(

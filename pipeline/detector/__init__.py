@@ -1,5 +1,7 @@
 """Fast R-CNN: backbones, the network, box coding, loss, RoI sampling, checkpoints, the predictor.
 
-May import `errors`, `boxes`, `images`, `storage` and torch; never ray, `proposals` or what stands to
-the right. `python -m pipeline.detector PICTURE --checkpoint URI` detects in one picture without Ray.
+May import `errors`, `boxes`, `images`, `storage` and torch; never ray or what stands to the right. What
+a driver or a CPU task needs is importable without torch: `architecture`, `preprocessing`, `sampling`,
+`targets`, `keep`, `checkpoint_record`. `python -m pipeline.detector PICTURE --checkpoint URI` detects in one
+picture without Ray; it alone imports `proposals`.
 """

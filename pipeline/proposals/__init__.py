@@ -1,5 +1,24 @@
 """Selective search (Uijlings et al., IJCV 2013): regions proposed as boxes, best first.
 
 May import `errors`, `boxes`, `images`, `storage`, numpy and numba; never torch, ray or what stands to the
-right.
+right. `python -m pipeline.proposals PICTURE --draw OUT.png` proposes boxes for one picture.
 """
+
+from pipeline.proposals.search import (
+    Backend,
+    image_seed,
+    provenance,
+    selective_search,
+    warm_up,
+)
+from pipeline.proposals.strategy import STRATEGIES, Strategy
+
+__all__ = [
+    "STRATEGIES",
+    "Backend",
+    "Strategy",
+    "image_seed",
+    "provenance",
+    "selective_search",
+    "warm_up",
+]

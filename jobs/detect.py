@@ -1,0 +1,75 @@
+"""Detect objects in every picture of a manifest with a trained checkpoint.
+
+Takes stored proposals (jobs/propose.py) or computes them on the way, detects on all GPUs, or cores
+where there is none, and writes one Parquet part per shard: one row per picture, its detections nested.
+A rerun of the same command does only what is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from jobs import entry
+from pipeline.detector.keep import Keep
+from pipeline.engine import detection_run
+from pipeline.engine.detection_run import DetectionSettings
+from pipeline.engine.reading import ProposalSettings
+from pipeline.errors import InvalidConfiguration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detect(entry.JobOptions):
+    """Options of the detect job."""
+
+    manifest: str
+    """Manifest: a Parquet file or a folder of them; any fsspec URI."""
+    checkpoint: str
+    """Checkpoint: the output folder of jobs/train.py; any fsspec URI."""
+    output: str
+    """Folder for the detections; any fsspec URI."""
+    proposals: str | None = None
+    """Stored proposals of these pictures; without them they are computed on the way."""
+    compute: Annotated[ProposalSettings, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=ProposalSettings
+    )
+    keep: Annotated[Keep, tyro.conf.OmitArgPrefixes] = field(default_factory=Keep)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the network; auto takes bf16 where the device computes in it."""
+    actors: int | None = None
+    """Detector actors; by default one per GPU, or one per core where there is no GPU."""
+    gpus_per_actor: float | None = None
+    """GPUs of one actor; fractions share a GPU."""
+    run: Annotated[entry.ShardOptions, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=entry.ShardOptions
+    )
+
+
+def main(options: Detect) -> None:
+    """Run the job.
+
+    Raises:
+        InvalidConfiguration: stored proposals together with options of how to compute them.
+    """
+    if options.proposals is not None and options.compute != ProposalSettings():
+        raise InvalidConfiguration(
+            "--proposals takes stored boxes as they are: leave out --strategy, --max-boxes, --min-side, "
+            "--max-side, --seed and --backend"
+        )
+    summary = detection_run.run(
+        options.manifest,
+        options.checkpoint,
+        options.output,
+        proposals=options.proposals or options.compute,
+        settings=DetectionSettings(keep=options.keep, precision=options.precision),
+        actors=options.actors,
+        gpus_per_actor=options.gpus_per_actor,
+        **options.run.arguments(),
+    )
+    print("\n".join(summary.lines()))
+
+
+if __name__ == "__main__":
+    entry.run(Detect, main, __doc__)

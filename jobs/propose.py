@@ -1,0 +1,44 @@
+"""Compute selective-search proposals for every picture of a manifest.
+
+Reads a manifest (jobs/prepare.py), computes proposals on all cores of the cluster and writes one Parquet
+part per shard. A rerun of the same command does only what is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from jobs import entry
+from pipeline.engine import proposal_run
+from pipeline.engine.reading import ProposalSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Propose(entry.JobOptions):
+    """Options of the propose job."""
+
+    manifest: str
+    """Manifest: a Parquet file or a folder of them; any fsspec URI."""
+    output: str
+    """Folder for the proposals; any fsspec URI."""
+    proposals: Annotated[ProposalSettings, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=ProposalSettings
+    )
+    run: Annotated[entry.ShardOptions, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=entry.ShardOptions
+    )
+
+
+def main(options: Propose) -> None:
+    """Run the job."""
+    summary = proposal_run.run(
+        options.manifest, options.output, options.proposals, **options.run.arguments()
+    )
+    print("\n".join(summary.lines()))
+
+
+if __name__ == "__main__":
+    entry.run(Propose, main, __doc__)

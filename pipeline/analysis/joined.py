@@ -1,0 +1,111 @@
+"""An output's parts beside the manifest rows they were made from, a few pictures at a time.
+
+Row k of a part belongs to manifest row `first_row + k` of its shard, so nothing is looked up; the
+image_ids are compared, because a manifest that was written anew may hold other pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import storage
+from pipeline.errors import UnreadableDataset
+from pipeline.manifest import ROW_GROUP, Manifest
+from pipeline.shards import Parts
+
+PICTURES = 64
+"""Pictures in one step: bounds the pairs of boxes that are compared at once."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The same pictures twice: what a run wrote about them, and the manifest's rows."""
+
+    first_row: int
+    results: pa.Table
+    manifest: pa.Table
+
+
+def check_holds(parts: Parts, column: str, job: str) -> pa.Schema:
+    """The parts' schema, after checking that it has the column that only `job` writes.
+
+    Raises:
+        UnreadableDataset: another job wrote these parts.
+    """
+    found = parts.schema()
+    if column not in found.names:
+        raise UnreadableDataset(
+            f"{storage.shown(parts.uri)} has no column {column}, so no {job} run wrote it; "
+            f"it has {', '.join(found.names)}"
+        )
+    return found
+
+
+def joined(parts: Parts, manifest: Manifest, columns: Sequence[str]) -> Iterator[Step]:
+    """Stream the parts' `columns` together with the manifest's width, height and objects.
+
+    Raises:
+        UnreadableDataset: the parts are of other pictures than the manifest's, or of more.
+    """
+    if parts.rows > manifest.rows:
+        raise UnreadableDataset(
+            f"{storage.shown(parts.uri)} has {parts.rows} pictures, the manifest "
+            f"{storage.shown(manifest.uri)} only {manifest.rows}: it was made from another manifest"
+        )
+    rows = _ManifestRows(manifest)
+    for shard in parts.shards:
+        results = parts.read(shard, ["image_id", *columns])
+        annotated = rows.take(shard.first_row, shard.rows)
+        check_pictures(parts, manifest, shard.first_row, results, annotated)
+        for start in range(0, shard.rows, PICTURES):
+            yield Step(
+                shard.first_row + start,
+                results.slice(start, PICTURES),
+                annotated.slice(start, PICTURES),
+            )
+
+
+class _ManifestRows:
+    """Consecutive slices of a manifest; its row groups are read once, whatever the slices' size."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.first = 0
+        self.held: list[pa.Table] = []
+
+    def take(self, first_row: int, rows: int) -> pa.Table:
+        held = sum(len(table) for table in self.held)
+        while self.first + held < first_row + rows:
+            table = self.manifest.read(
+                self.first + held, ROW_GROUP, ["image_id", "uri", "width", "height", "objects"]
+            )
+            self.held.append(table)
+            held += len(table)
+        whole = pa.concat_tables(self.held)
+        wanted = whole.slice(first_row - self.first, rows)
+        self.held = [whole.slice(first_row - self.first + rows)]
+        self.first = first_row + rows
+        return wanted
+
+
+def check_pictures(
+    parts: Parts, manifest: Manifest, first_row: int, results: pa.Table, annotated: pa.Table
+) -> None:
+    """Check that both tables' rows are of the same pictures, in order.
+
+    Raises:
+        UnreadableDataset: a row differs; it names the row and both image_ids.
+    """
+    same = pc.equal(results.column("image_id"), annotated.column("image_id"))
+    if pc.all(same, skip_nulls=False).as_py() is True:
+        return
+    row = pc.index(same, False).as_py()
+    raise UnreadableDataset(
+        f"row {first_row + row} is {results.column('image_id')[row].as_py()!r} in "
+        f"{storage.shown(parts.uri)} and {annotated.column('image_id')[row].as_py()!r} in "
+        f"{storage.shown(manifest.uri)}: give the manifest that it was made from"
+    )

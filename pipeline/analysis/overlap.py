@@ -1,0 +1,148 @@
+"""Best overlaps of objects with their picture's first n proposals, and what is summed up of them.
+
+An object's overlap under a budget of n boxes is its best IoU with the picture's first n proposals.
+Recall is the share of objects with an overlap of at least a threshold; average recall its mean over IoU
+0.50:0.05:0.95 (Hosang et al., PAMI 2016); ABO the mean overlap over a class's objects and MABO the mean
+of ABO over classes (Uijlings et al., IJCV 2013, section 5.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import boxes
+
+BUDGETS: tuple[int | None, ...] = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, None)
+"""Numbers of first boxes that are scored; None is all of them."""
+
+THRESHOLDS = np.arange(50, 100, 5) / 100
+"""0.50, 0.55, ... 0.95."""
+
+_AT_70 = 4
+
+_SIDES = (32, 96)  # COCO's small, medium, large
+_SHARES = (0.01, 0.1)  # of the picture's area
+
+SIZES = (
+    "small: under 32² pixels",
+    "medium: under 96² pixels",
+    "large: 96² pixels or more",
+    "under 1 % of the picture",
+    "1 to 10 % of the picture",
+    "10 % of the picture or more",
+)
+
+
+@dataclass(frozen=True)
+class RecallPoint:
+    """Recall of some objects within a budget of boxes per picture; None if there are no objects."""
+
+    boxes: int | None
+    """The budget; None is all boxes."""
+    recall50: float | None
+    recall70: float | None
+    average_recall: float | None
+    """Mean recall over IoU 0.50:0.05:0.95."""
+    best_overlap: float | None
+    """Mean best IoU: ABO where the objects are of one class."""
+    by_threshold: tuple[float, ...]
+    """Recall at IoU 0.50, 0.55, ... 0.95."""
+
+
+@dataclass(frozen=True)
+class GroupRecall:
+    """The objects of one class or of one size."""
+
+    name: str
+    objects: int
+    curve: tuple[RecallPoint, ...]
+    """One point for each of BUDGETS."""
+
+
+def best_overlaps(
+    objects: NDArray[np.floating],
+    proposals: NDArray[np.floating],
+    budgets: tuple[int | None, ...] = BUDGETS,
+) -> NDArray[np.float64]:
+    """Best IoU `(G, len(budgets))` of each object `(G, 4)` with the first n of proposals `(N, 4)`."""
+    if len(objects) == 0 or len(proposals) == 0:
+        return np.zeros((len(objects), len(budgets)))
+    iou = boxes.iou(objects.astype(np.float64), proposals.astype(np.float64))
+    running = np.maximum.accumulate(iou, axis=1)
+    last = [min(budget or len(proposals), len(proposals)) - 1 for budget in budgets]
+    return np.asarray(running[:, last], np.float64)
+
+
+class OverlapTally:
+    """Sums over the objects of each of several groups."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.objects = np.zeros(len(names), np.int64)
+        self.overlap = np.zeros((len(names), len(BUDGETS)))
+        self.hits = np.zeros((len(names), len(BUDGETS), len(THRESHOLDS)), np.int64)
+
+    def add(self, group: NDArray[np.int64], best: NDArray[np.float64]) -> None:
+        """Add objects by their group `(G,)`, -1 for none, and best overlaps `(G, budgets)`."""
+        group, best = group[group >= 0], best[group >= 0]
+        np.add.at(self.objects, group, 1)
+        np.add.at(self.overlap, group, best)
+        np.add.at(self.hits, group, best[:, :, None] >= THRESHOLDS)
+
+    def groups(self) -> tuple[GroupRecall, ...]:
+        """Each group's curve."""
+        return tuple(
+            GroupRecall(name, int(count), _curve(int(count), hits, overlap))
+            for name, count, hits, overlap in zip(
+                self.names, self.objects, self.hits, self.overlap, strict=True
+            )
+        )
+
+    def whole(self) -> tuple[RecallPoint, ...]:
+        """The curve of all groups' objects together."""
+        count = int(self.objects.sum())
+        return _curve(count, self.hits.sum(axis=0), self.overlap.sum(axis=0))
+
+    def mean_of_groups(self) -> tuple[float | None, ...]:
+        """For each budget the mean over groups of their mean overlap: MABO when groups are classes."""
+        there = self.objects > 0
+        if not there.any():
+            return (None,) * len(BUDGETS)
+        means = (self.overlap[there] / self.objects[there, None]).mean(axis=0)
+        return tuple(means.tolist())
+
+
+def size_groups(
+    areas: NDArray[np.float64], picture_area: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions in SIZES of objects of some areas `(G,)`: the absolute size and the relative one.
+
+    The relative one is -1 where the picture's area is NaN.
+    """
+    absolute = np.searchsorted(np.square(_SIDES), areas, side="right")
+    if np.isnan(picture_area):
+        return absolute, np.full(len(areas), -1)
+    shares = np.searchsorted(_SHARES, areas / picture_area, side="right")
+    return absolute, len(_SIDES) + 1 + shares
+
+
+def _curve(
+    objects: int, hits: NDArray[np.int64], overlap: NDArray[np.float64]
+) -> tuple[RecallPoint, ...]:
+    if objects == 0:
+        return tuple(RecallPoint(budget, None, None, None, None, ()) for budget in BUDGETS)
+    recall = hits / objects
+    return tuple(
+        RecallPoint(
+            boxes=budget,
+            recall50=float(recall[index, 0]),
+            recall70=float(recall[index, _AT_70]),
+            average_recall=float(recall[index].mean()),
+            best_overlap=float(overlap[index] / objects),
+            by_threshold=tuple(recall[index].tolist()),
+        )
+        for index, budget in enumerate(BUDGETS)
+    )

@@ -1,0 +1,197 @@
+"""Detection in pictures with given proposals: no Ray, no storage, a plain callable.
+
+What makes it quick, apart from the device: frozen norms folded into the filters, channels last, bf16
+where the processor has it, RoIs that pool the same cells computed once, bounded batches of RoIs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.detector import checkpoint as checkpoints
+from pipeline.detector.backbones.frozen_norm import bake_frozen_norms
+from pipeline.detector.keep import Keep
+from pipeline.detector.keeping import kept
+from pipeline.detector.network import FastRCNN
+from pipeline.detector.rois import Rois, gather, usable
+from pipeline.errors import InvalidConfiguration
+
+__all__ = ["Detections", "Keep", "Predictor"]
+
+Image = NDArray[np.uint8]
+Boxes = NDArray[np.float32]
+
+
+class Detections(NamedTuple):
+    """The objects found in one picture, best first."""
+
+    boxes: NDArray[np.float32]
+    """`(D, 4)` in pixels of the original picture, clipped to it."""
+    scores: NDArray[np.float32]
+    """`(D,)`, 0..1."""
+    labels: NDArray[np.int32]
+    """`(D,)`: classes counted from 0."""
+
+
+class Predictor:
+    """`Predictor(checkpoint)(images, proposals)`."""
+
+    def __init__(
+        self,
+        checkpoint: str | checkpoints.Checkpoint,
+        *,
+        device: str = "auto",
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        keep: Keep = Keep(),  # noqa: B008  frozen
+        max_rois_per_batch: int | None = None,
+        max_images_per_batch: int | None = None,
+    ) -> None:
+        """Load a model and make it ready.
+
+        Args:
+            checkpoint: a folder's URI, or what `checkpoint.load` gave; its model is copied.
+            device: `auto` takes a GPU if there is one; otherwise as torch names it.
+            precision: of trunk and head; the last layers and the softmax stay fp32. `auto` takes bf16
+                where the processor computes in it.
+            keep: which boxes become detections.
+            max_rois_per_batch: how many RoIs go through the head at once; None suits the device.
+            max_images_per_batch: how many pictures go through the trunk at once; likewise.
+
+        Raises:
+            InvalidCheckpoint: the checkpoint cannot be used.
+            InvalidConfiguration: an unknown device or precision.
+            StorageError: the store cannot be read.
+        """
+        if isinstance(checkpoint, str):
+            checkpoint = checkpoints.load(checkpoint)
+        self.device = _device(device)
+        self.dtype = _dtype(precision, self.device)
+        self.keep = keep
+        self.preprocessing = checkpoint.preprocessing
+        self.classes = checkpoint.classes
+        on_gpu = self.device.type == "cuda"
+        self.max_rois_per_batch = max_rois_per_batch or (4096 if on_gpu else 512)
+        self.max_images_per_batch = max_images_per_batch or (8 if on_gpu else 1)
+        self._model = _ready(checkpoint.model, self.device, self.dtype)
+
+    def __call__(
+        self, images: Sequence[Image], proposals: Sequence[NDArray[np.floating]]
+    ) -> list[Detections]:
+        """Detect in each picture.
+
+        Args:
+            images: uint8 RGB `(H, W, 3)`.
+            proposals: per picture `(N, 4)` in its pixels; what lies outside is cut off.
+
+        Pictures whose resized shapes are equal go through the trunk together, in the order given and
+        never padded. A picture without proposals has no detections.
+        """
+        found = [_nothing() for _ in images]
+        boxes = [
+            usable(ours, *image.shape[:2]) for image, ours in zip(images, proposals, strict=True)
+        ]
+        for shape, batch in self._batches(images, boxes):
+            sizes = [images[index].shape[:2] for index in batch]
+            rois = gather(
+                [boxes[index] for index in batch],
+                [(height, width) for height, width in sizes],
+                shape,
+                self._model.spatial_scale,
+            )
+            scores, deltas = self._computed([images[index] for index in batch], rois)
+            for position, index in enumerate(batch):
+                found[index] = self._detections(scores, deltas, rois, position, sizes[position])
+        return found
+
+    def _batches(
+        self, images: Sequence[Image], boxes: Sequence[Boxes]
+    ) -> Iterator[tuple[tuple[int, int], list[int]]]:
+        """Resized shape and indices of the pictures of each batch."""
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            if len(boxes[index]):
+                shape = self.preprocessing.resized_shape(*image.shape[:2])
+                by_shape.setdefault(shape, []).append(index)
+        for shape, indices in by_shape.items():
+            for start in range(0, len(indices), self.max_images_per_batch):
+                yield shape, indices[start : start + self.max_images_per_batch]
+
+    @torch.inference_mode()
+    def _computed(self, images: Sequence[Image], rois: Rois) -> tuple[Tensor, Tensor]:
+        """Softmax scores `(U, K + 1)` and deltas `(U, K + 1, 4)` of the unique RoIs, in fp32."""
+        pictures = np.stack([self.preprocessing.resized(image) for image in images])
+        batch = self.preprocessing.normalised(torch.from_numpy(pictures).to(self.device))
+        features = self._model.features(batch.to(self.dtype))
+        rows = torch.from_numpy(rois.unique).to(self.device)
+        outputs = [
+            self._model.head(features, rows[start : start + self.max_rois_per_batch])
+            for start in range(0, len(rows), self.max_rois_per_batch)
+        ]
+        scores = torch.cat([logits for logits, _ in outputs]).softmax(dim=1)
+        deltas = torch.cat([deltas for _, deltas in outputs])
+        return scores, deltas.view(len(deltas), -1, 4)
+
+    @torch.inference_mode()
+    def _detections(
+        self, scores: Tensor, deltas: Tensor, rois: Rois, position: int, size: tuple[int, ...]
+    ) -> Detections:
+        mine = rois.picture == position
+        rows = torch.from_numpy(rois.unique_index[mine]).to(self.device)
+        boxes = torch.from_numpy(rois.boxes[mine]).to(self.device)
+        found, values, labels = kept(
+            scores[rows], deltas[rows], boxes, (size[0], size[1]), self.keep
+        )
+        return Detections(
+            found.cpu().numpy(), values.cpu().numpy(), labels.cpu().numpy().astype(np.int32)
+        )
+
+
+def _nothing() -> Detections:
+    return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+
+def _ready(model: FastRCNN, device: torch.device, dtype: torch.dtype) -> FastRCNN:
+    """A copy for inference: norms folded, trunk and head in `dtype`, the two last layers in fp32."""
+    own: FastRCNN = copy.deepcopy(model).eval().requires_grad_(False)
+    bake_frozen_norms(own.backbone)
+    own.to(device, torch.float32).to(memory_format=torch.channels_last)
+    own.backbone.to(dtype=dtype)
+    return own
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidConfiguration(f"device {name!r} cannot be used: {reason}") from error
+    return device
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    match precision:
+        case "fp32":
+            return torch.float32
+        case "bf16":
+            return torch.bfloat16
+        case "auto":
+            return torch.bfloat16 if _computes_bf16(device) else torch.float32
+        case _:
+            raise InvalidConfiguration(f"precision {precision!r} is not auto, fp32 or bf16")
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))

@@ -1,0 +1,137 @@
+"""From a decoded picture to what a network was trained on: size, channel order, scale, mean, deviation.
+
+These belong to the weights and travel with them. Importing this module does not import torch, so that
+CPU tasks can resize and a driver can read the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import images
+from pipeline.errors import InvalidConfiguration
+
+if TYPE_CHECKING:
+    import torch
+
+SMALLEST_SIDE = 32  # in pixels: below it the strided layers of some trunks have no output at all
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture is resized and normalised: (channel * scale - mean) / std."""
+
+    channel_order: Literal["RGB", "BGR"] = "RGB"
+    """The order in which the network takes the channels; mean and std are in it too."""
+    scale: float = 1 / 255
+    """Multiplies the stored 0..255 first."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted after scaling, per channel."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Divides last, per channel."""
+    short_side: int = 600
+    """Pixels of the shorter side after resizing (Fast R-CNN, section 5.2)."""
+    max_side: int = 1000
+    """No side is longer than this, even if the shorter one then falls below `short_side`."""
+
+    def __post_init__(self) -> None:
+        if self.channel_order not in ("RGB", "BGR"):
+            raise InvalidConfiguration(f"channel order {self.channel_order!r} is not RGB or BGR")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise InvalidConfiguration("mean and std need one number per channel, std positive")
+        if not SMALLEST_SIDE <= self.short_side <= self.max_side:
+            raise InvalidConfiguration(
+                f"short side {self.short_side} and cap {self.max_side} of the pictures: expected "
+                f"{SMALLEST_SIDE} <= short side <= cap"
+            )
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:
+        """The settings from a checkpoint's JSON.
+
+        Raises:
+            TypeError, ValueError, InvalidConfiguration: missing or senseless fields.
+        """
+        return cls(**{**fields, "mean": _triple(fields["mean"]), "std": _triple(fields["std"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values of all fields."""
+        return asdict(self)
+
+    def resized_shape(
+        self, height: int, width: int, *, short_side: int | None = None, max_side: int | None = None
+    ) -> tuple[int, int]:
+        """Height and width after resizing; a thin picture is stretched to at least 32 pixels.
+
+        Args:
+            height: of the original picture, in pixels.
+            width: likewise.
+            short_side: another size than the weights' own, for multi-scale training and testing.
+            max_side: another cap.
+        """
+        shorter, longer = min(height, width), max(height, width)
+        factor = min(
+            (short_side or self.short_side) / shorter, (max_side or self.max_side) / longer
+        )
+        return max(SMALLEST_SIDE, round(height * factor)), max(SMALLEST_SIDE, round(width * factor))
+
+    def resized(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        short_side: int | None = None,
+        max_side: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """The picture `(H, W, 3)` at its size for the network, still uint8 RGB `(h, w, 3)`."""
+        height, width = self.resized_shape(
+            *image.shape[:2], short_side=short_side, max_side=max_side
+        )
+        return images.resize(image, width, height)
+
+    def normalised(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Float32 `(B, 3, h, w)`, channels last in memory, from resized uint8 RGB `(B, h, w, 3)`.
+
+        Works on the device of `pictures`, so that uint8 travels to a GPU, a quarter of the bytes.
+        """
+        gain = np.float32(self.scale) / np.asarray(self.std, np.float32)
+        shift = -np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
+        if self.channel_order == "BGR":
+            pictures = pictures.flip(-1)
+        values = pictures.float()
+        values.mul_(values.new_tensor(gain)).add_(values.new_tensor(shift))
+        return values.permute(0, 3, 1, 2)
+
+    def __call__(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        short_side: int | None = None,
+        max_side: int | None = None,
+    ) -> torch.Tensor:
+        """Float32 `(3, h, w)` from a decoded uint8 RGB picture `(H, W, 3)`."""
+        import torch  # noqa: PLC0415  a driver reads these settings without torch
+
+        picture = self.resized(image, short_side=short_side, max_side=max_side)
+        return self.normalised(torch.from_numpy(np.array(picture))[None])[0]
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+TORCHVISION = Preprocessing()
+"""What torchvision's ImageNet weights were trained with."""
+
+TENSORFLOW = Preprocessing(scale=1 / 127.5, mean=(1.0, 1.0, 1.0), std=(1.0, 1.0, 1.0))
+"""-1..1, as TensorFlow's MobileNets were trained."""
+
+CAFFE = Preprocessing(
+    channel_order="BGR", scale=1.0, mean=(102.9801, 115.9465, 122.7717), std=(1.0, 1.0, 1.0)
+)
+"""The released Fast R-CNN models' BGR pixel means."""

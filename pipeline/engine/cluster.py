@@ -1,0 +1,96 @@
+"""The Ray cluster: connect to one or start one, ask what it has, settle a worker's threads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+log = logging.getLogger(__name__)
+
+WORKER_ENVIRONMENT = {
+    # One thread per worker: Ray owns the cores. Torch's threads are set where an actor starts.
+    "OMP_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """Connect to the cluster of `RAY_ADDRESS` (which `ray job submit` sets), else start a local Ray.
+
+    What was started here is stopped at the end of the block. In a process that is connected already
+    (a notebook, or a job that calls several stages) the connection is used and left open.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        address=address,
+        include_dashboard=False if address == "local" else None,
+        logging_level=logging.ERROR,
+        log_to_driver=bool(os.environ.get("PIPELINE_WORKER_LOGS")),
+        runtime_env={"env_vars": WORKER_ENVIRONMENT | _numba_cache(address)},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _numba_cache(address: str) -> dict[str, str]:
+    """Numba keys its cache by the source's path, which differs for each job under --working-dir."""
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return {"NUMBA_CACHE_DIR": os.environ["NUMBA_CACHE_DIR"]}
+    if address == "local":  # the folder beside the source is shared by all of this user's runs
+        return {}
+    return {"NUMBA_CACHE_DIR": str(Path(tempfile.gettempdir()) / f"numba-cache-{os.getuid()}")}
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the living nodes have in total."""
+
+    cpus: int
+    gpus: float
+    memory: float
+    """Bytes."""
+    nodes: tuple[str, ...]
+    """Ids of the living nodes."""
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return list(ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def capacity() -> Capacity:
+    """Ask Ray for the living nodes and their total resources."""
+    alive = [node for node in _nodes() if node["Alive"]]
+    totals = [node["Resources"] for node in alive]
+    return Capacity(
+        cpus=max(1, int(sum(total.get("CPU", 0) for total in totals))),
+        gpus=sum(total.get("GPU", 0) for total in totals),
+        memory=sum(total.get("memory", 0) for total in totals),
+        nodes=tuple(node["NodeID"] for node in alive if node["Resources"].get("CPU", 0) > 0),
+    )
+
+
+def fits(need: dict[str, float]) -> bool:
+    """Whether some living node has, in total, what one task or actor needs."""
+    return any(
+        all(node["Resources"].get(name, 0) >= amount for name, amount in need.items())
+        for node in _nodes()
+        if node["Alive"]
+    )

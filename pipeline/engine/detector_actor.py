@@ -1,0 +1,217 @@
+"""The detector actor: takes chunks of pictures with boxes, decodes, detects, commits the shard's part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+from ray import ObjectRef
+
+from pipeline import images, schema, shards, storage
+from pipeline.detector.keep import Keep
+from pipeline.engine.reading import ProposalSettings
+from pipeline.engine.stored_proposals import StoredProposals
+from pipeline.engine.work import Failure, Picture, Piece, Report, time_limit
+from pipeline.errors import InvalidCheckpoint, UnreadableImage
+from pipeline.manifest import Manifest
+
+if TYPE_CHECKING:
+    from pipeline.detector.predictor import Detections
+
+GROUP = 16
+"""Pictures decoded together: the next group is decoded while one is detected in."""
+
+
+@dataclass(frozen=True)
+class DetectionPlan:
+    """What every task and actor of a run needs to know; it lies in the object store once."""
+
+    manifest: Manifest
+    output: str
+    fingerprint: str
+    checkpoint: str
+    checkpoint_digest: str
+    classes: tuple[str, ...]
+    keep: Keep
+    precision: Literal["auto", "fp32", "bf16"]
+    proposals: ProposalSettings | None
+    stored: StoredProposals | None
+    image_seconds: float
+    threads: int
+
+
+Decoded = NDArray[np.uint8] | None
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class DetectorActor:
+    """One detector on one device; it dies rather than being restarted, the driver makes a new one."""
+
+    def __init__(self, plan: DetectionPlan) -> None:
+        self.plan = plan
+        self._loaded: Any = None
+        self._threads = ThreadPoolExecutor(max(1, plan.threads))
+
+    def ready(self) -> str:
+        """Load the checkpoint and return the device it runs on."""
+        return str(self._predictor().device)
+
+    def _predictor(self) -> Any:
+        if self._loaded is None:
+            import torch  # noqa: PLC0415  (the driver imports this module and must not load torch)
+
+            from pipeline.detector import checkpoint  # noqa: PLC0415
+            from pipeline.detector.predictor import Predictor  # noqa: PLC0415
+
+            torch.set_num_threads(self.plan.threads)
+            loaded = checkpoint.load(self.plan.checkpoint)
+            if loaded.digest != self.plan.checkpoint_digest:
+                raise InvalidCheckpoint(
+                    f"{storage.shown(self.plan.checkpoint)} changed while the run was at work"
+                )
+            self._loaded = Predictor(loaded, keep=self.plan.keep, precision=self.plan.precision)
+        return self._loaded
+
+    def detect(
+        self, piece: Piece, chunks: Sequence[ObjectRef[tuple[list[Picture], Report]]]
+    ) -> Report:
+        """Detect in a piece's pictures; a whole shard is committed, a single picture returned."""
+        report = Report()
+        tables = []
+        for chunk in chunks:
+            pictures, before = ray.get(chunk)
+            report.add(before)
+            tables.append(self._detect_chunk(pictures, report))
+        table = pa.concat_tables(tables)
+        report.images = len(table)
+        if piece.whole:
+            with report.timed("commit"):
+                data = shards.part_bytes(table)
+                storage.put(storage.join(self.plan.output, piece.shard.part_name), data)
+            report.counts["bytes"] += len(data)
+        else:
+            report.table = table
+        return report
+
+    def _detect_chunk(self, pictures: list[Picture], report: Report) -> pa.Table:
+        found: list[Detections | None] = []
+        groups = [pictures[start : start + GROUP] for start in range(0, len(pictures), GROUP)]
+        for group, decoded in self._decoded(groups, report):
+            with time_limit(self.plan.image_seconds * len(group)), report.timed("detect"):
+                found.extend(self._detect_group(group, decoded))
+        for picture, detections in zip(pictures, found, strict=True):
+            picture.data = None
+            if picture.failure is not None:
+                report.fail(picture.failure)
+            elif detections is not None:
+                report.counts["detections"] += len(detections.scores)
+        return detection_table(self.plan, pictures, found)
+
+    def _decoded(
+        self, groups: list[list[Picture]], report: Report
+    ) -> Iterator[tuple[list[Picture], list[Decoded]]]:
+        """Decode one group ahead, so that the device does not wait for it."""
+        pending = None
+        for group in groups:
+            following = (group, [self._threads.submit(_decode, picture) for picture in group])
+            if pending is not None:
+                yield pending[0], self._awaited(pending[1], report)
+            pending = following
+        if pending is not None:
+            yield pending[0], self._awaited(pending[1], report)
+
+    def _awaited(self, futures: list[Any], report: Report) -> list[Decoded]:
+        with report.timed("decode"):
+            return [future.result() for future in futures]
+
+    def _detect_group(
+        self, group: list[Picture], decoded: list[Decoded]
+    ) -> list[Detections | None]:
+        """Detect in a group; if that fails, picture by picture, so that only the culprit is failed."""
+        usable = [index for index, image in enumerate(decoded) if image is not None]
+        found: list[Detections | None] = [None] * len(group)
+        try:
+            results = self._detections([group[i] for i in usable], [decoded[i] for i in usable])
+        except (RuntimeError, ValueError, MemoryError):
+            results = [self._one(group[i], decoded[i]) for i in usable]
+        for index, result in zip(usable, results, strict=True):
+            found[index] = result
+        return found
+
+    def _one(self, picture: Picture, image: Decoded) -> Detections | None:
+        try:
+            return self._detections([picture], [image])[0]
+        except (RuntimeError, ValueError, MemoryError) as error:
+            picture.failure = Failure.of("detect", error)
+            return None
+
+    def _detections(
+        self, pictures: list[Picture], decoded: Sequence[Decoded]
+    ) -> list[Detections | None]:
+        if not pictures:
+            return []
+        results: list[Detections | None] = self._predictor()(
+            decoded, [picture.boxes for picture in pictures]
+        )
+        return results
+
+
+def _decode(picture: Picture) -> Decoded:
+    if picture.failure is not None or picture.data is None:
+        return None
+    try:
+        image = images.decode(picture.data)
+    except UnreadableImage as error:
+        picture.failure = Failure.of("decode", error)
+        return None
+    picture.height, picture.width = image.shape[:2]
+    return image
+
+
+def detection_table(
+    plan: DetectionPlan, pictures: Sequence[Picture], found: Sequence[Detections | None]
+) -> pa.Table:
+    """Rows of `schema.DETECTIONS`, one per picture, with the detections nested."""
+    failures = [picture.failure for picture in pictures]
+    columns = {
+        "image_id": [picture.image_id for picture in pictures],
+        "uri": [picture.uri for picture in pictures],
+        "width": pa.array([picture.width for picture in pictures], pa.int32()),
+        "height": pa.array([picture.height for picture in pictures], pa.int32()),
+        "status": ["failed" if failure else "ok" for failure in failures],
+        "stage": pa.array([f.stage if f else None for f in failures], pa.string()),
+        "error_type": pa.array([f.error_type if f else None for f in failures], pa.string()),
+        "error_message": pa.array([f.message if f else None for f in failures], pa.string()),
+        "num_proposals": pa.array(
+            [None if p.boxes is None else len(p.boxes) for p in pictures], pa.int32()
+        ),
+        "detections": _nested(found, plan.classes),
+    }
+    kept = schema.with_metadata(
+        schema.DETECTIONS, {"classes": list(plan.classes), "fingerprint": plan.fingerprint}
+    )
+    return pa.table(columns, schema=kept)
+
+
+def _nested(found: Sequence[Detections | None], classes: tuple[str, ...]) -> pa.ListArray:
+    present = [detections for detections in found if detections is not None]
+    boxes = np.concatenate([np.empty((0, 4), np.float32), *(d.boxes for d in present)])
+    label_ids = np.concatenate([np.empty(0, np.int32), *(d.labels for d in present)])
+    scores = np.concatenate([np.empty(0, np.float32), *(d.scores for d in present)])
+    labels = pa.array(classes, pa.string()).take(pa.array(label_ids, pa.int32()))
+    corners = [pa.array(np.ascontiguousarray(boxes[:, i]), pa.float32()) for i in range(4)]
+    values = pa.StructArray.from_arrays(
+        [labels, pa.array(label_ids, pa.int32()), pa.array(scores, pa.float32()), *corners],
+        fields=list(schema.DETECTION),
+    )
+    counts = [0 if detections is None else len(detections.scores) for detections in found]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    return pa.ListArray.from_arrays(
+        offsets, values, mask=pa.array([detections is None for detections in found], pa.bool_())
+    )

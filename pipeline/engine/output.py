@@ -1,0 +1,168 @@
+"""The output folder of a run over shards: opened, resumed or refused at the start, closed at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline import run_record, shards, storage
+from pipeline.errors import MismatchedOutput
+from pipeline.manifest import Manifest
+from pipeline.run_record import RunRecord
+from pipeline.shards import Cut, Shard
+
+log = logging.getLogger(__name__)
+
+SUMMARY_NAME = "summary.json"
+
+
+@dataclass(frozen=True)
+class RunOutput:
+    """An output folder that is ready for work: which shards there are and which are done."""
+
+    uri: str
+    record: RunRecord
+    shards: tuple[Shard, ...]
+    committed: frozenset[int]
+
+    @property
+    def todo(self) -> list[Shard]:
+        """The shards that are left, in order."""
+        return [shard for shard in self.shards if shard.ordinal not in self.committed]
+
+    @property
+    def rows(self) -> int:
+        """Pictures in all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def rows_committed(self) -> int:
+        """Pictures in the shards that are done."""
+        return sum(shard.rows for shard in self.shards if shard.ordinal in self.committed)
+
+    def failed_before(self) -> Counter[str]:
+        """Failed pictures, by stage and error type, in the parts that earlier runs committed."""
+        done = [shard for shard in self.shards if shard.ordinal in self.committed]
+        failed: Counter[str] = Counter()
+        with ThreadPoolExecutor(16) as threads:
+            for found in threads.map(self._failed_in, done):
+                failed.update(found)
+        return failed
+
+    def _failed_in(self, shard: Shard) -> Counter[str]:
+        with storage.opened(storage.join(self.uri, shard.part_name)) as source:
+            names = pq.read_schema(source).names
+            columns = [n for n in ("status", "stage", "error_type") if n in names]
+            rows = pq.read_table(source, columns=columns).to_pylist()
+        return Counter(
+            f"{row.get('stage', 'propose')}: {row['error_type']}"
+            for row in rows
+            if row["status"] == "failed"
+        )
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Remove parts that belong to no shard of this run, then put summary.json.
+
+        Raises:
+            MismatchedOutput: a part that was committed is gone.
+        """
+        listing = shards.listing(self.uri, self.shards)
+        for name in listing.strays:
+            log.info("removing %s: it belongs to no shard of this run", name)
+            storage.remove(storage.join(self.uri, name))
+        if len(listing.committed) < len(self.shards):
+            missing = len(self.shards) - len(listing.committed)
+            raise MismatchedOutput(
+                f"{missing} parts of {storage.shown(self.uri)} were removed while the run was at work: "
+                "run it again"
+            )
+        data = json.dumps(summary, indent=2, sort_keys=True).encode() + b"\n"
+        storage.put(storage.join(self.uri, SUMMARY_NAME), data)
+
+
+def cut_of_output(output: str) -> list[int] | None:
+    """The rows of each shard of the cut that an output has already, or None."""
+    table = shards.read_table(output)
+    return None if table is None else [shard.rows for shard in table]
+
+
+def default_shard_size(rows: int, cpus: int) -> int:
+    """Pictures per shard where none is asked for: 256, fewer where that would leave cores idle."""
+    return max(8, min(256, rows // (8 * cpus)))
+
+
+def open_run(
+    output: str,
+    record: RunRecord,
+    cut: Cut,
+    *,
+    overwrite: bool = False,
+) -> RunOutput:
+    """Make an output ready: resume the same run, start a new one, or refuse.
+
+    Args:
+        output: the folder; other files in it are left alone.
+        record: what this run is told to do.
+        cut: the manifest's cut; where the output has one already it must be that one.
+        overwrite: remove what another run wrote. The shard table goes first, so that a run which is
+            killed on the way leaves nothing that could be read as an output.
+
+    Raises:
+        MismatchedOutput: a run with other settings wrote here and `overwrite` is not set.
+        StorageError: the folder cannot be written.
+    """
+    before = run_record.read_record(output)
+    if before is not None and not overwrite:
+        found = run_record.differences(before, record)
+        if found:
+            raise MismatchedOutput(
+                f"{storage.shown(output)} was written by a run with other settings ({'; '.join(found)}): "
+                "choose another --output or pass --overwrite"
+            )
+    if overwrite:
+        _clear(output)
+    planned = cut.shards(record.fingerprint)
+    if before is None or overwrite:
+        record.write(output)
+    table = shards.read_table(output)
+    if table is None:
+        shards.write_table(output, planned)
+    elif table != planned:
+        raise MismatchedOutput(
+            f"{storage.shown(output)}/{shards.TABLE_NAME} is not the cut of this run: pass --overwrite"
+        )
+    committed = shards.listing(output, planned).committed
+    return RunOutput(output, record, tuple(planned), committed)
+
+
+def _clear(output: str) -> None:
+    storage.remove(storage.join(output, shards.TABLE_NAME))
+    storage.remove(storage.join(output, SUMMARY_NAME))
+    for name in shards.listing(output, ()).strays:
+        storage.remove(storage.join(output, name))
+
+
+def plan_cut(
+    manifest: Manifest,
+    output: str,
+    *,
+    shard_size: int | None,
+    limit: int | None,
+    cpus: int,
+    overwrite: bool,
+    inherited: Sequence[int] | None = None,
+) -> Cut:
+    """Cut the manifest: as the output has it, else as stored proposals have it, else by size."""
+    rows = manifest.rows if limit is None else min(limit, manifest.rows)
+    earlier = None if overwrite else cut_of_output(output)
+    if earlier is not None and sum(earlier) == rows:
+        return shards.cut(manifest, earlier, limit)
+    # Another dataset or --limit than the output's is cut anew here; its record will say what differs.
+    return shards.cut(manifest, inherited or shard_size or default_shard_size(rows, cpus), limit)

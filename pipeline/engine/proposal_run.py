@@ -1,0 +1,203 @@
+"""Proposals for a whole manifest: one CPU task per shard reads, decodes, searches and commits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray import ObjectRef
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline import manifest as manifests
+from pipeline import schema, shards, storage
+from pipeline.engine import cluster, output
+from pipeline.engine.progress import RunProgress
+from pipeline.engine.reading import ProposalSettings, proposed_pictures
+from pipeline.engine.shard_runner import Flight, ShardRunner
+from pipeline.engine.summary import Summary, summarise
+from pipeline.engine.work import Failure, Picture, Piece, Report
+from pipeline.manifest import Manifest
+from pipeline.run_record import RunRecord
+from pipeline.shards import Shard
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ProposalPlan:
+    """What every task of a run needs to know; it lies in the object store once."""
+
+    manifest: Manifest
+    output: str
+    fingerprint: str
+    settings: ProposalSettings
+    provenance: dict[str, Any]
+    image_seconds: float
+
+
+def run(
+    manifest_uri: str,
+    output_uri: str,
+    settings: ProposalSettings,
+    *,
+    shard_size: int | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+    image_seconds: float = 120.0,
+    max_failed_fraction: float = 0.05,
+    no_capacity_after: float = 300.0,
+) -> Summary:
+    """Compute proposals for the pictures of a manifest, or for those that are not done yet.
+
+    Args:
+        manifest_uri: Parquet file or folder.
+        output_uri: folder for the parts; a rerun into it does what is left.
+        settings: how the boxes are made.
+        shard_size: pictures per shard; None chooses. A rerun keeps the cut there is.
+        limit: only the first `limit` pictures.
+        overwrite: remove what another run wrote there.
+        image_seconds: a picture that takes longer ends its worker and is `failed` at last.
+        max_failed_fraction: more failed pictures than this fail the run.
+        no_capacity_after: seconds to wait for a node that fits.
+
+    Raises:
+        PipelineError: a subclass that says what is wrong.
+    """
+    opened = manifests.open_manifest(manifest_uri)
+    target = storage.absolute(output_uri)
+    storage.check_writable(target)
+    provenance = settings.recorded()
+    with cluster.connected():
+        capacity = cluster.capacity()
+        cut = output.plan_cut(
+            opened,
+            target,
+            shard_size=shard_size,
+            limit=limit,
+            cpus=capacity.cpus,
+            overwrite=overwrite,
+        )
+        record = RunRecord(
+            "propose",
+            {"dataset": cut.dataset, "proposals": provenance},
+            {"manifest": storage.shown(opened.uri)},
+        )
+        ready = output.open_run(target, record, cut, overwrite=overwrite)
+        plan = ProposalPlan(opened, target, record.fingerprint, settings, provenance, image_seconds)
+        with summarise(ready, max_failed_fraction) as summary:
+            if ready.todo:
+                warm_up(settings)
+                with RunProgress("propose", ready.rows, ready.rows_committed) as progress:
+                    runner = ShardRunner(
+                        ProposalWork(plan),
+                        ready.todo,
+                        progress,
+                        no_capacity_after=no_capacity_after,
+                    )
+                    summary.report = runner.total
+                    runner.run()
+        return summary
+
+
+def warm_up(settings: ProposalSettings) -> None:
+    """Compile the kernels once per node, before every worker would do it for itself."""
+    start = perf_counter()
+    tasks = [
+        _warm_up_node.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)
+        ).remote(settings)
+        for node in cluster.capacity().nodes
+    ]
+    ray.wait(tasks, num_returns=len(tasks), timeout=300)
+    log.info("proposal kernels are ready after %.1f s", perf_counter() - start)
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _warm_up_node(settings: ProposalSettings) -> float:
+    from pipeline import proposals  # noqa: PLC0415
+
+    return proposals.warm_up(settings.strategy) if settings.backend == "native" else 0.0
+
+
+class ProposalWork:
+    """Shard work of one stage: a task that commits its own part."""
+
+    def __init__(self, plan: ProposalPlan) -> None:
+        self.plan = plan
+        self._plan_reference = ray.put(plan)
+
+    def in_flight(self) -> int:
+        """Two shards per core: one at work, one waiting."""
+        return 2 * cluster.capacity().cpus
+
+    def needs(self) -> Sequence[dict[str, float]]:
+        """A core."""
+        return [{"CPU": 1.0}]
+
+    def start(self, flight: Flight) -> ObjectRef[Report]:
+        """Start the one task of a piece."""
+        flight.stage = "propose"
+        return _propose_piece.remote(self._plan_reference, flight.piece)
+
+    def proceed(self, flight: Flight) -> None:
+        """There is no second stage."""
+
+    def lost(self, flight: Flight, error: Exception) -> bool:  # noqa: ARG002
+        """A task works on its own piece only."""
+        return True
+
+    def failed_table(self, piece: Piece, failure: Failure) -> pa.Table:
+        """The row of a picture that ended its workers."""
+        rows = piece.image_rows(self.plan.manifest, self.plan.fingerprint)
+        return _table(self.plan, [Picture(*rows[0], failure=failure)])
+
+    def commit(self, shard: Shard, table: pa.Table) -> None:
+        """Put a part that was gathered picture by picture."""
+        storage.put(storage.join(self.plan.output, shard.part_name), shards.part_bytes(table))
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _propose_piece(plan: ProposalPlan, piece: Piece) -> Report:
+    rows = piece.image_rows(plan.manifest, plan.fingerprint)
+    report = Report(images=len(rows))
+    done = []
+    for picture in proposed_pictures(rows, plan.settings, plan.image_seconds, report):
+        picture.data = None  # the boxes are all that is kept
+        if picture.failure is not None:
+            report.fail(picture.failure)
+        elif picture.boxes is not None:
+            report.counts["proposals"] += len(picture.boxes)
+        done.append(picture)
+    table = _table(plan, done)
+    if piece.whole:
+        with report.timed("commit"):
+            data = shards.part_bytes(table)
+            storage.put(storage.join(plan.output, piece.shard.part_name), data)
+        report.counts["bytes"] += len(data)
+    else:
+        report.table = table
+    return report
+
+
+def _table(plan: ProposalPlan, pictures: list[Picture]) -> pa.Table:
+    failures = [picture.failure for picture in pictures]
+    columns = {
+        "image_id": [picture.image_id for picture in pictures],
+        "width": pa.array([picture.width for picture in pictures], pa.int32()),
+        "height": pa.array([picture.height for picture in pictures], pa.int32()),
+        "boxes": schema.box_lists(
+            [None if picture.failure else picture.boxes for picture in pictures]
+        ),
+        "status": ["failed" if failure else "ok" for failure in failures],
+        "error_type": pa.array([f.error_type if f else None for f in failures], pa.string()),
+        "error_message": pa.array([f.message if f else None for f in failures], pa.string()),
+    }
+    kept = schema.with_metadata(
+        schema.PROPOSALS, {"provenance": plan.provenance, "fingerprint": plan.fingerprint}
+    )
+    return pa.table(columns, schema=kept)

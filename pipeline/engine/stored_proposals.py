@@ -1,0 +1,85 @@
+"""Proposals that an earlier run stored, matched with the manifest that they are to be used on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import run_record, schema, shards, storage
+from pipeline.engine.work import Piece
+from pipeline.errors import MismatchedProposals
+from pipeline.manifest import Manifest
+from pipeline.shards import Parts
+
+
+@dataclass(frozen=True)
+class StoredProposals:
+    """Stored proposals, and the part of their cut that is used."""
+
+    parts: Parts
+    rows: tuple[int, ...]
+    """Pictures taken of each shard, in order; the last shard may be taken in part."""
+    provenance: Any
+    """How they were made and for which pictures."""
+
+    def table(self, piece: Piece) -> pa.Table:
+        """The rows of `schema.PROPOSALS` for a piece."""
+        table = self.parts.read(self.parts.shards[piece.shard.ordinal]).slice(0, piece.shard.rows)
+        return table if piece.row is None else table.slice(piece.row, 1)
+
+
+def matching(uri: str, manifest: Manifest, limit: int | None) -> StoredProposals:
+    """Open stored proposals and check that they are for the manifest's pictures, in its order.
+
+    Raises:
+        MismatchedProposals: they are for other pictures, or for fewer; the message names the first.
+        UnreadableDataset: they are incomplete, or no proposals.
+    """
+    parts = shards.open_parts(uri)
+    stored_schema = parts.schema()
+    if "boxes" not in stored_schema.names:
+        raise MismatchedProposals(
+            f"{storage.shown(uri)} holds no proposals: its columns are {', '.join(stored_schema.names)}"
+        )
+    wanted = manifest.rows if limit is None else min(limit, manifest.rows)
+    if parts.rows < wanted:
+        raise MismatchedProposals(
+            f"{storage.shown(uri)} has proposals for {parts.rows} images, but {wanted} of "
+            f"{storage.shown(manifest.uri)} are asked for: compute the rest, or pass --limit {parts.rows}"
+        )
+    ends = accumulate(shard.rows for shard in parts.shards)
+    rows = tuple(
+        min(shard.rows, wanted - (end - shard.rows))
+        for shard, end in zip(parts.shards, ends, strict=True)
+        if end - shard.rows < wanted
+    )
+    record = run_record.read_record(parts.uri)
+    made_for = record.settings.get("dataset") if record else None
+    if made_for != shards.cut(manifest, rows, limit).dataset:
+        _compare_ids(parts, manifest, wanted)
+    provenance = {
+        "stored": schema.metadata_value(stored_schema, "provenance"),
+        "fingerprint": schema.metadata_value(stored_schema, "fingerprint"),
+    }
+    return StoredProposals(parts, rows, provenance)
+
+
+def _compare_ids(parts: Parts, manifest: Manifest, wanted: int) -> None:
+    """Pictures may have moved: the same ids in the same order are the same pictures."""
+    proposed = _ids(parts.tables(["image_id"]))
+    for row, image_id in enumerate(_ids(manifest.batches(["image_id"], wanted))):
+        other = next(proposed)
+        if other != image_id:
+            raise MismatchedProposals(
+                f"{storage.shown(parts.uri)} was made for other images than "
+                f"{storage.shown(manifest.uri)}: row {row} is {other!r} there and {image_id!r} here"
+            )
+
+
+def _ids(tables: Iterator[Any]) -> Iterator[str]:
+    for table in tables:
+        yield from table.column("image_id").to_pylist()

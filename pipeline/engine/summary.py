@@ -1,0 +1,91 @@
+"""What a run came to: summary.json in its output, a few lines on the terminal, the failed-image limit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from pipeline import storage
+from pipeline.engine.output import RunOutput
+from pipeline.engine.work import Report
+from pipeline.errors import TooManyFailedImages
+
+
+@dataclass
+class Summary:
+    """The result of a run over shards."""
+
+    output: str
+    images: int
+    """Pictures in the output."""
+    shards: int
+    done_before: int
+    """Pictures that earlier runs had committed."""
+    failed: Counter[str] = field(default_factory=Counter)
+    """Failed pictures of the whole output, by stage and error type."""
+    report: Report = field(default_factory=Report)
+    """Sums over what this run did."""
+    seconds: float = 0.0
+
+    @property
+    def images_failed(self) -> int:
+        """Failed pictures in the output."""
+        return sum(self.failed.values())
+
+    @property
+    def rate(self) -> float:
+        """Images per second of this run, start-up included."""
+        return (self.images - self.done_before) / self.seconds if self.seconds else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of summary.json."""
+        return {
+            "images": self.images,
+            "images_done_before": self.done_before,
+            "images_failed": self.images_failed,
+            "failed": dict(self.failed),
+            "shards": self.shards,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.rate, 3),
+            "stage_seconds": {name: round(value, 3) for name, value in self.report.seconds.items()},
+            "counts": dict(self.report.counts),
+        }
+
+    def lines(self) -> list[str]:
+        """What a person wants to know at the end."""
+        failed = ", ".join(f"{count} {reason}" for reason, count in self.failed.most_common())
+        stages = ", ".join(f"{name} {value:.1f} s" for name, value in self.report.seconds.items())
+        told = [
+            f"{self.images} images in {self.shards} shards, {self.images_failed} failed"
+            + (f" ({failed})" if failed else "")
+            + (f"; {self.done_before} were done before" if self.done_before else ""),
+        ]
+        if self.images > self.done_before:
+            told.append(f"{self.seconds:.1f} s, {self.rate:.1f} images/s; worker time: {stages}")
+        told.append(f"output: {storage.shown(self.output)}")
+        return told
+
+
+@contextmanager
+def summarise(ready: RunOutput, max_failed_fraction: float) -> Iterator[Summary]:
+    """Time the run in the block; when it ends well, clean the output and write its summary.
+
+    Raises:
+        TooManyFailedImages: after all is committed, if more than the fraction failed.
+    """
+    summary = Summary(ready.uri, ready.rows, len(ready.shards), ready.rows_committed)
+    start = monotonic()
+    yield summary
+    summary.seconds = monotonic() - start
+    summary.failed = ready.failed_before() + summary.report.failed
+    ready.finish(summary.as_json())
+    if summary.images_failed > max_failed_fraction * summary.images:
+        common = ", ".join(f"{n} {reason}" for reason, n in summary.failed.most_common(3))
+        raise TooManyFailedImages(
+            f"{summary.images_failed} of {summary.images} images failed ({common}), more than the "
+            f"allowed fraction of {max_failed_fraction:g}; the output {storage.shown(ready.uri)} is complete"
+        )

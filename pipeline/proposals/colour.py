@@ -1,0 +1,212 @@
+"""The eight colour spaces: uint8 RGB `(H, W, 3)` to uint8 planes `(C, H, W)` scaled to 0-255.
+
+The authors' code segments and describes the picture after rounding each space to 8 bits, so the planes
+are uint8 here too. Where it repeats a single channel three times (I, H), one plane is kept and
+`repeats` says how often its squared difference counts.
+
+Measured on 500x375: HSV 1.2 ms, Lab 1.6 ms, others under 1 ms.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+_REPEATS = {"I": 3, "H": 3}
+
+_SRGB = np.arange(256, dtype=np.float64) / 255.0
+_LINEAR = np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4)
+_XYZ_FROM_RGB = np.array(
+    [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+)
+_NORMALISED = _XYZ_FROM_RGB / _XYZ_FROM_RGB.sum(axis=1, keepdims=True)  # white becomes 1, 1, 1
+_LAB_STEPS = 4096
+_T = np.arange(_LAB_STEPS + 2) / _LAB_STEPS
+_LAB_F = np.where(_T > 216 / 24389, np.cbrt(_T), (24389 / 27 * _T + 16) / 116).astype(np.float32)
+_LAB_TERMS = (_LINEAR[None, None, :] * _NORMALISED[:, :, None] * _LAB_STEPS).astype(np.float32)
+
+
+def planes(image: NDArray[np.uint8], space: str) -> NDArray[np.uint8]:
+    """The picture `(H, W, 3)` in a colour space, as planes `(C, H, W)` with C of 1, 2 or 3."""
+    if space == "Lab":
+        return np.asarray(_lab(image, _LAB_TERMS, _LAB_F))
+    kernels: dict[str, Any] = {
+        "RGB": _rgb,
+        "I": _intensity,
+        "rgI": _rg_intensity,
+        "HSV": _hsv,
+        "rgb": _normalised_rgb,
+        "C": _colour_invariant,
+        "H": _hue,
+    }
+    return np.asarray(kernels[space](image))
+
+
+def repeats(space: str) -> int:
+    """How many equal channels each plane stands for: 3 for I and H, else 1."""
+    return _REPEATS.get(space, 1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rgb(image):  # type: ignore[no-untyped-def]
+    height, width, _ = image.shape
+    out = np.empty((3, height, width), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            for c in range(3):
+                out[c, y, x] = image[y, x, c]
+    return out
+
+
+@njit(inline="always")
+def _luma(r, g, b):  # type: ignore[no-untyped-def]
+    # Rec. 601 weights in 1/65536: integer, so that every machine rounds alike.
+    return (19595 * r + 38470 * g + 7471 * b + 32768) >> 16
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _intensity(image):  # type: ignore[no-untyped-def]
+    height, width, _ = image.shape
+    out = np.empty((1, height, width), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
+            out[0, y, x] = _luma(r, g, b)
+    return out
+
+
+@njit(inline="always")
+def _share(part, total):  # type: ignore[no-untyped-def]
+    # part / total on 0-255, rounded; black has no chromaticity and counts as grey (1/3).
+    if total == 0:
+        return 85
+    return (510 * part + total) // (2 * total)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rg_intensity(image):  # type: ignore[no-untyped-def]
+    height, width, _ = image.shape
+    out = np.empty((3, height, width), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
+            total = r + g + b
+            out[0, y, x] = _share(r, total)
+            out[1, y, x] = _share(g, total)
+            out[2, y, x] = _luma(r, g, b)
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _normalised_rgb(image):  # type: ignore[no-untyped-def]
+    height, width, _ = image.shape
+    out = np.empty((3, height, width), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
+            total = r + g + b
+            out[0, y, x] = _share(r, total)
+            out[1, y, x] = _share(g, total)
+            out[2, y, x] = _share(b, total)
+    return out
+
+
+@njit(inline="always")
+def _hue_of(r, g, b, largest, spread):  # type: ignore[no-untyped-def]
+    # Hue of the hexcone on 0-255, rounded; 0 for grey. 42.5 = 255 / 6 per sixth of the circle.
+    if spread == 0:
+        return np.float32(0.0)
+    scale = np.float32(42.5) / np.float32(spread)
+    if largest == r:
+        hue = np.float32(g - b) * scale
+        if hue < 0:
+            hue += np.float32(255.0)
+    elif largest == g:
+        hue = np.float32(b - r) * scale + np.float32(85.0)
+    else:
+        hue = np.float32(r - g) * scale + np.float32(170.0)
+    return hue + np.float32(0.5)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _hsv(image):  # type: ignore[no-untyped-def]
+    height, width, _ = image.shape
+    out = np.empty((3, height, width), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
+            largest = max(r, g, b)
+            spread = largest - min(r, g, b)
+            out[0, y, x] = np.uint8(_hue_of(r, g, b, largest, spread))
+            if largest == 0:
+                out[1, y, x] = 0
+            else:
+                out[1, y, x] = (510 * spread + largest) // (2 * largest)
+            out[2, y, x] = largest
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _hue(image):  # type: ignore[no-untyped-def]
+    height, width, _ = image.shape
+    out = np.empty((1, height, width), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
+            largest = max(r, g, b)
+            out[0, y, x] = np.uint8(_hue_of(r, g, b, largest, largest - min(r, g, b)))
+    return out
+
+
+@njit(inline="always")
+def _lab_f(t, table):  # type: ignore[no-untyped-def]
+    # CIE's f by linear interpolation in 4096 steps: below 0.02 levels off, a cube root costs 10x.
+    step = np.uint32(t)
+    part = t - np.float32(step)
+    return table[step] + part * (table[step + np.uint32(1)] - table[step])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lab(image, terms, table):  # type: ignore[no-untyped-def]
+    # terms[i, c, v]: what value v of channel c adds to X, Y or Z, sRGB's curve and white included.
+    height, width, _ = image.shape
+    out = np.empty((3, height, width), np.uint8)
+    half = np.float32(128.5)
+    for y in range(height):
+        for x in range(width):
+            r, g, b = image[y, x, 0], image[y, x, 1], image[y, x, 2]
+            fx = _lab_f(terms[0, 0, r] + terms[0, 1, g] + terms[0, 2, b], table)
+            fy = _lab_f(terms[1, 0, r] + terms[1, 1, g] + terms[1, 2, b], table)
+            fz = _lab_f(terms[2, 0, r] + terms[2, 1, g] + terms[2, 2, b], table)
+            out[0, y, x] = np.uint8(np.float32(295.8) * fy - np.float32(40.3))  # 2.55 L + 0.5
+            out[1, y, x] = np.uint8(np.float32(500.0) * (fx - fy) + half)
+            out[2, y, x] = np.uint8(np.float32(200.0) * (fy - fz) + half)
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _colour_invariant(image):  # type: ignore[no-untyped-def]
+    # E_lambda / E and E_lambda_lambda / E of the Gaussian colour model; an angle maps the open range
+    # of a quotient to 0-255. Black, which has no colour, is the middle.
+    height, width, _ = image.shape
+    out = np.empty((2, height, width), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            r, g, b = float(image[y, x, 0]), float(image[y, x, 1]), float(image[y, x, 2])
+            energy = 0.06 * r + 0.63 * g + 0.27 * b
+            first = 0.30 * r + 0.04 * g - 0.35 * b
+            second = 0.34 * r - 0.60 * g + 0.17 * b
+            if energy == 0.0:
+                out[0, y, x] = 128
+                out[1, y, x] = 128
+            else:
+                out[0, y, x] = np.uint8(np.arctan(first / energy) / np.pi * 255.0 + 128.0)
+                out[1, y, x] = np.uint8(np.arctan(second / energy) / np.pi * 255.0 + 128.0)
+    return out

@@ -1,0 +1,172 @@
+"""A small labelled dataset that is drawn on the spot, in VOC layout, so that a demo needs no download.
+
+Six classes of shapes with varied size, turn, aspect, colour and texture lie on muted backgrounds, one to
+four in a picture. Boxes come from the pixels that show each object. Every picture has a generator of its
+own, keyed by seed and number, so any of them can be drawn alone and comes out the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import boxes, images
+from pipeline.sources.drawn_shapes import SHAPES, TEXTURES, Plane, background, colour, texture
+
+CLASSES = tuple(sorted(SHAPES))
+
+_LARGEST_IOU = 0.08
+"""Objects may touch and cover each other a little, never enough to hide one."""
+_SUPERSAMPLING = 2
+_TRIES = 40
+
+
+@dataclass(frozen=True)
+class DrawnPicture:
+    """A picture uint8 `(H, W, 3)`, its labels, and half-open boxes `(N, 4)` tight to what is seen."""
+
+    image: NDArray[np.uint8]
+    labels: tuple[str, ...]
+    boxes: NDArray[np.float32]
+
+
+def draw_dataset(root: Path, train: int = 200, test: int = 60, seed: int = 0) -> None:
+    """Draw the dataset into `root`: JPEGImages, Annotations, ImageSets/Main/{train,test}.txt.
+
+    Args:
+        root: a folder, made if needed; files of the same names are replaced.
+        train: pictures of the split train.
+        test: pictures of the split test.
+        seed: equal seeds draw equal pictures.
+    """
+    folders = [root / "JPEGImages", root / "Annotations", root / "ImageSets" / "Main"]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    pictures, annotations, lists = folders
+    names = [f"drawn_{index:05d}" for index in range(train + test)]
+    for index, name in enumerate(names):
+        drawn = draw_picture(np.random.default_rng([seed, index]))
+        (pictures / f"{name}.jpg").write_bytes(images.encode_jpeg(drawn.image))
+        (annotations / f"{name}.xml").write_text(_annotation(f"{name}.jpg", drawn))
+    for split, members in (("train", names[:train]), ("test", names[train:])):
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in members))
+
+
+def draw_picture(generator: np.random.Generator) -> DrawnPicture:
+    """Draw one picture of about 320x240 with one to four objects."""
+    width, height = int(generator.integers(280, 361)), int(generator.integers(210, 271))
+    canvas = background(width, height, generator)
+    owner = np.full((height, width), -1)
+    placed: list[NDArray[np.float64]] = []
+    labels: list[str] = []
+    for _ in range(generator.integers(1, 5)):
+        place = _free_place(width, height, placed, generator)
+        if place is None:
+            break
+        label = str(generator.choice(CLASSES))
+        _draw_object(canvas, owner, len(labels), label=label, place=place, generator=generator)
+        placed.append(place)
+        labels.append(label)
+    seen = np.array([_extent(owner == index) for index in range(len(labels))], np.float32)
+    image = np.clip(np.round(canvas), 0, 255).astype(np.uint8)
+    return DrawnPicture(image, tuple(labels), seen)
+
+
+def _free_place(
+    width: int,
+    height: int,
+    placed: Sequence[NDArray[np.float64]],
+    generator: np.random.Generator,
+) -> NDArray[np.float64] | None:
+    """A square x1, y1, x2, y2 that overlaps none of `placed` by much; None if none is found."""
+    for _ in range(_TRIES):
+        side = generator.uniform(52, 128)
+        x, y = generator.uniform(2, width - side - 2), generator.uniform(2, height - side - 2)
+        place = np.array([x, y, x + side, y + side])
+        if not placed or boxes.iou(place[None], np.array(placed)).max() <= _LARGEST_IOU:
+            return place
+    return None
+
+
+def _draw_object(
+    canvas: Plane,
+    owner: NDArray[np.intp],
+    index: int,
+    *,
+    label: str,
+    place: NDArray[np.float64],
+    generator: np.random.Generator,
+) -> None:
+    """Blend one object into the canvas `(H, W, 3)` and mark its pixels in `owner` `(H, W)`."""
+    x1, y1 = np.floor(place[:2]).astype(int)
+    x2, y2 = np.ceil(place[2:]).astype(int)
+    step = 1 / _SUPERSAMPLING
+    y, x = np.meshgrid(
+        np.arange(y1, y2, step) + step / 2, np.arange(x1, x2, step) + step / 2, indexing="ij"
+    )
+    radius = (place[2] - place[0]) / 2 / 1.05
+    turn, squeeze = generator.uniform(0, 2 * np.pi), generator.uniform(0.75, 1.0)
+    across, down = x - (place[0] + place[2]) / 2, y - (place[1] + place[3]) / 2
+    u = (across * np.cos(turn) + down * np.sin(turn)) / radius
+    v = (down * np.cos(turn) - across * np.sin(turn)) / (radius * squeeze)
+    distance = SHAPES[label](u, v)
+    paint = _paint(canvas[y1:y2, x1:x2].mean(axis=(0, 1)), u, v, label, generator)
+    paint[distance > -0.07] *= 0.45  # an edge in a darker tone of the same colour
+    cover = _shrunk((distance < 0)[..., None].astype(float))
+    colours = _shrunk(paint * (distance < 0)[..., None]) / np.maximum(cover, 1e-9)
+    canvas[y1:y2, x1:x2] += cover * (colours - canvas[y1:y2, x1:x2])
+    owner[y1:y2, x1:x2][cover[..., 0] >= 0.5] = index
+
+
+def _paint(
+    behind: NDArray[np.float64], u: Plane, v: Plane, label: str, generator: np.random.Generator
+) -> Plane:
+    """Colours `(H, W, 3)` of an object that stand out against the mean colour `behind` it.
+
+    Most objects have a hue near that of their class, as many things do; the others have any.
+    """
+    usual = CLASSES.index(label) / len(CLASSES) + generator.normal(0, 0.04)
+    hue = usual if generator.uniform() < 0.85 else generator.uniform()
+    first = max(
+        (colour(hue, saturation, value) for saturation, value in ((0.9, 0.95), (0.95, 0.55))),
+        key=lambda candidate: float(np.abs(candidate - behind).sum()),
+    )
+    first = first * generator.uniform(0.88, 1.0)
+    second = first + (255 - first) * 0.6 if first.mean() < 128 else first * 0.55
+    share = texture(str(generator.choice(TEXTURES)), u, v, generator)
+    return first + share[..., None] * (second - first)
+
+
+def _shrunk(plane: Plane) -> Plane:
+    height, width, channels = plane.shape
+    factor = _SUPERSAMPLING
+    blocks = plane.reshape(height // factor, factor, width // factor, factor, channels)
+    return np.asarray(blocks.mean(axis=(1, 3)))
+
+
+def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The half-open box of a mask's pixels."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
+def _annotation(filename: str, drawn: DrawnPicture) -> str:
+    height, width = drawn.image.shape[:2]
+    lines = [
+        "<annotation>",
+        f"  <filename>{escape(filename)}</filename>",
+        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
+    ]
+    for label, box in zip(drawn.labels, boxes.to_inclusive(drawn.boxes, origin=1), strict=True):
+        corners = zip(("xmin", "ymin", "xmax", "ymax"), box.astype(int).tolist(), strict=True)
+        lines += [
+            f"  <object><name>{escape(label)}</name><difficult>0</difficult><bndbox>"
+            + "".join(f"<{name}>{value}</{name}>" for name, value in corners)
+            + "</bndbox></object>"
+        ]
+    return "\n".join([*lines, "</annotation>", ""])

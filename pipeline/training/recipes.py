@@ -1,0 +1,72 @@
+"""Named recipes: the paper's three networks, and others with what was found to suit them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from difflib import get_close_matches
+
+from pipeline.errors import InvalidConfiguration
+from pipeline.training.recipe import Recipe
+
+PAPER = Recipe()
+
+
+def mobilenet_v2() -> Recipe:
+    """MobileNetV2 with its last blocks as the head of each RoI; made for training on CPUs."""
+    return replace(
+        PAPER,
+        network="mobilenet_v2",
+        short_sides=(480,),
+        max_side=800,
+        min_proposal_side=12.0,
+        optimiser="adamw",
+        learning_rate=4e-4,
+        pretrained_learning_rate=1.5e-4,
+        weight_decay=0.01,
+        bias_rate_factor=1.0,
+        schedule="cosine",
+        warm_up=0.03,
+        gradient_clip=10.0,
+        epochs=8.0,
+    )
+
+
+def tiny() -> Recipe:
+    """A small network that learns drawn pictures from scratch in a minute or two."""
+    return replace(
+        PAPER,
+        network="tiny",
+        short_sides=(240,),
+        max_side=400,
+        min_proposal_side=8.0,
+        optimiser="adamw",
+        learning_rate=3e-3,
+        weight_decay=0.01,
+        bias_rate_factor=1.0,
+        schedule="cosine",
+        warm_up=0.05,
+        gradient_clip=10.0,
+        epochs=20.0,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    recipe.__name__: recipe for recipe in (mobilenet_v2, tiny)
+}
+"""The recipes that can be asked for by name."""
+
+
+def named(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        InvalidConfiguration: there is none.
+    """
+    if name not in RECIPES:
+        near = get_close_matches(name, RECIPES, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidConfiguration(
+            f"there is no recipe {name!r}; recipes are {', '.join(sorted(RECIPES))}{hint}"
+        )
+    return RECIPES[name]()

@@ -1,0 +1,116 @@
+"""What a training run is told, and the network it starts from. Importing this does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.detector.architecture import Architecture
+from pipeline.detector.backbones.catalog import BACKBONES
+from pipeline.detector.preprocessing import Preprocessing
+from pipeline.errors import InvalidConfiguration
+from pipeline.training.plan import Plan
+from pipeline.training.recipe import Recipe
+from pipeline.training.source import Source
+from pipeline.training.survey import Survey
+
+if TYPE_CHECKING:
+    from pipeline.detector.network import FastRCNN
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training, as each of its workers is told of it."""
+
+    output: str
+    """Where states, logs and the final model go."""
+    recipe: Recipe
+    sources: Sequence[Source]
+    survey: Survey
+    weights: str | None = None
+    """Pretrained weights as `load_pretrained` takes them; none trains all layers from scratch."""
+    seed: int = 0
+    workers: int = 1
+    checkpoint_every: int = 250
+    """Steps between states."""
+    log_every: int = 20
+    """Steps between records of the log."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of all sources."""
+        return self.sources[0].classes
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.recipe.steps(self.survey.images, self.workers)
+
+    @property
+    def images_per_step(self) -> int:
+        """Pictures that one step takes over all workers."""
+        return self.recipe.images_per_step * self.workers
+
+    def plan(self) -> Plan:
+        """The order of the pictures."""
+        return Plan(self.survey.shards, self.seed)
+
+    def architecture(self) -> Architecture:
+        """The network's make-up; nothing is frozen where there are no weights to keep.
+
+        Raises:
+            InvalidConfiguration: a value that the network does not have.
+        """
+        recipe = self.recipe
+        freeze = recipe.freeze_until
+        if self.weights is None:
+            if freeze not in (None, "none"):
+                raise InvalidConfiguration(
+                    f"freeze-until {freeze} without --weights would keep random layers as they are"
+                )
+            freeze = "none"
+        return Architecture(
+            self.classes,
+            recipe.network,
+            roi_size=recipe.roi_size,
+            fc_widths=recipe.fc_widths,
+            freeze_until=freeze,
+        )
+
+    def preprocessing(self) -> Preprocessing:
+        """The network's preprocessing at the recipe's size; of several, detection takes the middle."""
+        sides = sorted(self.recipe.short_sides)
+        return replace(
+            BACKBONES[self.recipe.network].preprocessing,
+            short_side=sides[len(sides) // 2],
+            max_side=self.recipe.max_side,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result, as JSON values, but for digests of the inputs."""
+        return {
+            "recipe": self.recipe.as_settings(),
+            "classes": list(self.classes),
+            "seed": self.seed,
+            "workers": self.workers,
+            "checkpoint_every": self.checkpoint_every,
+            "log_every": self.log_every,
+        }
+
+
+def initial_network(run: TrainingRun) -> tuple[FastRCNN, frozenset[str]]:
+    """The network at step 0 and the names of its parameters that came with pretrained weights.
+
+    Raises:
+        InvalidCheckpoint: the weights are not the network's.
+        InvalidConfiguration: a stage to freeze that the network does not have.
+    """
+    from pipeline.detector.network import build  # noqa: PLC0415  a driver reads runs without torch
+    from pipeline.detector.weights import load_pretrained  # noqa: PLC0415
+
+    model = build(run.architecture(), run.seed)
+    if run.weights is None:
+        return model, frozenset()
+    loaded = load_pretrained(model, run.weights).loaded
+    return model, frozenset(f"backbone.{name}" for name in loaded)

@@ -1,0 +1,42 @@
+"""Fixtures that several stations' tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Tests run on small machines beside each other: one thread each, set before numpy and torch load.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+
+
+@pytest.fixture(scope="session")
+def dev_data() -> Path:
+    """The folder with real data, or a skip where it is missing."""
+    root = Path(__file__).parents[1]
+    folder = Path(os.environ.get("PIPELINE_DEV_DATA", root.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set PIPELINE_DEV_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A local Ray of two cores, started once for all tests that need one in this process."""
+    import ray
+
+    from pipeline.engine.cluster import WORKER_ENVIRONMENT
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": WORKER_ENVIRONMENT},
+    )
+    yield
+    ray.shutdown()

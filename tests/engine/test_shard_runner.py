@@ -1,0 +1,173 @@
+"""The runner's promises, tried with tasks that fail, crash and hang on purpose."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+
+from pipeline import storage
+from pipeline.engine.progress import RunProgress
+from pipeline.engine.shard_runner import ATTEMPTS, Flight, ShardRunner
+from pipeline.engine.work import Failure, Piece, Report, time_limit
+from pipeline.errors import MismatchedProposals, NoCapacity, ShardFailed, StorageError
+from pipeline.shards import Shard
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Which pictures misbehave, by their number over all shards."""
+
+    folder: str
+    crashing: tuple[int, ...] = ()
+    hanging: tuple[int, ...] = ()
+    unreachable_store: int = 0
+    """How many attempts at the picture 0 end with a StorageError."""
+    wrong_input: bool = False
+
+
+@ray.remote(max_retries=0)
+def _count_pictures(faults: Faults, piece: Piece) -> Report:
+    rows = range(piece.shard.rows) if piece.row is None else [piece.row]
+    numbers = [piece.shard.first_row + row for row in rows]
+    for number in numbers:
+        with (Path(faults.folder) / f"tried-{number}").open("a") as file:
+            file.write("x")
+        with time_limit(1.0):
+            _misbehave(faults, number)
+    report = Report(images=len(numbers))
+    table = pa.table({"number": numbers, "status": ["ok"] * len(numbers)})
+    if piece.whole:
+        _put(faults, piece.shard, table)
+    else:
+        report.table = table
+    return report
+
+
+def _misbehave(faults: Faults, number: int) -> None:
+    if number in faults.crashing:
+        os._exit(1)
+    if number in faults.hanging:
+        time.sleep(60)
+    if faults.wrong_input:
+        raise MismatchedProposals("row 0 is 'b' there and 'a' here")
+    if number == 0 and _tries(faults, 0) <= faults.unreachable_store:
+        raise StorageError("the store does not answer")
+
+
+def _tries(faults: Faults, number: int) -> int:
+    path = Path(faults.folder) / f"tried-{number}"
+    return len(path.read_text()) if path.exists() else 0
+
+
+def _put(faults: Faults, shard: Shard, table: pa.Table) -> None:
+    text = ",".join(
+        f"{n}:{s}" for n, s in zip(*(table[c].to_pylist() for c in table.column_names), strict=True)
+    )
+    storage.put(storage.join(faults.folder, f"done-{shard.ordinal}"), text.encode())
+
+
+class CountingWork:
+    """Work of one stage, as the proposals' is."""
+
+    def __init__(self, faults: Faults, need: dict[str, float] | None = None) -> None:
+        self.faults = faults
+        self.need = need or {"CPU": 1.0}
+
+    def in_flight(self) -> int:
+        return 4
+
+    def needs(self) -> Sequence[dict[str, float]]:
+        return [self.need]
+
+    def start(self, flight: Flight) -> Any:
+        flight.stage = "count"
+        resources = {name: amount for name, amount in self.need.items() if name != "CPU"}
+        return _count_pictures.options(resources=resources).remote(self.faults, flight.piece)
+
+    def proceed(self, flight: Flight) -> None:
+        return None
+
+    def lost(self, flight: Flight, error: Exception) -> bool:
+        return True
+
+    def failed_table(self, piece: Piece, failure: Failure) -> pa.Table:
+        return pa.table({"number": [piece.shard.first_row + piece.row], "status": ["failed"]})
+
+    def commit(self, shard: Shard, table: pa.Table) -> None:
+        _put(self.faults, shard, table)
+
+
+def _run(faults: Faults, shards: int = 3, need: dict[str, float] | None = None) -> Report:
+    cut = [Shard(i, f"{i:024x}", 4 * i, 4) for i in range(shards)]
+    with RunProgress("count", 4 * shards, 0) as progress:
+        runner = ShardRunner(CountingWork(faults, need), cut, progress, no_capacity_after=1.0)
+        return runner.run()
+
+
+def _rows(folder: Path) -> dict[int, str]:
+    rows: dict[int, str] = {}
+    for path in folder.glob("done-*"):
+        for entry in path.read_text().split(","):
+            number, status = entry.split(":")
+            assert int(number) not in rows, "a picture twice"
+            rows[int(number)] = status
+    return rows
+
+
+def test_all_pictures_once(tmp_path: Path) -> None:
+    report = _run(Faults(str(tmp_path)))
+    assert report.images == 12
+    assert not report.failed
+    assert _rows(tmp_path) == dict.fromkeys(range(12), "ok")
+
+
+def test_only_the_pictures_that_end_their_worker_alone_are_failed(tmp_path: Path) -> None:
+    faults = Faults(str(tmp_path), crashing=(5,), hanging=(10,))
+    report = _run(faults)
+    expected = dict.fromkeys(range(12), "ok") | {5: "failed", 10: "failed"}
+    assert _rows(tmp_path) == expected
+    assert report.images == 12
+    assert dict(report.failed) == {"count: WorkerDied": 2}
+    # Twice with its shard, twice alone; the shard without a bad picture was done once.
+    assert _tries(faults, 5) == 4
+    assert _tries(faults, 0) == 1
+
+
+def test_a_store_that_recovers_costs_nothing(tmp_path: Path) -> None:
+    faults = Faults(str(tmp_path), unreachable_store=1)
+    assert _run(faults).images == 12
+    assert _rows(tmp_path) == dict.fromkeys(range(12), "ok")
+    assert _tries(faults, 0) == 2
+
+
+def test_a_shard_that_cannot_be_done_fails_the_run_and_keeps_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.engine.shard_runner.RETRY_SECONDS", 0.01)
+    faults = Faults(str(tmp_path), unreachable_store=99)
+    with pytest.raises(ShardFailed, match=r"1 shards .* the store does not answer"):
+        _run(faults)
+    assert _rows(tmp_path) == dict.fromkeys(range(4, 12), "ok")
+    assert _tries(faults, 0) == ATTEMPTS
+
+
+def test_wrong_input_is_not_retried(tmp_path: Path) -> None:
+    faults = Faults(str(tmp_path), wrong_input=True)
+    with pytest.raises(MismatchedProposals, match="row 0"):
+        _run(faults, shards=1)
+    assert _tries(faults, 0) == 1
+
+
+def test_no_node_that_fits_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NoCapacity, match="unobtainium 1"):
+        _run(Faults(str(tmp_path)), shards=1, need={"unobtainium": 1.0})

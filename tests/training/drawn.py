@@ -1,0 +1,86 @@
+"""A drawn dataset with proposals made by moving the annotated boxes about, for tests of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import images, schema, shards, storage
+from pipeline.manifest import AnnotatedObject, Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.run_record import RunRecord
+from pipeline.sources.drawn import CLASSES, DrawnPicture, draw_picture
+from pipeline.training.source import Source, open_sources
+
+
+def make_dataset(
+    folder: Path, pictures: int = 8, shard_size: int = 3, seed: int = 0
+) -> tuple[str, str, list[DrawnPicture]]:
+    """Manifest URI, proposals URI and the pictures themselves."""
+    drawn = [draw_picture(np.random.default_rng([seed, i])) for i in range(pictures)]
+    rows = []
+    for index, picture in enumerate(drawn):
+        place = folder / "pictures" / f"p{index}.png"
+        storage.put(str(place), images.encode_png(picture.image))
+        height, width = picture.image.shape[:2]
+        objects = tuple(
+            AnnotatedObject(label, *(float(v) for v in box))
+            for label, box in zip(picture.labels, picture.boxes, strict=True)
+        )
+        rows.append(ManifestRow(f"p{index}", str(place), width, height, objects))
+    manifest_uri = str(folder / "manifest.parquet")
+    write_manifest(manifest_uri, rows, CLASSES)
+    proposals_uri = str(folder / "proposals")
+    boxes = [jittered(p, np.random.default_rng([seed, 1, i])) for i, p in enumerate(drawn)]
+    write_proposals(open_manifest(manifest_uri), proposals_uri, boxes, shard_size)
+    return manifest_uri, proposals_uri, drawn
+
+
+def jittered(picture: DrawnPicture, generator: np.random.Generator) -> np.ndarray:
+    """Boxes `(N, 4)` around each object, from near to far, and some anywhere."""
+    height, width = picture.image.shape[:2]
+    sides = picture.boxes[:, 2:] - picture.boxes[:, :2]
+    around = np.concatenate(
+        [
+            picture.boxes + generator.normal(0, spread, picture.boxes.shape) * np.tile(sides, 2)
+            for spread in np.linspace(0.03, 0.4, 24)
+        ]
+    )
+    corners = generator.uniform(0, [width, height], (60, 2))
+    anywhere = np.concatenate([corners, corners + generator.uniform(16, 140, (60, 2))], axis=1)
+    boxes = np.concatenate([around, anywhere])
+    boxes = np.clip(boxes, 0, [width, height, width, height])
+    keep = ((boxes[:, 2:] - boxes[:, :2]) > 8).all(axis=1)
+    return generator.permutation(boxes[keep]).astype(np.float32)
+
+
+def write_proposals(
+    manifest: Manifest, output: str, boxes: list[np.ndarray | None], shard_size: int
+) -> None:
+    """Write parts as `propose` does; None stands for a picture that failed."""
+    record = RunRecord("propose", {"proposals": "jittered"})
+    cut = shards.cut(manifest, shard_size, len(boxes))
+    record.write(output)
+    made = cut.shards(record.fingerprint)
+    shards.write_table(output, made)
+    for shard in made:
+        rows = manifest.read(shard.first_row, shard.rows)
+        mine = boxes[shard.first_row : shard.first_row + shard.rows]
+        columns = {
+            "image_id": rows["image_id"],
+            "width": rows["width"],
+            "height": rows["height"],
+            "boxes": schema.box_lists(mine),
+            "status": ["failed" if found is None else "ok" for found in mine],
+            "error_type": pa.nulls(len(mine), pa.string()),
+            "error_message": pa.nulls(len(mine), pa.string()),
+        }
+        part = pa.table(columns, schema=schema.PROPOSALS)
+        storage.put(storage.join(output, shard.part_name), shards.part_bytes(part))
+
+
+def make_sources(folder: Path, **options: int) -> tuple[list[Source], list[DrawnPicture]]:
+    """The dataset, opened for training."""
+    manifest_uri, proposals_uri, drawn = make_dataset(folder, **options)
+    return open_sources([manifest_uri], [proposals_uri]), drawn

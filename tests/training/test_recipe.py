@@ -1,0 +1,72 @@
+"""Recipes: the paper's values, what is refused, how long training is."""
+
+import dataclasses
+import json
+
+import pytest
+
+from pipeline.errors import InvalidConfiguration
+from pipeline.training.recipe import Recipe
+from pipeline.training.recipes import RECIPES, named
+
+
+def test_defaults_are_the_papers():
+    recipe = Recipe()
+    assert (recipe.images_per_step, recipe.rois_per_step, recipe.rois_per_image) == (2, 128, 64)
+    assert (recipe.foreground_fraction, recipe.foreground_iou) == (0.25, 0.5)
+    assert (recipe.background_iou_low, recipe.background_iou_high) == (0.1, 0.5)
+    assert (recipe.optimiser, recipe.learning_rate, recipe.momentum) == ("sgd", 0.001, 0.9)
+    assert (recipe.short_sides, recipe.max_side) == ((600,), 1000)
+
+
+def test_length_in_epochs_counts_the_pictures_of_all_workers():
+    recipe = Recipe(epochs=16)
+    assert recipe.steps(5000, workers=1) == 40_000
+    assert recipe.steps(5000, workers=4) == 10_000
+    assert dataclasses.replace(recipe, iterations=7).steps(5000, workers=4) == 7
+    assert Recipe(epochs=0.001).steps(3, workers=1) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("images_per_step", 0),
+        ("rois_per_step", 127),
+        ("short_sides", ()),
+        ("flip", 1.5),
+        ("background_iou_low", 0.6),
+        ("epochs", 0.0),
+        ("iterations", 0),
+        ("learning_rate", -1.0),
+        ("gradient_clip", 0.0),
+        ("accumulate", 3),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_name(field, value):
+    with pytest.raises(InvalidConfiguration, match=field):
+        Recipe(**{field: value})
+
+
+def test_an_unknown_recipe_lists_the_names():
+    with pytest.raises(InvalidConfiguration, match=r"'mobilnet_v2'.*mobilenet_v2, .*did you mean"):
+        named("mobilnet_v2")
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_named_recipes_are_json(name):
+    recipe = named(name)
+    settings = json.loads(json.dumps(recipe.as_settings()))
+    assert Recipe(**{**settings, "short_sides": tuple(settings["short_sides"])}) == recipe
+
+
+def test_every_field_says_what_it_is():
+    import ast
+    import inspect
+
+    from pipeline.training import recipe as module
+
+    tree = ast.parse(inspect.getsource(module))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
+    for field, after in zip(body, body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign):
+            assert isinstance(after, ast.Expr), f"{field.target.id} has no docstring"
