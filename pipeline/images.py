@@ -103,7 +103,7 @@ def draw_boxes(
     Args:
         image: uint8 RGB.
         boxes: x1, y1, x2, y2 in pixels.
-        captions: a text per box, drawn at its top-left corner.
+        captions: a text per box, drawn at its top-left corner, inside the picture.
         colour_keys: an integer per box (say its label_id); equal keys get equal colours.
         line_width: in pixels.
     """
@@ -116,10 +116,12 @@ def draw_boxes(
         right, bottom = max(x1, x2 - 1), max(y1, y2 - 1)
         pen.rectangle((x1, y1, right, bottom), outline=colour, width=line_width)
         if captions is not None:
-            top = y1 - 14 if y1 >= 14 else y1
-            place = pen.textbbox((x1 + 2, top), captions[index], font=font)
+            last = picture.width - pen.textlength(captions[index], font=font) - 2
+            left = max(2, min(x1 + 2, last))  # inside the picture, wherever the box begins
+            top = max(0, y1 - 14 if y1 >= 14 else y1)
+            place = pen.textbbox((left, top), captions[index], font=font)
             pen.rectangle((place[0] - 2, place[1] - 1, place[2] + 2, place[3] + 1), fill=colour)
-            pen.text((x1 + 2, top), captions[index], fill="white", font=font)
+            pen.text((left, top), captions[index], fill="white", font=font)
     return np.asarray(picture)
 
 

@@ -27,12 +27,12 @@ _SIDES = (32, 96)  # COCO's small, medium, large
 _SHARES = (0.01, 0.1)  # of the picture's area
 
 SIZES = (
-    "small: under 32² pixels",
-    "medium: under 96² pixels",
-    "large: 96² pixels or more",
-    "under 1 % of the picture",
-    "1 to 10 % of the picture",
-    "10 % of the picture or more",
+    "small, < 32² pixels",
+    "medium, < 96² pixels",
+    "large, ≥ 96² pixels",
+    "< 1 % of picture",
+    "1-10 % of picture",
+    "≥ 10 % of picture",
 )
 
 

@@ -61,4 +61,5 @@ def _against_iou(axes: Axes, recall: ProposalRecall) -> None:
             axes.plot(THRESHOLDS, point.by_threshold, "o-", ms=3, label=name)
     axes.set(xlabel="IoU", ylabel="recall", ylim=(0, 1))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if recall.objects:
+        axes.legend(fontsize=8)

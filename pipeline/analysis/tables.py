@@ -48,8 +48,8 @@ def summary_table(metrics: Metrics) -> Table:
 
 
 def budget_table(recall: ProposalRecall) -> Table:
-    """Recall by number of boxes per picture."""
-    table = Table(*_right("boxes", "recall@0.5", "recall@0.7", "recall@0.5:0.95", "MABO"))
+    """Recall by number of boxes per picture; AR is the average recall over IoU 0.50:0.05:0.95."""
+    table = Table(*_right("boxes", "recall@0.5", "recall@0.7", "AR", "MABO"))
     for point, mabo in zip(recall.curve, recall.mabo_curve, strict=True):
         table.add_row(
             "all" if point.boxes is None else str(point.boxes),
@@ -60,7 +60,7 @@ def budget_table(recall: ProposalRecall) -> Table:
 
 def group_table(title: str, groups: tuple[GroupRecall, ...]) -> Table:
     """Recall over all boxes, one line per class or size."""
-    table = Table(title, *_right("objects", "recall@0.5", "recall@0.7", "recall@0.5:0.95", "ABO"))
+    table = Table(title, *_right("objects", "recall@0.5", "recall@0.7", "AR", "ABO"))
     for group in groups:
         table.add_row(Text(group.name), str(group.objects), *_figures(group.curve[-1]))
     return table

@@ -65,7 +65,7 @@ def main(options: Options) -> None:
     )
     proposals = selective_search(image, options.strategy, options.seed, max_boxes=options.max_boxes)
     (found,) = predictor([image], [proposals])
-    good = Detections(*(part[found.scores >= options.shown_from] for part in found))
+    good = found.of_score(options.shown_from)
     Console().print(_table(good, predictor.classes))
     print(f"{len(good.boxes)} of {len(found.boxes)} detections, from {len(proposals)} proposals")
     if options.draw is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,11 @@ class Detections(NamedTuple):
     labels: NDArray[np.int32]
     """`(D,)`: classes counted from 0."""
 
+    def of_score(self, least: float) -> Detections:
+        """Those that score `least` or better."""
+        good = self.scores >= least
+        return Detections(self.boxes[good], self.scores[good], self.labels[good])
+
 
 class Predictor:
     """`Predictor(checkpoint)(images, proposals)`."""
@@ -48,7 +53,7 @@ class Predictor:
         checkpoint: str | checkpoints.Checkpoint,
         *,
         device: str = "auto",
-        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        precision: str = "auto",
         keep: Keep = Keep(),  # noqa: B008  frozen
         max_rois_per_batch: int | None = None,
         max_images_per_batch: int | None = None,
@@ -58,8 +63,8 @@ class Predictor:
         Args:
             checkpoint: a folder's URI, or what `checkpoint.load` gave; its model is copied.
             device: `auto` takes a GPU if there is one; otherwise as torch names it.
-            precision: of trunk and head; the last layers and the softmax stay fp32. `auto` takes bf16
-                where the processor computes in it.
+            precision: `fp32` or `bf16` for trunk and head; the last layers and the softmax stay fp32.
+                `auto` takes bf16 where the processor computes in it.
             keep: which boxes become detections.
             max_rois_per_batch: how many RoIs go through the head at once; None suits the device.
             max_images_per_batch: how many pictures go through the trunk at once; likewise.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline import __version__, images
 from pipeline.errors import InvalidConfiguration, UnreadableImage
 from pipeline.proposals import backends
-from pipeline.proposals.strategy import Strategy, resolve
+from pipeline.proposals.strategy import Strategy
 
 Backend = Literal["native", "selectivesearch", "opencv"]
 
@@ -58,7 +58,7 @@ def selective_search(
     height, width = image.shape[:2]
     working = image if max_side is None else _shrunk(image, max_side)
     random = np.random.default_rng(seed)
-    found = backends.boxes(backend, np.require(working, np.uint8, "CW"), strategy, random)
+    found = backends.boxes(backend, np.require(working, np.uint8, ["C", "W"]), strategy, random)
     boxes = found.astype(np.float32)
     if working.shape != image.shape:
         boxes *= np.tile([width / working.shape[1], height / working.shape[0]], 2)

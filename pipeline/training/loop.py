@@ -81,6 +81,7 @@ def train(
     device: torch.device | None = None,
     ingest_threads: int = 1,
     report: Callable[[Record], None] | None = None,
+    saved: Callable[[Record], None] | None = None,
 ) -> None:
     """Train from the latest state of the output on, as worker `rank` of `run.workers`.
 
@@ -93,13 +94,22 @@ def train(
         device: none takes the CPU.
         ingest_threads: that prepare samples ahead.
         report: called on worker 0 with each record of the log.
+        saved: called on every worker with the last record when a state has been written.
 
     Raises:
         TrainingFailed: a loss or gradient that is not finite, or too many unreadable pictures.
         InvalidCheckpoint: a state or weights that do not fit.
         StorageError: a state could not be written; the one before is still the latest.
     """
-    _Worker(run, rank, device or torch.device("cpu"), ingest_threads, report).work()
+    worker = _Worker(
+        run,
+        rank,
+        device or torch.device("cpu"),
+        ingest_threads=ingest_threads,
+        report=report,
+        saved=saved,
+    )
+    worker.work()
 
 
 class _Worker:
@@ -108,12 +118,14 @@ class _Worker:
         run: TrainingRun,
         rank: int,
         device: torch.device,
+        *,
         ingest_threads: int,
         report: Callable[[Record], None] | None,
+        saved: Callable[[Record], None] | None,
     ) -> None:
         self.run, self.rank, self.device = run, rank, device
         self.threads = ingest_threads
-        self.report = report
+        self.report, self.saved = report, saved
         latest = state.latest(run.output)
         self.finished = latest is not None and latest.finished
         self.step = 0 if latest is None else latest.step
@@ -184,12 +196,13 @@ class _Worker:
             interval.add(result, len(taken) - len(usable), waited, perf_counter() - started)
             state_due = self.step % run.checkpoint_every == 0 or self.step == run.steps
             if state_due or self.step % run.log_every == 0:
-                self._record(interval.over_all_workers(run.workers, self.device), rate)
+                told = interval.over_all_workers(run.workers, self.device)
+                record = self._record(told, rate)
                 interval = Interval()
-            if state_due:
-                self._save()
+                if state_due:
+                    self._save(record)
 
-    def _record(self, told: Interval, rate: float) -> None:
+    def _record(self, told: Interval, rate: float) -> Record:
         run = self.run
         self.skipped += int(told.skipped)
         seen = self.step * run.images_per_step
@@ -221,17 +234,19 @@ class _Worker:
             self.log.records.append(record)
             if self.report is not None:
                 self.report(record)
+        return record
 
-    def _save(self) -> None:
-        if self.log is None:
-            return
-        self.log.put()
-        values = {
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "skipped": self.skipped,
-        }
-        state.save(self.run.output, self.step, values)
+    def _save(self, record: Record) -> None:
+        if self.log is not None:
+            self.log.put()
+            values = {
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "skipped": self.skipped,
+            }
+            state.save(self.run.output, self.step, values)
+        if self.saved is not None:
+            self.saved(record)
 
     def _stop_at(self, samples: list[Sample], result: StepResult) -> None:
         """Keep the samples of a step whose gradient is not finite, and stop."""

@@ -5,7 +5,7 @@ Section numbers are those of Girshick, "Fast R-CNN" (ICCV 2015); "released code"
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, Literal
 
@@ -137,6 +137,24 @@ class Recipe:
         if self.iterations is not None:
             return self.iterations
         return max(1, ceil(self.epochs * images / (self.images_per_step * workers)))
+
+    def divided(self, most_workers: int) -> tuple[Recipe, int]:
+        """The same step divided among workers: each one's recipe, and how many there are.
+
+        Args:
+            most_workers: at most so many; the largest number that divides the step's pictures is taken.
+        """
+        fits = [n for n in range(1, most_workers + 1) if self.images_per_step % n == 0]
+        workers = fits[-1]
+        return (
+            replace(
+                self,
+                images_per_step=self.images_per_step // workers,
+                rois_per_step=self.rois_per_step // workers,
+                accumulate=1,
+            ),
+            workers,
+        )
 
     def as_settings(self) -> dict[str, Any]:
         """The recipe as JSON values."""

@@ -88,14 +88,20 @@ class TrainingRun:
         )
 
     def settings(self) -> dict[str, Any]:
-        """What decides the result, as JSON values, but for digests of the inputs."""
+        """What decides the result, as JSON values, but for digests of the inputs.
+
+        Workers count only as a factor of a step's pictures: two workers with one picture each do what
+        one worker with two does.
+        """
+        recipe = self.recipe.as_settings()
+        for name in ("images_per_step", "rois_per_step"):
+            recipe[name] *= self.workers
+        del recipe["accumulate"], recipe["scale_rate_with_workers"]
         return {
-            "recipe": self.recipe.as_settings(),
+            "recipe": recipe,
+            "rate_factor": self.workers if self.recipe.scale_rate_with_workers else 1,
             "classes": list(self.classes),
             "seed": self.seed,
-            "workers": self.workers,
-            "checkpoint_every": self.checkpoint_every,
-            "log_every": self.log_every,
         }
 
 

@@ -46,7 +46,11 @@ class Source:
 
     manifest: Manifest
     proposals: Parts
-    classes: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The manifest's classes."""
+        return self.manifest.classes or ()
 
     def read(self, ordinal: int, with_proposals: bool = True) -> Slice:
         """The slice of one shard.
@@ -66,13 +70,18 @@ class Source:
             boxes = schema.box_arrays(part["boxes"])
         return Slice(ids, rows["uri"].to_pylist(), annotated_objects(rows, self.classes), boxes)
 
-    def check(self) -> None:
-        """Compare the pictures of manifest and proposals, from the shards' keys where that is enough.
+    def check(self) -> str:
+        """Compare the pictures of manifest and proposals; returns the digest of the pictures.
 
         Raises:
             MismatchedProposals: they differ; the message names the first picture that does.
         """
         where = storage.shown(self.proposals.uri)
+        columns = self.proposals.schema().names
+        if "boxes" not in columns:
+            raise MismatchedProposals(
+                f"{where} holds no proposals: its columns are {', '.join(columns)}"
+            )
         if self.proposals.rows != self.manifest.rows:
             short = self.proposals.rows < self.manifest.rows
             raise MismatchedProposals(
@@ -81,13 +90,14 @@ class Source:
                 + ("; propose without --limit, or prepare a smaller manifest" if short else "")
             )
         record = run_record.read_record(self.proposals.uri)
-        fingerprint = "" if record is None else record.fingerprint
-        cut = shards.cut(self.manifest, [shard.rows for shard in self.proposals.shards])
-        for expected, shard in zip(cut.shards(fingerprint), self.proposals.shards, strict=True):
-            if expected.key != shard.key:  # other pictures, or the same under other URIs
+        made_for = None if record is None else record.settings.get("dataset")
+        dataset = shards.cut(self.manifest, [shard.rows for shard in self.proposals.shards]).dataset
+        if made_for != dataset:  # other pictures, or the same that lay elsewhere then
+            for shard in self.proposals.shards:
                 ids = self.manifest.read(shard.first_row, shard.rows, ["image_id"])["image_id"]
                 part = self.proposals.read(shard, ["image_id"])["image_id"]
                 self._compare(ids.to_pylist(), part.to_pylist(), shard.first_row)
+        return dataset
 
     def _compare(self, expected: list[str], found: list[str], first_row: int) -> None:
         for offset, (one, other) in enumerate(zip(expected, found, strict=True)):
@@ -134,35 +144,49 @@ def annotated_objects(rows: pa.Table, classes: Sequence[str]) -> list[Annotation
     ]
 
 
-def open_sources(manifest_uris: Sequence[str], proposal_uris: Sequence[str]) -> list[Source]:
-    """Open and check the datasets of a training: the n-th proposals belong to the n-th manifest.
+def open_manifests(uris: Sequence[str]) -> list[Manifest]:
+    """Open the manifests of a training and check that they are annotated with the same classes.
 
     Raises:
-        InvalidConfiguration: another number of proposals than of manifests.
         UnreadableDataset: a manifest without classes, manifests of different classes, or what
-            `open_manifest` and `open_parts` raise.
-        MismatchedProposals: proposals of other pictures than the manifest's.
+            `open_manifest` raises.
     """
-    if len(manifest_uris) != len(proposal_uris):
-        raise InvalidConfiguration(
-            f"{len(manifest_uris)} manifests but {len(proposal_uris)} proposals: "
-            "give one --proposals for each --manifest, in the same order"
-        )
-    sources: list[Source] = []
-    for manifest_uri, proposal_uri in zip(manifest_uris, proposal_uris, strict=True):
-        manifest = manifests.open_manifest(manifest_uri)
+    opened: list[Manifest] = []
+    for uri in uris:
+        manifest = manifests.open_manifest(uri)
         where = storage.shown(manifest.uri)
         if not manifest.classes:
             raise UnreadableDataset(
                 f"{where} lists no classes, so it cannot be trained on; "
                 "prepare it from an annotated dataset"
             )
-        if sources and manifest.classes != sources[0].classes:
+        if opened and manifest.classes != opened[0].classes:
             raise UnreadableDataset(
-                f"{where} has other classes ({', '.join(manifest.classes[:5])}, ...) than "
-                f"{storage.shown(sources[0].manifest.uri)} ({', '.join(sources[0].classes[:5])}, ...)"
+                f"{where} has the classes {_listed(manifest)}, but "
+                f"{storage.shown(opened[0].uri)} has {_listed(opened[0])}; prepare both alike"
             )
-        source = Source(manifest, shards.open_parts(proposal_uri), manifest.classes)
-        source.check()
-        sources.append(source)
-    return sources
+        opened.append(manifest)
+    return opened
+
+
+def _listed(manifest: Manifest) -> str:
+    classes = manifest.classes or ()
+    return ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
+
+
+def open_sources(opened: Sequence[Manifest], proposal_uris: Sequence[str]) -> list[Source]:
+    """Join manifests with their proposals: the n-th proposals belong to the n-th manifest.
+
+    Raises:
+        InvalidConfiguration: another number of proposals than of manifests.
+        UnreadableDataset: what `open_parts` raises.
+    """
+    if len(opened) != len(proposal_uris):
+        raise InvalidConfiguration(
+            f"{len(opened)} manifests but {len(proposal_uris)} proposals: "
+            "give one of --proposals for each of --manifest, in the same order"
+        )
+    return [
+        Source(manifest, shards.open_parts(uri))
+        for manifest, uri in zip(opened, proposal_uris, strict=True)
+    ]

@@ -115,7 +115,7 @@ def test_more_pictures_than_the_manifest_has(tmp_path, manifest):
     short = write_annotations(
         str(tmp_path / "short.parquet"), {"one": [an_object("cat", A)]}, ("cat",)
     )
-    with pytest.raises(UnreadableDataset, match="has 5 pictures, the manifest .* only 1"):
+    with pytest.raises(UnreadableDataset, match=r"has 5 pictures, the manifest .* only 1"):
         evaluate(uri, short)
 
 
@@ -161,7 +161,7 @@ def test_classes_meet_by_name(tmp_path, manifest):
 
 def test_no_class_in_common(tmp_path, manifest):
     uri = detected(tmp_path, manifest, {"one": [("owl", 0.9, A)]}, classes=("owl",))
-    with pytest.raises(UnreadableDataset, match="detections are of owl, .* cat, dog, emu"):
+    with pytest.raises(UnreadableDataset, match=r"detections are of owl, .* cat, dog, emu"):
         evaluate(uri, manifest)
 
 
@@ -184,5 +184,5 @@ def test_an_output_of_another_job_is_refused(tmp_path, manifest):
 
 def test_a_score_that_is_no_number_is_refused(tmp_path, manifest):
     uri = detected(tmp_path, manifest, {"one": [], "two": [("cat", float("nan"), A)]})
-    with pytest.raises(UnreadableDataset, match="'two'.*not a finite number"):
+    with pytest.raises(UnreadableDataset, match=r"'two'.*not a finite number"):
         evaluate(uri, manifest)

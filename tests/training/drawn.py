@@ -11,7 +11,7 @@ from pipeline import images, schema, shards, storage
 from pipeline.manifest import AnnotatedObject, Manifest, ManifestRow, open_manifest, write_manifest
 from pipeline.run_record import RunRecord
 from pipeline.sources.drawn import CLASSES, DrawnPicture, draw_picture
-from pipeline.training.source import Source, open_sources
+from pipeline.training.source import Source, open_manifests, open_sources
 
 
 def make_dataset(
@@ -59,8 +59,8 @@ def write_proposals(
     manifest: Manifest, output: str, boxes: list[np.ndarray | None], shard_size: int
 ) -> None:
     """Write parts as `propose` does; None stands for a picture that failed."""
-    record = RunRecord("propose", {"proposals": "jittered"})
     cut = shards.cut(manifest, shard_size, len(boxes))
+    record = RunRecord("propose", {"dataset": cut.dataset, "proposals": "jittered"})
     record.write(output)
     made = cut.shards(record.fingerprint)
     shards.write_table(output, made)
@@ -83,4 +83,4 @@ def write_proposals(
 def make_sources(folder: Path, **options: int) -> tuple[list[Source], list[DrawnPicture]]:
     """The dataset, opened for training."""
     manifest_uri, proposals_uri, drawn = make_dataset(folder, **options)
-    return open_sources([manifest_uri], [proposals_uri]), drawn
+    return open_sources(open_manifests([manifest_uri]), [proposals_uri]), drawn

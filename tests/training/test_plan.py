@@ -24,9 +24,7 @@ def test_every_picture_comes_once_per_epoch(sizes, epoch, window):
     assert sorted(places) == [(s, r) for s, size in enumerate(sizes) for r in range(size)]
 
 
-@given(
-    st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(0, 200), st.integers(1, 5)
-)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(0, 200), st.integers(1, 5))
 def test_going_on_from_a_position_gives_the_same_stream(sizes, position, window):
     plan = make_plan(sizes, window=window)
     whole = list(islice(plan.samples(), position + 20))

@@ -1,6 +1,7 @@
 """Recipes: the paper's values, what is refused, how long training is."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -67,6 +68,6 @@ def test_every_field_says_what_it_is():
 
     tree = ast.parse(inspect.getsource(module))
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
-    for field, after in zip(body, body[1:], strict=False):
+    for field, after in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign):
             assert isinstance(after, ast.Expr), f"{field.target.id} has no docstring"

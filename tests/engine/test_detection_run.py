@@ -1,0 +1,145 @@
+"""Detection over a manifest, with a small random network on small pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import images, manifest, proposals, shards
+from pipeline.detector.keep import Keep
+from pipeline.engine import detection_run, proposal_run
+from pipeline.engine.detection_run import DetectionSettings
+from pipeline.engine.reading import ProposalSettings
+from pipeline.errors import InvalidCheckpoint, MismatchedOutput, MismatchedProposals
+from tests.engine.pictures import damaged_manifest, draw_pictures, random_checkpoint
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+BOXES = ProposalSettings(strategy="single", max_boxes=50, min_side=8)
+SETTINGS = DetectionSettings(keep=Keep(score_threshold=0.0, max_per_image=20), precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return random_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> str:
+    return damaged_manifest(tmp_path)
+
+
+def _detect(uri: str, checkpoint: str, output: Path, **options: Any) -> list[dict[str, Any]]:
+    options = {"proposals": BOXES, "settings": SETTINGS, "max_failed_fraction": 0.5} | options
+    detection_run.run(uri, checkpoint, str(output), actors=1, **options)
+    return [row for table in shards.open_parts(str(output)).tables() for row in table.to_pylist()]
+
+
+def test_rows_are_those_of_the_predictor(pictures: str, checkpoint: str, tmp_path: Path) -> None:
+    rows = _detect(pictures, checkpoint, tmp_path / "detections", shard_size=4)
+    assert [row["image_id"] for row in rows] == [f"{i:03d}" for i in range(10)]
+    failed = {r["image_id"]: (r["stage"], r["error_type"]) for r in rows if r["status"] == "failed"}
+    assert failed == {
+        "003": ("decode", "UnreadableImage"),
+        "004": ("decode", "UnreadableImage"),
+        "005": ("read", "MissingObject"),
+    }
+    from pipeline.detector.predictor import Predictor
+
+    predictor = Predictor(checkpoint, keep=SETTINGS.keep, precision="fp32")
+    image = images.decode((tmp_path / "pictures" / "001.png").read_bytes())
+    boxes = proposals.selective_search(
+        image, "single", seed=proposals.image_seed(0, "001"), max_boxes=50, min_side=8
+    )
+    (expected,) = predictor([image], [boxes])
+    found = rows[1]["detections"]
+    assert rows[1]["num_proposals"] == len(boxes)
+    assert len(found) == len(expected.scores) > 0
+    assert [d["label"] for d in found] == [("cat", "dog")[i] for i in expected.labels]
+    np.testing.assert_allclose([d["score"] for d in found], expected.scores, atol=1e-3)
+    corners = [[d[name] for name in ("x1", "y1", "x2", "y2")] for d in found]
+    np.testing.assert_allclose(corners, expected.boxes, atol=0.1)
+
+
+def test_stored_proposals_give_the_same_and_pass_their_failures_on(
+    pictures: str, checkpoint: str, tmp_path: Path
+) -> None:
+    proposal_run.run(pictures, str(tmp_path / "boxes"), BOXES, shard_size=4, max_failed_fraction=1)
+    stored = _detect(
+        pictures, checkpoint, tmp_path / "stored", proposals=str(tmp_path / "boxes"), shard_size=99
+    )
+    computed = _detect(pictures, checkpoint, tmp_path / "computed", shard_size=4)
+    assert len(shards.open_parts(str(tmp_path / "stored")).shards) == 3  # the proposals' cut
+    for ours, theirs in zip(stored, computed, strict=True):
+        assert (ours["status"], ours["num_proposals"]) == (
+            theirs["status"],
+            theirs["num_proposals"],
+        )
+        if ours["status"] == "ok":
+            scores = [[d["score"] for d in row["detections"]] for row in (ours, theirs)]
+            np.testing.assert_allclose(*scores, atol=1e-3)
+
+
+def test_proposals_of_other_pictures_are_refused_by_name(
+    pictures: str, checkpoint: str, tmp_path: Path
+) -> None:
+    proposal_run.run(pictures, str(tmp_path / "boxes"), BOXES, shard_size=4, max_failed_fraction=1)
+    rows = [
+        manifest.ManifestRow(f"other-{path.stem}", str(path), None, None, None)
+        for path in draw_pictures(tmp_path / "others", 10)
+    ]
+    other = str(tmp_path / "other.parquet")
+    manifest.write_manifest(other, rows, None)
+    with pytest.raises(MismatchedProposals, match="row 0 is '000' there and 'other-000' here"):
+        _detect(other, checkpoint, tmp_path / "detections", proposals=str(tmp_path / "boxes"))
+    proposal_run.run(
+        pictures, str(tmp_path / "few"), BOXES, limit=6, shard_size=4, max_failed_fraction=1
+    )
+    with pytest.raises(MismatchedProposals, match=r"for 6 images, but 10 .* --limit 6"):
+        _detect(pictures, checkpoint, tmp_path / "detections", proposals=str(tmp_path / "few"))
+    limited = _detect(
+        pictures, checkpoint, tmp_path / "detections", proposals=str(tmp_path / "few"), limit=5
+    )
+    assert [row["image_id"] for row in limited] == [f"{i:03d}" for i in range(5)]
+
+
+def test_proposals_of_the_same_pictures_elsewhere_are_taken(
+    pictures: str, checkpoint: str, tmp_path: Path
+) -> None:
+    proposal_run.run(pictures, str(tmp_path / "boxes"), BOXES, shard_size=4, max_failed_fraction=1)
+    moved = [
+        manifest.ManifestRow(path.stem, str(path), None, None, None)
+        for path in draw_pictures(tmp_path / "moved", 10)
+    ]
+    manifest.write_manifest(str(tmp_path / "moved.parquet"), moved, None)
+    rows = _detect(
+        str(tmp_path / "moved.parquet"),
+        checkpoint,
+        tmp_path / "detections",
+        proposals=str(tmp_path / "boxes"),
+    )
+    # What could not be proposed there has no boxes here, though the moved picture is whole.
+    assert [r["image_id"] for r in rows if r["stage"] == "propose"] == ["003", "004", "005"]
+
+
+def test_another_checkpoint_or_rule_is_refused_by_name(
+    pictures: str, checkpoint: str, tmp_path: Path
+) -> None:
+    _detect(pictures, checkpoint, tmp_path / "detections", limit=2)
+    other = DetectionSettings(keep=Keep(score_threshold=0.5), precision="fp32")
+    with pytest.raises(MismatchedOutput, match=r"keep.score_threshold: 0.0 there, 0.5 now"):
+        _detect(pictures, checkpoint, tmp_path / "detections", limit=2, settings=other)
+
+
+def test_a_damaged_checkpoint_is_one_clear_error(pictures: str, tmp_path: Path) -> None:
+    damaged = Path(random_checkpoint(tmp_path))
+    with pytest.raises(InvalidCheckpoint, match=r"nowhere.*model\.json does not exist"):
+        _detect(pictures, str(tmp_path / "nowhere"), tmp_path / "detections")
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InvalidCheckpoint, match=r"model\.safetensors"):
+        _detect(pictures, str(damaged), tmp_path / "detections")
+    assert not list((tmp_path / "detections").glob("part-*"))

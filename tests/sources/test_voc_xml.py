@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import UnreadableDataset
+from pipeline.manifest import AnnotatedObject
+from pipeline.sources.voc_xml import parse_annotation
+from tests.sources.small_datasets import voc_xml
+
+
+def test_inclusive_boxes_become_half_open() -> None:
+    found = parse_annotation(voc_xml("x.jpg", ("dog", 1, 2, 3, 4)).encode(), "x.xml")
+    assert found.objects == (AnnotatedObject("dog", 0, 1, 3, 4),)
+    assert (found.filename, found.width, found.height) == ("x.jpg", 40, 30)
+
+
+def test_fractions_and_difficult_are_kept() -> None:
+    data = voc_xml("x.jpg", ("dog", 1.5, 2, 3.25, 4), difficult=1).encode()
+    assert parse_annotation(data, "x").objects == (
+        AnnotatedObject("dog", 0.5, 1, 3.25, 4, difficult=True),
+    )
+
+
+def test_parts_of_an_object_are_not_objects() -> None:
+    part = "<part><name>head</name><bndbox><xmin>9</xmin></bndbox></part></object>"
+    data = voc_xml("x.jpg", ("person", 1, 2, 3, 4)).replace("</object>", part)
+    assert [item.label for item in parse_annotation(data.encode(), "x").objects] == ["person"]
+
+
+@pytest.mark.parametrize("side", ["", "0", "-4", "1e30"])
+def test_a_size_that_is_none_counts_as_missing(side: str) -> None:
+    data = f"<annotation><size><width>{side}</width><height>9</height></size></annotation>"
+    found = parse_annotation(data.encode(), "x")
+    assert (found.width, found.height) == (0, 9)
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;">]><annotation>&z;</annotation>'
+OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not well-formed"),
+        ("<annotation>", "not well-formed"),
+        ("<html></html>", "the root is <html>"),
+        (BOMB, "not well-formed"),
+        (OUTSIDE, "not well-formed"),
+        (voc_xml("x", ("dog", "", 1, 2, 2)), "object 0: field bndbox/xmin is missing"),
+        (voc_xml("x", ("dog", "a", 1, 2, 2)), "field bndbox/xmin is 'a', not a number"),
+        (voc_xml("x", ("", 1, 1, 2, 2)), "field name is missing"),
+        (voc_xml("x", ("dog", 1, 1, 2, 2)).replace("bndbox", "box"), "bndbox/xmin is missing"),
+        (voc_xml("x").replace("40", "wide"), "field size/width is 'wide'"),
+    ],
+)
+def test_errors_name_file_and_field(text: str, message: str) -> None:
+    with pytest.raises(UnreadableDataset, match=f"here/x.xml.*{message}"):
+        parse_annotation(text.encode(), "here/x.xml")
