@@ -111,6 +111,7 @@ def _run_jobs(stages: Stages, options: Demo, output: Path) -> None:
                 proposals=(f"{at}/proposals/train",),
                 output=f"{at}/checkpoint",
                 recipe="tiny",
+                fields=train.RECIPES["tiny"](),
                 seed=options.seed,
             )
         ),

@@ -107,11 +107,11 @@ def _read_slice(uri: str, first: int, rows: int, columns: Sequence[str] | None) 
         wanted = list(columns) if columns is not None else list(schema.MANIFEST.names)
         present = [name for name in wanted if name in parquet.schema_arrow.names]
         table = parquet.read_row_groups(groups, columns=present).slice(offset, rows)
-    for name in wanted:
-        if name not in present:  # objects, width and height may be absent
-            field = schema.MANIFEST.field(name)
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select(wanted).cast(pa.schema([schema.MANIFEST.field(n) for n in wanted]))
+        for name in wanted:
+            if name not in present:  # objects, width and height may be absent
+                field = schema.MANIFEST.field(name)
+                table = table.append_column(field, pa.nulls(rows, field.type))
+        return table.select(wanted).cast(pa.schema([schema.MANIFEST.field(n) for n in wanted]))
 
 
 class _reading:  # noqa: N801
@@ -195,12 +195,17 @@ def _check_columns(uri: str, found: pa.Schema) -> None:
         missing = [
             field.name
             for field in schema.OBJECT
-            if not pa.types.is_list(listed) or listed.value_type.get_field_index(field.name) < 0
+            if not _is_list_of_structs(listed) or listed.value_type.get_field_index(field.name) < 0
         ]
         if missing:
             raise UnreadableDataset(
                 f"{storage.shown(uri)}: objects lack {', '.join(missing)} (objects are {listed})"
             )
+
+
+def _is_list_of_structs(kind: pa.DataType) -> bool:
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return listed and pa.types.is_struct(kind.value_type)
 
 
 def write_manifest(

@@ -69,7 +69,7 @@ def differences(before: RunRecord, now: RunRecord) -> list[str]:
         return [f"job: {before.job} there, {now.job} now"]
     old, new = _flat(before.settings), _flat(now.settings)
     return [
-        f"{key}: {_short(old.get(key))} there, {_short(new.get(key))} now"
+        f"{key}: {old.get(key, 'nothing')} there, {new.get(key, 'nothing')} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
@@ -86,15 +86,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """JSON texts by dotted path: 1 and true are equal in Python, but not as texts."""
+    if not isinstance(value, Mapping) or (prefix and not value):
+        return {prefix: _short(value)}
+    flat: dict[str, str] = {}
     for key, inner in value.items():
         flat.update(_flat(inner, f"{prefix}.{key}" if prefix else str(key)))
     return flat
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    text = json.dumps(value, sort_keys=True)
+    if len(text) <= 60:
+        return text
+    return f"{text[:40]}... ({hashlib.sha256(text.encode()).hexdigest()[:8]})"

@@ -6,11 +6,14 @@ the one object `part-<ordinal>-<key>.parquet` lies in the output, so one listing
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,10 +88,18 @@ def cut(manifest: Manifest, sizes: int | Sequence[int], limit: int | None = None
     whole, digests = hashlib.sha256(), []
     pairs = _pairs(manifest, total)
     for count in rows:
-        encoded = b"".join(_encoded(*next(pairs)) for _ in range(count))
+        members = list(islice(pairs, count))
+        _check_unique([image_id for image_id, _ in members], manifest.uri)
+        encoded = b"".join(_encoded(image_id, uri) for image_id, uri in members)
         whole.update(encoded)
         digests.append(hashlib.sha256(encoded).digest())
     return Cut(tuple(rows), tuple(digests), whole.hexdigest())
+
+
+def _check_unique(image_ids: Sequence[str], uri: str) -> None:
+    if len(set(image_ids)) < len(image_ids):
+        twice = next(name for name, count in Counter(image_ids).items() if count > 1)
+        raise UnreadableDataset(f"{storage.shown(uri)}: image_id {twice!r} occurs twice")
 
 
 def digest(image_ids: Iterable[str], uris: Iterable[str]) -> bytes:
@@ -137,13 +148,20 @@ def read_table(output: str) -> list[Shard] | None:
         data = storage.read(uri)
     except storage.MissingObject:
         return None
-    try:
+    with _reading(uri):
         rows = pq.read_table(io.BytesIO(data)).select(schema.SHARD_TABLE.names).to_pylist()
+    return [Shard(**row) for row in rows]
+
+
+@contextlib.contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    """Name the file in an error of Parquet's."""
+    try:
+        yield
     except (pa.ArrowException, KeyError) as error:
         raise UnreadableDataset(
             f"{storage.shown(uri)} is damaged: {str(error).splitlines()[0]}"
         ) from error
-    return [Shard(**row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -187,7 +205,8 @@ class Parts:
 
     def schema(self) -> pa.Schema:
         """The parts' schema with its metadata, read from the first part."""
-        with storage.opened(storage.join(self.uri, self.shards[0].part_name)) as source:
+        uri = storage.join(self.uri, self.shards[0].part_name)
+        with _reading(uri), storage.opened(uri) as source:
             return pq.read_schema(source)
 
     def read(self, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
@@ -197,13 +216,8 @@ class Parts:
             UnreadableDataset: the part is damaged or has another number of rows than its shard.
         """
         uri = storage.join(self.uri, shard.part_name)
-        try:
-            with storage.opened(uri) as source:
-                table = pq.read_table(source, columns=None if columns is None else list(columns))
-        except pa.ArrowException as error:
-            raise UnreadableDataset(
-                f"{storage.shown(uri)} is damaged: {str(error).splitlines()[0]}"
-            ) from error
+        with _reading(uri), storage.opened(uri) as source:
+            table = pq.read_table(source, columns=None if columns is None else list(columns))
         if len(table) != shard.rows:
             raise UnreadableDataset(
                 f"{storage.shown(uri)} has {len(table)} rows, its shard {shard.rows}"

@@ -238,8 +238,8 @@ def _fit(told: TrainingRun, workers: Workers, execution: Execution) -> Record | 
 
 def _work(config: dict[str, Any]) -> None:
     """One worker of Ray Train."""
-    from ray import train  # noqa: PLC0415
     import torch  # noqa: PLC0415
+    from ray import train  # noqa: PLC0415
     from ray.train.torch import get_device  # noqa: PLC0415
 
     from pipeline.training.loop import train as train_worker  # noqa: PLC0415

@@ -1,0 +1,41 @@
+"""Small networks and pictures that the detector's tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pipeline.detector.checkpoint import Checkpoint
+from pipeline.detector.network import Architecture, FastRCNN, build
+from pipeline.detector.preprocessing import Preprocessing
+
+CLASSES = ("cat", "dog", "owl")
+SMALL = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=64, max_side=128)
+
+
+def random_model(backbone: str = "tiny", seed: int = 0, classes: tuple = CLASSES) -> FastRCNN:
+    """A random network whose scores and deltas vary from RoI to RoI."""
+    model = build(Architecture(classes, backbone), seed)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed + 1)
+        for layer, spread in ((model.cls_score, 1.5), (model.bbox_pred, 0.3)):
+            layer.weight.normal_(std=spread / layer.in_features**0.5)
+            layer.bias.normal_(std=spread / 3)
+    return model.eval()
+
+
+def random_checkpoint(seed: int = 0, preprocessing: Preprocessing = SMALL) -> Checkpoint:
+    return Checkpoint(random_model(seed=seed), preprocessing)
+
+
+def picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Smooth random colours, so that RoIs differ."""
+    coarse = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
+    return np.repeat(np.repeat(coarse, 8, axis=0), 8, axis=1)[:height, :width].copy()
+
+
+def random_boxes(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
+    """Boxes `(count, 4)` inside the picture with sides of 1 pixel and more."""
+    corners = rng.uniform(0, 1, (count, 2, 2)) * (width - 1, height - 1)
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    return np.concatenate([low, high + 1], axis=1).astype(np.float32)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline import __version__
+from pipeline.errors import MismatchedOutput
+from pipeline.run_record import RunRecord, differences, read_record
+
+SETTINGS = {"dataset": "abc", "strategy": {"k": [50, 100], "sigma": 0.8}}
+
+
+def test_write_and_read(tmp_path: Path) -> None:
+    record = RunRecord("propose", SETTINGS)
+    record.write(str(tmp_path))
+    assert read_record(str(tmp_path)) == record
+    stored = json.loads((tmp_path / "run.json").read_text())
+    assert stored["fingerprint"] == record.fingerprint
+    assert stored["versions"]["fast-rcnn-pipeline"] == __version__
+    assert "pyarrow" in stored["versions"]
+
+
+def test_the_fingerprint_is_of_values_not_of_their_order() -> None:
+    reordered = {"strategy": {"sigma": 0.8, "k": [50, 100]}, "dataset": "abc"}
+    assert RunRecord("propose", SETTINGS).fingerprint == RunRecord("propose", reordered).fingerprint
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RunRecord("detect", SETTINGS),
+        RunRecord("propose", {**SETTINGS, "dataset": "abd"}),
+        RunRecord("propose", {**SETTINGS, "strategy": {"k": [100, 50], "sigma": 0.8}}),
+        RunRecord("propose", {**SETTINGS, "more": None}),
+    ],
+)
+def test_any_change_changes_the_fingerprint(other: RunRecord) -> None:
+    assert other.fingerprint != RunRecord("propose", SETTINGS).fingerprint
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert read_record(str(tmp_path / "gone")) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"job": "x"}', "\xff", '"text"'])
+def test_a_file_of_someone_else(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(MismatchedOutput, match=r"run\.json is not a run's record"):
+        read_record(str(tmp_path))
+
+
+def test_differences_name_both_values() -> None:
+    now = RunRecord("propose", {"dataset": "abc", "strategy": {"k": [50], "sigma": 0.8}, "new": 1})
+    assert differences(RunRecord("propose", SETTINGS), now) == [
+        "new: nothing there, 1 now",
+        "strategy.k: [50, 100] there, [50] now",
+    ]
+    assert differences(now, now) == []
+    assert differences(RunRecord("propose", {}), RunRecord("detect", {})) == [
+        "job: propose there, detect now"
+    ]
+
+
+def test_whatever_changes_the_fingerprint_is_named() -> None:
+    """A setting that is there as null differs from one that is not there, and must not go unsaid."""
+    before, now = RunRecord("propose", {"a": 1}), RunRecord("propose", {"a": 1, "b": None})
+    assert before.fingerprint != now.fingerprint
+    assert differences(before, now)
+    for left, right in (({"a": 1}, {"a": True}), ({"a": {}}, {}), ({"a": {}}, {"a": {"b": 1}})):
+        assert differences(RunRecord("x", left), RunRecord("x", right)), (left, right)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import shards, storage
+from pipeline.errors import MismatchedProposals, UnreadableDataset
+from pipeline.manifest import Manifest, ManifestRow, open_manifest, write_manifest
+
+PAIRS = [(f"p{i}", f"/data/{i}.jpg") for i in range(11)]
+
+
+def _manifest(place: Path, pairs: list[tuple[str, str]] = PAIRS) -> Manifest:
+    uri = f"{place}/manifest.parquet"
+    write_manifest(uri, (ManifestRow(i, u, 1, 1, None) for i, u in pairs), None)
+    return open_manifest(uri)
+
+
+def test_shards_cover_the_manifest_once(tmp_path: Path) -> None:
+    made = shards.cut(_manifest(tmp_path), 4).shards("run")
+    assert [(s.ordinal, s.first_row, s.rows) for s in made] == [(0, 0, 4), (1, 4, 4), (2, 8, 3)]
+    assert len({s.key for s in made}) == 3
+    assert made[1].part_name == f"part-000001-{made[1].key}.parquet"
+
+
+def test_the_dataset_digest_does_not_depend_on_the_cut(tmp_path: Path) -> None:
+    manifest = _manifest(tmp_path)
+    digests = {shards.cut(manifest, sizes).dataset for sizes in (1, 3, 100, [5, 6])}
+    assert len(digests) == 1
+    assert shards.cut(manifest, 3, limit=10).dataset not in digests
+
+
+def test_a_shard_of_the_same_pictures_keeps_its_key(tmp_path: Path) -> None:
+    manifest = _manifest(tmp_path)
+    by_size = shards.cut(manifest, 4).shards("run")
+    assert shards.cut(manifest, [4, 7]).shards("run")[0].key == by_size[0].key
+    assert shards.cut(manifest, 4, limit=8).shards("run") == by_size[:2]
+    ids, uris = zip(*PAIRS[4:8], strict=True)
+    assert shards.shard_key("run", shards.digest(ids, uris)) == by_size[1].key
+
+
+def test_keys_change_with_run_ids_and_uris(tmp_path: Path) -> None:
+    def keys(pairs: list[tuple[str, str]], run: str = "run") -> list[str]:
+        return [s.key for s in shards.cut(_manifest(tmp_path, pairs), 6).shards(run)]
+
+    usual = keys(PAIRS)
+    assert not set(keys(PAIRS, "other run")) & set(usual)
+    for changed in (("q", PAIRS[2][1]), (PAIRS[2][0], "/elsewhere/2.jpg")):
+        first, second = keys([*PAIRS[:2], changed, *PAIRS[3:]])
+        assert first != usual[0]
+        assert second == usual[1]
+    assert keys([PAIRS[1], PAIRS[0], *PAIRS[2:]])[0] != usual[0]
+
+
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=4, unique=True), st.data())
+def test_no_other_pictures_have_the_same_digest(
+    pairs: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    """Lengths stand before the texts, so moving characters between them shows."""
+    other = data.draw(st.lists(st.tuples(st.text(), st.text()), max_size=4))
+    same = shards.digest([i for i, _ in pairs], [u for _, u in pairs]) == shards.digest(
+        [i for i, _ in other], [u for _, u in other]
+    )
+    assert same == (pairs == other)
+
+
+def test_moving_a_character_from_id_to_uri_shows() -> None:
+    assert shards.digest(["ab"], ["c"]) != shards.digest(["a"], ["bc"])
+    assert shards.digest(["1:a"], [""]) != shards.digest(["1"], [":a"])
+
+
+def test_a_cut_to_follow_must_fit(tmp_path: Path) -> None:
+    with pytest.raises(MismatchedProposals, match="has 11 pictures here, the cut to follow has 12"):
+        shards.cut(_manifest(tmp_path), [6, 6])
+
+
+def test_null_ids_and_uris_are_refused(tmp_path: Path) -> None:
+    for name in ("image_id", "uri"):
+        columns = {"image_id": ["a", "b"], "uri": ["/a", "/b"]}
+        columns[name] = ["x", None]
+        pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+        with pytest.raises(UnreadableDataset, match=f"row 1 has a null {name}"):
+            shards.cut(open_manifest(f"{tmp_path}/m.parquet"), 2)
+
+
+def test_the_same_id_twice_in_a_shard_is_refused(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"image_id": ["a", "b", "a"], "uri": ["/a", "/b", "/c"]}), tmp_path / "m.parquet"
+    )
+    with pytest.raises(UnreadableDataset, match="'a'.* twice"):
+        shards.cut(open_manifest(f"{tmp_path}/m.parquet"), 3)
+
+
+def test_shard_table_round_trip(tmp_path: Path) -> None:
+    made = shards.cut(_manifest(tmp_path), 4).shards("run")
+    assert shards.read_table(str(tmp_path / "out")) is None
+    shards.write_table(str(tmp_path / "out"), made)
+    assert shards.read_table(str(tmp_path / "out")) == made
+
+
+@pytest.mark.parametrize("content", ["bytes", "columns"])
+def test_a_damaged_shard_table(tmp_path: Path, content: str) -> None:
+    if content == "bytes":
+        (tmp_path / "shards.parquet").write_bytes(b"PAR1 not really")
+    else:
+        pq.write_table(pa.table({"ordinal": [1]}), tmp_path / "shards.parquet")
+    with pytest.raises(UnreadableDataset, match=r"shards\.parquet is damaged"):
+        shards.read_table(str(tmp_path))
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> tuple[str, list[shards.Shard]]:
+    """A complete output of three parts, each with the ordinals of its rows."""
+    out = f"{tmp_path}/out"
+    made = shards.cut(_manifest(tmp_path), 4).shards("run")
+    shards.write_table(out, made)
+    for shard in made:
+        numbers = list(range(shard.first_row, shard.first_row + shard.rows))
+        table = pa.table({"row": numbers, "twice": [2 * n for n in numbers]})
+        storage.put(storage.join(out, shard.part_name), shards.part_bytes(table))
+    return out, made
+
+
+def test_parts_are_read_in_order(output: tuple[str, list[shards.Shard]]) -> None:
+    parts = shards.open_parts(output[0])
+    assert parts.rows == 11
+    assert parts.schema().names == ["row", "twice"]
+    assert [n for table in parts.tables(["row"]) for n in table.column("row").to_pylist()] == list(
+        range(11)
+    )
+    assert parts.read(output[1][2]).column("twice").to_pylist() == [16, 18, 20]
+
+
+def test_listing_tells_committed_from_strays(output: tuple[str, list[shards.Shard]]) -> None:
+    out, made = output
+    stray = f"part-000001-{'0' * 24}.parquet"
+    for name in (stray, "summary.json", ".part-000001-x.partial", "part-1-abc.parquet"):
+        storage.put(storage.join(out, name), b"")
+    storage.remove(storage.join(out, made[0].part_name))
+    found = shards.listing(out, made)
+    assert found.committed == {1, 2}
+    assert found.strays == (stray,)
+
+
+def test_an_unfinished_output(output: tuple[str, list[shards.Shard]], tmp_path: Path) -> None:
+    out, made = output
+    storage.remove(storage.join(out, made[1].part_name))
+    with pytest.raises(UnreadableDataset, match="lacks 1 of 3 shards"):
+        shards.open_parts(out)
+    with pytest.raises(UnreadableDataset, match=r"holds no shards\.parquet"):
+        shards.open_parts(str(tmp_path))
+
+
+def test_damaged_parts(output: tuple[str, list[shards.Shard]]) -> None:
+    out, made = output
+    uri = storage.join(out, made[0].part_name)
+    whole = storage.read(uri)
+    storage.put(uri, whole[: len(whole) // 2])
+    with pytest.raises(UnreadableDataset, match=f"{made[0].part_name} is damaged"):
+        shards.open_parts(out).read(made[0])
+    with pytest.raises(UnreadableDataset, match=f"{made[0].part_name} is damaged"):
+        shards.open_parts(out).schema()
+    storage.put(uri, shards.part_bytes(pa.table({"row": [1]})))
+    with pytest.raises(UnreadableDataset, match="has 1 rows, its shard 4"):
+        shards.open_parts(out).read(made[0])

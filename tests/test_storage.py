@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import storage
+from pipeline.errors import StorageError
+
+
+@pytest.fixture(params=["local", "file", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URI of an empty folder, as each kind of store names it."""
+    if request.param == "memory":
+        return f"memory://{tmp_path.name}-{os.getpid()}-{id(request)}"
+    return f"file://{tmp_path}" if request.param == "file" else str(tmp_path)
+
+
+def test_put_read_exists_remove(folder: str) -> None:
+    uri = storage.join(folder, "deep", "er", "x.bin")
+    assert not storage.exists(uri)
+    storage.put(uri, b"first")
+    storage.put(uri, b"second")
+    assert storage.exists(uri)
+    assert storage.read(uri) == b"second"
+    assert storage.read_start(uri, 3) == b"sec"
+    assert storage.read_start(uri, 100) == b"second"
+    with storage.opened(uri) as file:
+        file.seek(2)
+        assert file.read(2) == b"co"
+    storage.remove(uri)
+    storage.remove(uri)
+    assert not storage.exists(uri)
+
+
+def test_names_are_sorted_files_of_one_level(folder: str) -> None:
+    for name in ("b", "a", "below/c"):
+        storage.put(storage.join(folder, name), b"")
+    assert storage.names(folder) == ["a", "b"]
+    assert storage.files_below(folder + "/") == ["a", "b", "below/c"]
+    assert storage.is_folder(folder)
+    assert not storage.is_folder(storage.join(folder, "a"))
+    assert storage.names(storage.join(folder, "gone")) == []
+    with pytest.raises(storage.MissingObject, match="gone is not a folder"):
+        storage.files_below(storage.join(folder, "gone"))
+
+
+def test_linked_files_count_as_files(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x").write_bytes(b"1")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "elsewhere" / "x")
+    assert storage.names(str(tmp_path / "here")) == ["link"]
+    assert storage.files_below(str(tmp_path / "here")) == ["link"]
+
+
+def test_missing_objects_are_named(folder: str) -> None:
+    uri = storage.join(folder, "gone.bin")
+    for read in (storage.read, lambda uri: storage.read_start(uri, 5)):
+        with pytest.raises(storage.MissingObject, match=r"gone\.bin does not exist"):
+            read(uri)
+    with pytest.raises(storage.MissingObject, match=r"gone\.bin"), storage.opened(uri):
+        pass
+
+
+def test_whole_file_is_put_at_the_end(folder: str) -> None:
+    uri = storage.join(folder, "x.bin")
+    with storage.whole_file(uri) as scratch:
+        scratch.write_bytes(b"content")
+        assert not storage.exists(uri)
+        assert not [name for name in storage.names(folder) if name.endswith(".bin")]
+    assert storage.read(uri) == b"content"
+    assert storage.names(folder) == ["x.bin"]
+
+
+def test_a_failed_block_leaves_the_old_object_and_nothing_else(folder: str) -> None:
+    uri = storage.join(folder, "x.bin")
+    storage.put(uri, b"old")
+    with pytest.raises(ZeroDivisionError), storage.whole_file(uri) as scratch:
+        scratch.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert storage.read(uri) == b"old"
+    assert storage.names(folder) == ["x.bin"]
+
+
+def test_a_failed_put_leaves_no_scratch_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(StorageError, match=r"x\.bin cannot be written: No space left"):
+        storage.put(str(tmp_path / "x.bin"), b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_in_a_block_keeps_its_kind(tmp_path: Path) -> None:
+    """What is wrong with the content is no fault of the store's."""
+    (tmp_path / "x.parquet").write_bytes(b"not Parquet")
+    with pytest.raises(pa.ArrowInvalid), storage.opened(str(tmp_path / "x.parquet")) as file:
+        pq.ParquetFile(file)
+    with pytest.raises(ValueError, match="mine"), storage.whole_file(str(tmp_path / "y")):
+        raise ValueError("mine")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(storage.AccessDenied, match="access denied"):
+        storage.check_writable(str(tmp_path))
+
+
+def test_check_writable(folder: str, tmp_path: Path) -> None:
+    storage.check_writable(storage.join(folder, "out"))
+    assert storage.names(storage.join(folder, "out")) == []
+    (tmp_path / "a file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"a file.* cannot be written"):
+        storage.check_writable(str(tmp_path / "a file"))
+
+
+def test_unknown_protocols_and_missing_packages() -> None:
+    with pytest.raises(StorageError, match=r"nope://x cannot be opened: Protocol not known"):
+        storage.read("nope://x")
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", refuse)
+    with pytest.raises(StorageError, match=r"pip install 'fast-rcnn-pipeline\[s3\]'"):
+        storage.read("s3://bucket/x")
+
+
+def test_errors_hide_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError("no answer from https://u:hunter2@host/x?X-Amz-Signature=hunter2 today")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", refuse)
+    with pytest.raises(StorageError) as caught:
+        storage.read("s3://key:hun/ter2@bucket/x")
+    assert str(caught.value) == "s3://bucket/x cannot be opened: no answer from https://host/x today"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("s3://bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
+        ("http://host:8080/a", "http://host:8080/a"),
+        ("https://host/a?sig=SECRET", "https://host/a"),
+        ("ftp://user@host/a", "ftp://host/a"),
+        ("/home/me/what?.jpg", "/home/me/what?.jpg"),
+    ],
+)
+def test_shown(uri: str, shown: str) -> None:
+    assert storage.shown(uri) == shown
+
+
+def test_absolute_and_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("out/x") == str(tmp_path / "out" / "x")
+    assert storage.absolute(f"file://{tmp_path}/x/") == str(tmp_path / "x")
+    assert storage.absolute("s3://bucket/x/") == "s3://bucket/x"
+    assert storage.absolute("memory://") == "memory://"
+    assert storage.join("s3://bucket/", "a", "b") == "s3://bucket/a/b"
+    assert storage.join("memory://", "a") == "memory://a"
+    assert storage.join("/", "a") == "/a"
+    assert storage.protocol("gs://b") == "gs"
+    assert storage.protocol("/a/b") == "file"
