@@ -18,8 +18,10 @@ from jobs import analyze, detect, entry, prepare, propose, train
 from pipeline import images, manifest, shards, storage
 from pipeline.analysis.sheet import picture_sheet
 from pipeline.engine import cluster
+from pipeline.engine.reading import ProposalSettings
 from pipeline.errors import InvalidConfiguration
 from pipeline.sources.drawn import draw_dataset
+from pipeline.training.recipes import named
 
 SHEET_NAME = "sheet.png"
 
@@ -97,7 +99,7 @@ def _run_jobs(stages: Stages, options: Demo, output: Path) -> None:
                 propose.Propose(
                     manifest=f"{at}/manifests/{split}.parquet",
                     output=f"{at}/proposals/{split}",
-                    proposals=propose.ProposalSettings(seed=options.seed),
+                    proposals=ProposalSettings(seed=options.seed),
                 )
             ),
         )
@@ -111,7 +113,7 @@ def _run_jobs(stages: Stages, options: Demo, output: Path) -> None:
                 proposals=(f"{at}/proposals/train",),
                 output=f"{at}/checkpoint",
                 recipe="tiny",
-                fields=train.RECIPES["tiny"](),
+                fields=named("tiny"),
                 seed=options.seed,
             )
         ),

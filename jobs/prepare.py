@@ -8,12 +8,7 @@ python jobs/prepare.py folder --images s3://bucket/pictures --output s3://bucket
 from __future__ import annotations
 
 import posixpath
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-
-if __package__ in (None, ""):  # started as a file, which puts jobs/ on the path instead
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from jobs.entry import JobOptions, run
 from pipeline import storage

@@ -71,7 +71,7 @@ class Manifest:
         for file in self.files:
             if left <= 0:
                 return
-            with storage.opened(file.uri) as source, _reading(file.uri):
+            with storage.opened(file.uri) as source, schema.reading(file.uri):
                 parquet = pq.ParquetFile(source)
                 for batch in parquet.iter_batches(batch_size, columns=list(columns)):
                     yield batch.slice(0, left)
@@ -93,7 +93,7 @@ class Manifest:
 
 
 def _read_slice(uri: str, first: int, rows: int, columns: Sequence[str] | None) -> pa.Table:
-    with storage.opened(uri) as source, _reading(uri):
+    with storage.opened(uri) as source, schema.reading(uri):
         parquet = pq.ParquetFile(source)
         groups: list[int] = []
         group_start, offset = 0, 0
@@ -112,23 +112,6 @@ def _read_slice(uri: str, first: int, rows: int, columns: Sequence[str] | None) 
                 field = schema.MANIFEST.field(name)
                 table = table.append_column(field, pa.nulls(rows, field.type))
         return table.select(wanted).cast(pa.schema([schema.MANIFEST.field(n) for n in wanted]))
-
-
-class _reading:  # noqa: N801
-    """Name the file in an error of Parquet's."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, pa.ArrowException) and not isinstance(error, OSError):
-            text = str(error).splitlines()[0]
-            raise UnreadableDataset(
-                f"{storage.shown(self.uri)} is not readable Parquet: {text}"
-            ) from error
 
 
 def open_manifest(uri: str) -> Manifest:
@@ -156,7 +139,7 @@ def open_manifest(uri: str) -> Manifest:
     classes, categories = None, None
     first_row = 0
     for path in paths:
-        with storage.opened(path) as source, _reading(path):
+        with storage.opened(path) as source, schema.reading(path):
             parquet = pq.ParquetFile(source)
             _check_columns(path, parquet.schema_arrow)
             count = parquet.metadata.num_rows

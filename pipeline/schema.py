@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.errors import UnreadableDataset
 
 _CORNERS = [pa.field(name, pa.float32()) for name in ("x1", "y1", "x2", "y2")]
 
@@ -81,6 +85,28 @@ DETECTIONS = pa.schema(
     ]
 )
 """One row per picture, best detection first; metadata `classes`, `fingerprint`."""
+
+
+@contextlib.contextmanager
+def reading(uri: str) -> Iterator[None]:
+    """Name the file in what Parquet says of a damaged one; used inside `storage.opened`.
+
+    Raises:
+        UnreadableDataset: Arrow cannot read it, or a column is missing or cannot be cast.
+    """
+    try:
+        yield
+    except (pa.ArrowException, KeyError) as error:
+        raise _damaged(uri, error) from error
+    except OSError as error:
+        if type(error) is not OSError or error.errno is not None:
+            raise  # the store's; a page that Arrow cannot decode is a plain OSError without a number
+        raise _damaged(uri, error) from error
+
+
+def _damaged(uri: str, error: Exception) -> UnreadableDataset:
+    text = str(error).splitlines()[0]
+    return UnreadableDataset(f"{storage.shown(uri)} is not readable Parquet: {text}")
 
 
 def with_metadata(schema: pa.Schema, values: Mapping[str, Any]) -> pa.Schema:

@@ -6,7 +6,6 @@ the one object `part-<ordinal>-<key>.parquet` lies in the output, so one listing
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import re
@@ -148,20 +147,9 @@ def read_table(output: str) -> list[Shard] | None:
         data = storage.read(uri)
     except storage.MissingObject:
         return None
-    with _reading(uri):
+    with schema.reading(uri):
         rows = pq.read_table(io.BytesIO(data)).select(schema.SHARD_TABLE.names).to_pylist()
     return [Shard(**row) for row in rows]
-
-
-@contextlib.contextmanager
-def _reading(uri: str) -> Iterator[None]:
-    """Name the file in an error of Parquet's."""
-    try:
-        yield
-    except (pa.ArrowException, KeyError) as error:
-        raise UnreadableDataset(
-            f"{storage.shown(uri)} is damaged: {str(error).splitlines()[0]}"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -206,7 +194,7 @@ class Parts:
     def schema(self) -> pa.Schema:
         """The parts' schema with its metadata, read from the first part."""
         uri = storage.join(self.uri, self.shards[0].part_name)
-        with _reading(uri), storage.opened(uri) as source:
+        with storage.opened(uri) as source, schema.reading(uri):
             return pq.read_schema(source)
 
     def read(self, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
@@ -216,7 +204,7 @@ class Parts:
             UnreadableDataset: the part is damaged or has another number of rows than its shard.
         """
         uri = storage.join(self.uri, shard.part_name)
-        with _reading(uri), storage.opened(uri) as source:
+        with storage.opened(uri) as source, schema.reading(uri):
             table = pq.read_table(source, columns=None if columns is None else list(columns))
         if len(table) != shard.rows:
             raise UnreadableDataset(

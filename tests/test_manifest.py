@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import manifest, schema, storage
-from pipeline.errors import StorageError, UnreadableDataset
+from pipeline.errors import UnreadableDataset
 from pipeline.manifest import AnnotatedObject, ManifestRow, open_manifest, write_manifest
 
 
@@ -27,7 +27,9 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_round_trip(tmp_path: Path, place: str) -> None:
     uri = f"memory://{tmp_path.name}/m.parquet" if place == "memory" else f"{tmp_path}/m.parquet"
     rows = [
-        ManifestRow("a", "s3://b/a", 640, 480, (AnnotatedObject("dog", 1, 2, 3.5, 4, True, False),)),
+        ManifestRow(
+            "a", "s3://b/a", 640, 480, (AnnotatedObject("dog", 1, 2, 3.5, 4, True, False),)
+        ),
         ManifestRow("b", "s3://b/b", None, None, ()),
         ManifestRow("c", "s3://b/c", 1, 1, None),
     ]
@@ -37,7 +39,7 @@ def test_round_trip(tmp_path: Path, place: str) -> None:
     table = opened.read(0, 3)
     assert table.schema.equals(schema.MANIFEST)
     assert table.column("objects").to_pylist() == [
-        [dict(label="dog", x1=1, y1=2, x2=3.5, y2=4, difficult=True, crowd=False)],
+        [{"label": "dog", "x1": 1, "y1": 2, "x2": 3.5, "y2": 4, "difficult": True, "crowd": False}],
         [],
         None,
     ]
@@ -91,7 +93,13 @@ def test_other_writers_may_leave_columns_out_and_use_other_types(tmp_path: Path)
     assert opened.classes is None
     read = opened.read(0, 2)
     assert read.schema.equals(schema.MANIFEST)
-    assert read.to_pylist()[0] == dict(image_id="a", uri="/a", width=7, height=None, objects=None)
+    assert read.to_pylist()[0] == {
+        "image_id": "a",
+        "uri": "/a",
+        "width": 7,
+        "height": None,
+        "objects": None,
+    }
 
 
 def test_absent_columns_alone(tmp_path: Path) -> None:
@@ -102,8 +110,10 @@ def test_absent_columns_alone(tmp_path: Path) -> None:
 
 def test_objects_as_other_writers_store_them(tmp_path: Path) -> None:
     fields = [(name, pa.float64()) for name in ("x1", "y1", "x2", "y2")]
-    kind = pa.struct([*fields, ("crowd", pa.bool_()), ("difficult", pa.bool_()), ("label", pa.string())])
-    item = dict(x1=1, y1=2, x2=3, y2=4, crowd=False, difficult=True, label="owl")
+    kind = pa.struct(
+        [*fields, ("crowd", pa.bool_()), ("difficult", pa.bool_()), ("label", pa.string())]
+    )
+    item = {"x1": 1, "y1": 2, "x2": 3, "y2": 4, "crowd": False, "difficult": True, "label": "owl"}
     objects = pa.array([[item]], pa.large_list(kind))
     pq.write_table(
         pa.table({"image_id": ["a"], "uri": ["/a"], "objects": objects}), tmp_path / "m.parquet"
@@ -135,9 +145,9 @@ def test_a_file_damaged_behind_its_footer_fails_when_it_is_read(tmp_path: Path) 
     data[4:200] = bytes(196)
     path.write_bytes(bytes(data))
     opened = open_manifest(str(path))
-    with pytest.raises((UnreadableDataset, StorageError), match=r"m\.parquet .*read"):
+    with pytest.raises(UnreadableDataset, match=r"m\.parquet is not readable Parquet"):
         opened.read(0, 50)
-    with pytest.raises((UnreadableDataset, StorageError), match=r"m\.parquet .*read"):
+    with pytest.raises(UnreadableDataset, match=r"m\.parquet is not readable Parquet"):
         list(opened.batches(["image_id"]))
 
 
@@ -178,7 +188,9 @@ def test_nothing_to_open(tmp_path: Path) -> None:
 def test_files_must_agree_on_the_classes(tmp_path: Path) -> None:
     write_manifest(f"{tmp_path}/0.parquet", _rows(0, 1), ["cat"])
     write_manifest(f"{tmp_path}/1.parquet", _rows(1, 1), ["dog"])
-    with pytest.raises(UnreadableDataset, match=r"1\.parquet lists other classes than .*0\.parquet"):
+    with pytest.raises(
+        UnreadableDataset, match=r"1\.parquet lists other classes than .*0\.parquet"
+    ):
         open_manifest(str(tmp_path))
 
 

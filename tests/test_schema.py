@@ -45,7 +45,10 @@ def test_slices_and_chunks(rows: list[NDArray[np.float32] | None], data: st.Data
     _check(schema.box_arrays(column.slice(start, stop - start)), rows[start:stop])
     chunked = pa.chunked_array([column.slice(start), column.slice(0, start)], column.type)
     _check(schema.box_arrays(chunked), rows[start:] + rows[:start])
-    _check(schema.box_arrays(chunked.slice(start, stop - start)), (rows[start:] + rows[:start])[start:stop])
+    _check(
+        schema.box_arrays(chunked.slice(start, stop - start)),
+        (rows[start:] + rows[:start])[start:stop],
+    )
 
 
 def test_an_empty_table_has_no_arrays() -> None:

@@ -42,7 +42,7 @@ def multi_task_loss(
     divisor = max(len(labels), 1) if normalizer is None else normalizer
     classification = functional.cross_entropy(logits, labels, reduction="sum") / divisor
     foreground = torch.nonzero(labels > 0).squeeze(1)
-    of_class = deltas.view(len(labels), -1, 4)[foreground, labels[foreground]]
+    of_class = deltas.view(len(labels), deltas.shape[1] // 4, 4)[foreground, labels[foreground]]
     wanted = targets[foreground].to(of_class.dtype)
     localisation = functional.smooth_l1_loss(of_class, wanted, reduction="sum") / divisor
     total = classification + localisation_weight * localisation

@@ -1,10 +1,22 @@
-"""RoI max pooling (Fast R-CNN, section 2.1) for half-open boxes."""
+"""RoI max pooling (Fast R-CNN, section 2.1) for half-open boxes, as an operator that torch can trace.
+
+On the CPU our own kernel computes it (`pooling_kernels`), elsewhere torchvision's. Registered through
+`torch.library`, so that autograd and `torch.compile` treat it like any other; autocast passes the
+features on in the dtype in which they come.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import roi_pool
+
+from pipeline.detector import pooling_kernels
+
+LAST_PIXEL = (0.0, 0.0, 0.0, 1.0, 1.0)
 
 
 def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:
@@ -17,15 +29,120 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
         spatial_scale: cells of the feature map per pixel.
 
     Returns:
-        `(R, C, size, size)` of the features' dtype.
+        `(R, C, size, size)` of the features' dtype; channels last in memory on the CPU.
 
     Scaled corners are rounded and the last cell is inside, as in the released layer; its boxes hold
-    their last pixel, so it gets x2 - 1, y2 - 1. A RoI covers one cell at least.
+    their last pixel, so it gets x2 - 1, y2 - 1. A RoI covers one cell at least. Neither RoIs of
+    another picture than the batch has nor corners outside the picture are checked.
     """
-    corners = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0], device=rois.device)
-    inclusive = rois.float() - corners
-    # The op takes RoIs of the features' dtype; in the mantissa of bf16 they would be off by pixels.
-    halved = features.dtype in (torch.bfloat16, torch.float16)
-    wide = features.float() if halved else features
-    pooled: Tensor = roi_pool(wide, inclusive.to(wide.dtype), size, spatial_scale)
+    inclusive = rois.float() - rois.new_tensor(LAST_PIXEL, dtype=torch.float32)
+    if features.device.type != "cpu" or features.dtype not in (torch.float32, torch.bfloat16):
+        return _by_torchvision(features, inclusive, size, spatial_scale)
+    if torch.is_grad_enabled() and features.requires_grad:
+        pooled, _ = _pool_with_argmax(features.float(), inclusive, size, spatial_scale)
+        return pooled.to(features.dtype)
+    return _pool(features, inclusive, size, spatial_scale)
+
+
+def _by_torchvision(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:
+    # The op takes RoIs of the features' dtype; in the mantissa of fp16 they would be off by pixels.
+    wide = features.double() if features.dtype == torch.float64 else features.float()
+    pooled: Tensor = roi_pool(wide, rois.to(wide.dtype), size, spatial_scale)
     return pooled.to(features.dtype)
+
+
+@torch.library.custom_op("fast_rcnn::roi_max_pool", mutates_args=(), device_types="cpu")
+def _pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:
+    pooled = _empty(features, rois, size, features.dtype)
+    target = pooled.view(torch.int16) if pooled.dtype == torch.bfloat16 else pooled
+    cells = target.permute(0, 2, 3, 1).numpy()
+    if pooled.dtype == torch.bfloat16:
+        cells = cells.view(np.uint16)
+    pooling_kernels.pool(
+        _rows(features.float()), _plain(rois), np.float32(spatial_scale), size, cells
+    )
+    return pooled
+
+
+@torch.library.custom_op("fast_rcnn::roi_max_pool_with_argmax", mutates_args=(), device_types="cpu")
+def _pool_with_argmax(
+    features: Tensor, rois: Tensor, size: int, spatial_scale: float
+) -> tuple[Tensor, Tensor]:
+    pooled = _empty(features, rois, size, torch.float32)
+    argmax = _empty(features, rois, size, torch.int32)
+    pooling_kernels.pool_with_argmax(
+        _rows(features),
+        _plain(rois),
+        np.float32(spatial_scale),
+        size,
+        pooled.permute(0, 2, 3, 1).numpy(),
+        argmax.permute(0, 2, 3, 1).numpy(),
+    )
+    return pooled, argmax
+
+
+@torch.library.custom_op("fast_rcnn::roi_max_pool_backward", mutates_args=(), device_types="cpu")
+def _scatter(gradient: Tensor, argmax: Tensor, rois: Tensor, shape: list[int]) -> Tensor:
+    batch, channels, height, width = shape
+    result = torch.zeros((batch, height, width, channels))
+    pooling_kernels.scatter(
+        _rows(gradient),
+        _rows(argmax),
+        _plain(rois),
+        result.view(batch, height * width, channels).numpy(),
+    )
+    return result.permute(0, 3, 1, 2)
+
+
+@_pool.register_fake
+def _(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:  # noqa: ARG001
+    return _empty(features, rois, size, features.dtype)
+
+
+@_pool_with_argmax.register_fake
+def _(
+    features: Tensor,
+    rois: Tensor,
+    size: int,
+    spatial_scale: float,  # noqa: ARG001
+) -> tuple[Tensor, Tensor]:
+    return (
+        _empty(features, rois, size, torch.float32),
+        _empty(features, rois, size, torch.int32),
+    )
+
+
+@_scatter.register_fake
+def _(gradient: Tensor, argmax: Tensor, rois: Tensor, shape: list[int]) -> Tensor:  # noqa: ARG001
+    batch, channels, height, width = shape
+    return gradient.new_empty((batch, height, width, channels)).permute(0, 3, 1, 2)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    features, rois, _, _ = inputs
+    ctx.save_for_backward(output[1], rois)
+    ctx.mark_non_differentiable(output[1])
+    ctx.shape = list(features.shape)
+
+
+def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+    argmax, rois = ctx.saved_tensors
+    return _scatter(gradient.float(), argmax, rois, ctx.shape), None, None, None
+
+
+_pool_with_argmax.register_autograd(_backward, setup_context=_remember)
+
+
+def _empty(features: Tensor, rois: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """`(R, C, size, size)`, channels last."""
+    shape = (rois.shape[0], size, size, features.shape[1])
+    return torch.empty(shape, dtype=dtype, device=features.device).permute(0, 3, 1, 2)
+
+
+def _rows(tensor: Tensor) -> Any:
+    """`(N, C, h, w)` as a numpy array `(N, h, w, C)` without gaps."""
+    return tensor.detach().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _plain(rois: Tensor) -> Any:
+    return rois.detach().contiguous().numpy()

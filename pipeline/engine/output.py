@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline import run_record, shards, storage
+from pipeline import run_record, schema, shards, storage
 from pipeline.errors import MismatchedOutput
 from pipeline.manifest import Manifest
 from pipeline.run_record import RunRecord
@@ -57,7 +57,8 @@ class RunOutput:
         return failed
 
     def _failed_in(self, shard: Shard) -> Counter[str]:
-        with storage.opened(storage.join(self.uri, shard.part_name)) as source:
+        uri = storage.join(self.uri, shard.part_name)
+        with storage.opened(uri) as source, schema.reading(uri):
             names = pq.read_schema(source).names
             columns = [n for n in ("status", "stage", "error_type") if n in names]
             rows = pq.read_table(source, columns=columns).to_pylist()

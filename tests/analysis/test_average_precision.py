@@ -81,6 +81,13 @@ def test_a_detection_is_of_the_object_it_overlaps_most_even_if_that_is_taken():
     assert match(there, seen, 0.5).tolist() == [TRUE, FALSE]
 
 
+@pytest.mark.parametrize(("first", "second"), [(IGNORED, TRUE), (TRUE, IGNORED)])
+def test_of_equally_overlapped_objects_the_first_counts(first, second):
+    flags = {IGNORED: "difficult", TRUE: ""}
+    there = truth((0, 0, (0, 0, 10, 10), flags[first]), (0, 0, (0, 0, 10, 10), flags[second]))
+    assert match(there, found((0, 0, 0.9, (0, 0, 10, 10))), 0.5).tolist() == [first]
+
+
 def test_other_classes_and_pictures_do_not_match():
     there = truth((0, 0, (0, 0, 10, 10)), (1, 1, (0, 0, 10, 10)))
     seen = found((0, 1, 0.9, (0, 0, 10, 10)), (1, 0, 0.8, (0, 0, 10, 10)))

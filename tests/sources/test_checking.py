@@ -50,5 +50,5 @@ def test_paths_inside(path: str) -> None:
     "path", ["..", "../a", "a/../../b", "/a", "\\a", "a\\..\\..\\b", "c:/a", "s3://b/a", "."]
 )
 def test_paths_outside(path: str) -> None:
-    with pytest.raises(UnreadableDataset, match="file names .* leaves"):
+    with pytest.raises(UnreadableDataset, match=r"file names .* leaves"):
         check_inside(path, "file")

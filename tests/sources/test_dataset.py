@@ -55,5 +55,5 @@ def test_counts_grow_with_the_stream() -> None:
 
 @pytest.mark.parametrize(("name", "skip"), [("bad", False), ("down", False), ("down", True)])
 def test_an_error_ends_the_stream(name: str, skip: bool) -> None:
-    with pytest.raises((UnreadableDataset, StorageError), match="bad|down"):
+    with pytest.raises((UnreadableDataset, StorageError), match=r"bad|down"):
         list(stream_rows(["a", name], _read_row, Counts(), skip_invalid=skip))

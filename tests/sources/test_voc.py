@@ -48,7 +48,7 @@ def test_a_devkit_with_another_label_has_its_own_classes(tmp_path: Path) -> None
 
 def test_given_classes_keep_their_order_and_are_all(root: Path) -> None:
     assert open_voc(str(root), "train", classes=("dog", "cat")).classes == ("dog", "cat")
-    with pytest.raises(UnreadableDataset, match="object 1 is of class 'cat'.*dog"):
+    with pytest.raises(UnreadableDataset, match=r"object 1 is of class 'cat'.*dog"):
         list(open_voc(str(root), "train", classes=("dog",)).rows)
 
 

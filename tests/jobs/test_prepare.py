@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.prepare import Coco, Folder, Voc, main, manifest_uri
+from pipeline.errors import PipelineError, StorageError, UnreadableDataset
+from pipeline.manifest import open_manifest
+from tests.sources.small_datasets import coco_content, voc_xml, write_coco, write_voc
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_voc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_voc(tmp_path / "voc")
+    target = f"{tmp_path}/out/train.parquet"
+    main(Voc(root=str(root), split="train", output=target))
+    assert capsys.readouterr().out == (
+        "2 images, 2 objects (dog 1, cat 1), 2 classes, 0 boxes without area dropped, "
+        f"0 images skipped: {target}\n"
+    )
+    manifest = open_manifest(target)
+    assert (manifest.rows, manifest.classes) == (2, ("cat", "dog"))
+
+
+def test_voc_with_every_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_voc(tmp_path / "VOC2012")
+    options = Voc(
+        root=str(tmp_path),
+        year=2012,
+        split="test",
+        classes=("dog", "cat"),
+        unlabelled=True,
+        skip_invalid=True,
+        output=str(tmp_path / "out"),
+    )
+    (tmp_path / "VOC2012" / "JPEGImages" / "c.jpg").write_bytes(b"text")
+    with pytest.raises(UnreadableDataset, match="no pictures"):
+        main(options)
+    assert not (tmp_path / "out" / "manifest.parquet").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_coco_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    annotations, images = write_coco(tmp_path, coco_content())
+    target = f"memory://{tmp_path.name}/coco"
+    main(Coco(annotations=annotations, images=images, output=target))
+    assert "2 objects (dog 1, person 1, crowd: 1), 2 classes" in capsys.readouterr().out
+    assert open_manifest(target).category_ids == (1, 18)
+
+
+def test_folder_with_a_bad_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = write_voc(tmp_path / "voc") / "JPEGImages"
+    (pictures / "d.jpg").write_bytes(b"")
+    output = str(tmp_path / "manifest.parquet")
+    with pytest.raises(UnreadableDataset, match=r"d\.jpg"):
+        main(Folder(images=str(pictures), output=output))
+    main(Folder(images=str(pictures), output=output, skip_invalid=True))
+    assert capsys.readouterr().out == (
+        f"3 images, unlabelled, 0 boxes without area dropped, 1 images skipped: {output}\n"
+    )
+    assert open_manifest(output).read(0, 3).column("objects").null_count == 3
+
+
+def test_an_output_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot be written"):
+        main(Folder(images=str(tmp_path / "gone"), output=str(tmp_path / "file" / "m.parquet")))
+
+
+def test_an_error_leaves_an_earlier_manifest_alone(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / "voc")
+    options = Voc(root=str(root), split="train", output=f"{tmp_path}/m.parquet")
+    main(options)
+    before = (tmp_path / "m.parquet").read_bytes()
+    (root / "Annotations" / "b.xml").write_text(voc_xml("b.jpg", ("dog", 9, 9, 1, 1)))
+    with pytest.raises(PipelineError, match="is inverted"):
+        main(options)
+    assert (tmp_path / "m.parquet").read_bytes() == before
+
+
+def test_manifest_uri(tmp_path: Path) -> None:
+    assert manifest_uri("s3://bucket/out/") == "s3://bucket/out/manifest.parquet"
+    assert manifest_uri("s3://bucket/a.parquet") == "s3://bucket/a.parquet"
+    assert manifest_uri(f"{tmp_path}/out") == f"{tmp_path}/out/manifest.parquet"
+
+
+def _job(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "jobs/prepare.py", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    root = str(write_voc(tmp_path / "voc"))
+    target = f"{tmp_path}/out"
+    done = _job(
+        "voc", "--root", root, "--split", "train", "--classes", "dog", "cat", "--output", target
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("2 images, 2 objects")
+    assert open_manifest(target).classes == ("dog", "cat")
+
+    wrong = _job("voc", "--root", root, "--split", "trian", "--output", target)
+    assert wrong.returncode == 2
+    assert wrong.stdout == ""
+    assert wrong.stderr == (
+        f"error: VOC list ImageSets/Main/trian.txt does not exist in {root}; lists here: test, train\n"
+    )
+    assert _job("voc", "--root", root).returncode == 2

@@ -1,0 +1,143 @@
+"""The loop of one worker: it learns, it resumes exactly, it stops at what is not finite."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import storage
+from pipeline.analysis.average_precision import VocAveragePrecision
+from pipeline.analysis.flat import Detections, GroundTruth
+from pipeline.detector import checkpoint
+from pipeline.detector.predictor import Predictor
+from pipeline.errors import TrainingFailed
+from pipeline.sources.drawn import CLASSES
+from pipeline.training import logs, state
+from pipeline.training.loop import train
+from pipeline.training.recipes import named
+from pipeline.training.run import TrainingRun
+from pipeline.training.survey import survey
+from tests.training.drawn import jittered, make_sources
+
+QUICK = dataclasses.replace(named("tiny"), short_sides=(64,), max_side=96, iterations=8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_sources(tmp_path_factory.mktemp("drawn"))
+
+
+def make_run(output, sources, recipe=QUICK, **options):
+    told = {"checkpoint_every": 3, "log_every": 2, **options}
+    return TrainingRun(str(output), recipe, sources, survey(sources, recipe), **told)
+
+
+def curve(output):
+    return [(r.step, r.loss_class, r.loss_box, r.foreground) for r in logs.read(str(output))]
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_an_interrupted_run_has_the_curve_of_an_undisturbed_one(data, tmp_path):
+    sources, _ = data
+    train(make_run(tmp_path / "whole", sources))
+
+    def die_at(step):
+        def die(record):
+            if record.step == step:
+                raise Killed
+
+        return die
+
+    broken = make_run(tmp_path / "broken", sources)
+    with pytest.raises(Killed):
+        train(broken, saved=die_at(3))
+    with pytest.raises(Killed):
+        train(broken, report=die_at(8))  # two steps after its last state
+    assert state.latest(broken.output).step == 6
+    train(broken)
+    assert [step for step, *_ in curve(tmp_path / "whole")] == [2, 3, 4, 6, 8]
+    assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
+    models = [checkpoint.load(str(tmp_path / n)).model.state_dict() for n in ("whole", "broken")]
+    for name, tensor in models[0].items():
+        torch.testing.assert_close(tensor, models[1][name], rtol=0, atol=0)
+
+
+def test_a_finished_run_does_nothing_again(data, tmp_path):
+    run = make_run(tmp_path, data[0])
+    train(run)
+    before = storage.read(str(tmp_path / "model.safetensors"))
+    seen = []
+    train(run, report=seen.append)
+    assert seen == []
+    assert storage.read(str(tmp_path / "model.safetensors")) == before
+    assert state.latest(run.output) == state.Latest(8, finished=True)
+
+
+def test_a_run_killed_before_its_export_exports(data, tmp_path):
+    run = make_run(tmp_path, data[0])
+    train(run)
+    state.point_to(run.output, 8, finished=False)
+    storage.remove(str(tmp_path / "model.json"))
+    train(run)
+    assert checkpoint.load(run.output).classes == CLASSES
+
+
+def test_the_checkpoint_has_raw_deltas_and_the_recipes_size(data, tmp_path):
+    run = make_run(tmp_path, data[0])
+    train(run)
+    saved = checkpoint.load(run.output)
+    assert (saved.preprocessing.short_side, saved.preprocessing.max_side) == (64, 96)
+    assert saved.extra["steps"] == 8
+    trained = state.load(run.output, 8)["model"]["bbox_pred.bias"].view(-1, 4)
+    statistics = run.survey.statistics
+    raw = trained * torch.from_numpy(statistics.stds) + torch.from_numpy(statistics.means)
+    torch.testing.assert_close(saved.model.bbox_pred.bias.data.view(-1, 4), raw)
+
+
+def test_what_is_not_finite_stops_with_step_and_images(data, tmp_path):
+    wild = dataclasses.replace(QUICK, optimiser="sgd", learning_rate=1e20, gradient_clip=None)
+    with pytest.raises(TrainingFailed, match=r"step \d+: .* not finite .*'p\d'") as failure:
+        train(make_run(tmp_path, data[0], wild))
+    (name,) = [n for n in storage.names(str(tmp_path / "logs")) if n.startswith("not-finite")]
+    assert name in str(failure.value)
+    kept = np.load(tmp_path / "logs" / name)
+    assert kept["picture_0"].dtype == np.uint8
+    assert kept["rois_0"].shape[1] == 4
+
+
+def test_too_many_unreadable_pictures_stop_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.training.loop.FEWEST_JUDGED", 8)
+    sources, _ = make_sources(tmp_path)
+    storage.put(str(tmp_path / "pictures" / "p2.png"), b"no picture")
+    with pytest.raises(TrainingFailed, match=r"1 of 8 pictures could not be read by step 4"):
+        train(make_run(tmp_path / "out", sources))
+
+
+def test_eight_drawn_pictures_are_learned_by_heart(data, tmp_path):
+    sources, drawn = data
+    recipe = dataclasses.replace(named("tiny"), short_sides=(160,), max_side=280, iterations=300)
+    train(make_run(tmp_path, sources, recipe, checkpoint_every=300))
+    proposals = [jittered(p, np.random.default_rng([0, 1, i])) for i, p in enumerate(drawn)]
+    found = Predictor(str(tmp_path))([p.image for p in drawn], proposals)
+    scores = VocAveragePrecision(len(CLASSES))
+    for picture, ours in zip(drawn, found, strict=True):
+        scores.update(truth(picture), detections(ours))
+    assert np.nanmean(scores.result().area) >= 0.95
+
+
+def truth(picture):
+    count = len(picture.labels)
+    labels = np.array([CLASSES.index(label) for label in picture.labels])
+    no = np.zeros(count, bool)
+    return GroundTruth(np.zeros(count, np.int64), labels, picture.boxes.astype(float), no, no)
+
+
+def detections(found):
+    picture = np.zeros(len(found.scores), np.int64)
+    return Detections(
+        picture, found.labels.astype(np.int64), found.scores, found.boxes.astype(float)
+    )

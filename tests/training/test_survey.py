@@ -1,0 +1,76 @@
+"""The survey: usable pictures and the targets' statistics."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pipeline import boxes as geometry
+from pipeline.errors import UnreadableDataset
+from pipeline.manifest import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+from pipeline.training.recipe import Recipe
+from pipeline.training.source import open_manifests, open_sources
+from pipeline.training.survey import candidates, survey
+from tests.training.drawn import make_sources, write_proposals
+
+CAT = AnnotatedObject("cat", 10, 10, 50, 50)
+
+
+def sources(folder, objects, proposals):
+    manifest = str(folder / "m.parquet")
+    rows = [ManifestRow(f"p{i}", f"/p{i}.png", 100, 100, o) for i, o in enumerate(objects)]
+    write_manifest(manifest, rows, ("cat", "dog"))
+    write_proposals(open_manifest(manifest), str(folder / "p"), proposals, 2)
+    return open_sources(open_manifests([manifest]), [str(folder / "p")])
+
+
+def test_pictures_without_objects_are_used_or_left_out(tmp_path):
+    given = sources(tmp_path, [(CAT,), (), None], [None] * 3)
+    with_empty = survey(given, Recipe())
+    assert [shard.rows.tolist() for shard in with_empty.shards] == [[0, 1], []]
+    without = survey(given, Recipe(use_empty_images=False))
+    assert [shard.rows.tolist() for shard in without.shards] == [[0], []]
+    assert (with_empty.images, with_empty.objects, without.images) == (2, 1, 1)
+
+
+def test_no_object_to_learn_from_is_an_error(tmp_path):
+    crowd = dataclasses.replace(CAT, crowd=True)
+    with pytest.raises(UnreadableDataset, match="no picture holds an object"):
+        survey(sources(tmp_path, [(crowd,), ()], [None] * 2), Recipe())
+
+
+def test_recall_counts_objects_that_a_proposal_covers(tmp_path):
+    near = np.array([[12, 10, 50, 50]], np.float32)
+    far = np.array([[60, 60, 90, 90]], np.float32)
+    found = survey(sources(tmp_path, [(CAT,), (CAT,)], [near, far]), Recipe())
+    assert found.recall == 0.5
+
+
+def test_statistics_are_those_of_all_foreground(tmp_path):
+    given, drawn = make_sources(tmp_path, pictures=12)
+    found = survey(given, Recipe(flip=0.0)).statistics
+    targets = {}
+    for index, picture in enumerate(drawn):
+        part = given[0].read(index // 3)
+        rois = np.concatenate([part.proposals[index % 3], picture.boxes])
+        overlap = geometry.iou(rois, picture.boxes)
+        for roi, best in zip(rois, overlap.argmax(axis=1), strict=True):
+            if geometry.iou(roi[None], picture.boxes[best][None])[0, 0] >= 0.5:
+                coded = geometry.encode(picture.boxes[best][None], roi[None])[0]
+                targets.setdefault(picture.labels[best], []).append(coded)
+    for number, label in enumerate(given[0].classes, start=1):
+        np.testing.assert_allclose(found.means[number], np.mean(targets[label], 0), atol=1e-5)
+        np.testing.assert_allclose(found.stds[number], np.std(targets[label], 0), atol=1e-5)
+
+
+def test_mirroring_centres_the_shift_in_x(tmp_path):
+    given, _ = make_sources(tmp_path, pictures=6)
+    found = survey(given, Recipe(flip=0.5)).statistics
+    np.testing.assert_allclose(found.means[:, 0], 0, atol=1e-6)
+
+
+def test_candidates_are_large_enough_and_the_best():
+    boxes = np.array([[0, 0, 5, 50], [0, 0, 20, 20], [3, 3, 3, 9], [0, 0, 40, 40]], np.float32)
+    kept = candidates(boxes, Recipe(min_proposal_side=12, max_proposals=1))
+    np.testing.assert_array_equal(kept, boxes[1:2])
+    assert len(candidates(boxes, Recipe())) == 3  # without area it is no box
