@@ -64,11 +64,14 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
 
     The exit code is 0, that of the `PipelineError`, 130 after Ctrl-C, or 1 for a defect.
     """
-    chosen = tyro.cli(
-        options,
-        description=description,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
-    )
+    try:
+        chosen = tyro.cli(
+            options,
+            description=description,
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+        )
+    except PipelineError as error:  # options that check their own values
+        _leave(f"error: {error}", error.exit_code)
     logging.basicConfig(
         level=logging.DEBUG if chosen.debug else logging.INFO,
         format="%(asctime)s %(message)s",

@@ -187,8 +187,9 @@ def _check_columns(uri: str, found: pa.Schema) -> None:
 
 
 def _is_list_of_structs(kind: pa.DataType) -> bool:
-    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return listed and pa.types.is_struct(kind.value_type)
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    return bool(pa.types.is_struct(kind.value_type))
 
 
 def write_manifest(

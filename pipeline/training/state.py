@@ -92,23 +92,18 @@ def load(output: str, step: int) -> dict[str, Any]:
         InvalidCheckpoint: it is missing or damaged.
     """
     uri = storage.join(_folder(output), _name(step))
+    hint = f"remove {POINTER} beside it to train from the start"
     try:
         data = storage.read(uri)
-        return dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except storage.MissingObject as error:
         raise InvalidCheckpoint(
-            f"{storage.shown(uri)} is missing, though {POINTER} names it; "
-            f"remove {POINTER} to train from the start"
+            f"{storage.shown(uri)} is missing, though {POINTER} names it; {hint}"
         ) from error
-    except (RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
+    try:
+        return dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    except Exception as error:  # torch's unpickler fails in many ways on bytes that are no pickle
         raise InvalidCheckpoint(
-            f"{storage.shown(uri)} is damaged; remove {POINTER} to train from the start"
-        ) from error
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise InvalidCheckpoint(
-            f"{storage.shown(uri)} is damaged; remove {POINTER} to train from the start"
+            f"{storage.shown(uri)} is damaged ({len(data)} bytes); {hint}"
         ) from error
 
 

@@ -1,0 +1,170 @@
+"""Training on Ray: workers that agree, workers that die, runs that are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import run_record
+from pipeline.detector import checkpoint
+from pipeline.engine import training_run
+from pipeline.engine.training_run import Execution, TrainingSummary
+from pipeline.engine.training_workers import fitting
+from pipeline.errors import InvalidCheckpoint, MismatchedOutput, NoCapacity, TrainingFailed
+from pipeline.sources.drawn import CLASSES
+from pipeline.training import logs, state
+from pipeline.training.recipe import Recipe
+from pipeline.training.recipes import named
+from tests.training.drawn import make_dataset
+
+on_ray = pytest.mark.usefixtures("ray_cluster")
+
+QUICK = dataclasses.replace(named("tiny"), short_sides=(64,), max_side=96, iterations=12)
+ONE_IMAGE = dataclasses.replace(QUICK, images_per_step=1, rois_per_step=64)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    manifest, proposals, _ = make_dataset(tmp_path_factory.mktemp("drawn"))
+    return manifest, proposals
+
+
+def train(
+    data: tuple[str, str], output: Path, recipe: Recipe = QUICK, **options: Any
+) -> TrainingSummary:
+    told = {name: options.pop(name) for name in ("weights", "overwrite", "seed") if name in options}
+    execution = Execution(**{"workers": 1, "checkpoint_every": 5, "log_every": 2, **options})
+    return training_run.run([data[0]], [data[1]], str(output), recipe, execution=execution, **told)
+
+
+def losses(output: Path) -> list[float]:
+    return [record.loss for record in logs.read(str(output))]
+
+
+@on_ray
+def test_two_workers_do_what_one_does_with_twice_the_pictures(
+    data: tuple[str, str], tmp_path: Path
+) -> None:
+    summary = train(data, tmp_path / "one")
+    train(data, tmp_path / "two", ONE_IMAGE, workers=2)
+    assert (summary.steps, summary.images) == (12, 8)
+    assert [r.step for r in logs.read(str(tmp_path / "two"))] == [2, 4, 5, 6, 8, 10, 12]
+    np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), rtol=1e-3)
+    records = [run_record.read_record(str(tmp_path / name)) for name in ("one", "two")]
+    assert records[0] == dataclasses.replace(records[1], inputs=records[0].inputs)
+    assert checkpoint.load(str(tmp_path / "two")).classes == CLASSES
+
+
+@on_ray
+def test_a_killed_worker_costs_nothing_but_time(data: tuple[str, str], tmp_path: Path) -> None:
+    import psutil  # ray brings it along
+
+    longer = dataclasses.replace(ONE_IMAGE, iterations=60)
+    train(data, tmp_path / "whole", longer, workers=2)
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while not killed:
+            latest = state.latest(str(tmp_path / "broken"))
+            if latest is not None and latest.step >= 5:
+                workers = [
+                    child
+                    for child in psutil.Process().children(recursive=True)
+                    if "RayTrainWorker" in " ".join(child.cmdline())
+                ]
+                workers[0].kill()
+                killed.append(latest.step)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    train(data, tmp_path / "broken", longer, workers=2)
+    thread.join()
+    assert killed[0] < 60
+    np.testing.assert_allclose(losses(tmp_path / "broken"), losses(tmp_path / "whole"), rtol=1e-3)
+
+
+@on_ray
+def test_a_loss_that_is_not_finite_is_not_tried_again(
+    data: tuple[str, str], tmp_path: Path
+) -> None:
+    wild = dataclasses.replace(QUICK, optimiser="sgd", learning_rate=1e20, gradient_clip=None)
+    with pytest.raises(TrainingFailed, match=r"step \d+: .* is not finite"):
+        train(data, tmp_path, wild)
+    assert not (tmp_path / "model.json").exists()
+
+
+@on_ray
+def test_a_finished_training_says_so_and_another_is_refused(
+    data: tuple[str, str], tmp_path: Path
+) -> None:
+    train(data, tmp_path)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    again = train(data, tmp_path)
+    assert "finished already" in again.lines()[0]
+    with pytest.raises(MismatchedOutput, match=r"seed: 0 there, 1 now.*--overwrite"):
+        train(data, tmp_path, seed=1)
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
+    train(data, tmp_path, seed=1, overwrite=True)
+    assert (tmp_path / "model.safetensors").read_bytes() != weights
+    assert json.loads((tmp_path / "run.json").read_text())["settings"]["seed"] == 1
+
+
+@on_ray
+def test_a_damaged_state_is_named_at_once(data: tuple[str, str], tmp_path: Path) -> None:
+    train(data, tmp_path)
+    state.point_to(str(tmp_path), 12, finished=False)
+    (tmp_path / "steps" / "state-000000012.pt").write_bytes(b"rubbish")
+    with pytest.raises(InvalidCheckpoint, match=r"state-000000012\.pt is damaged"):
+        train(data, tmp_path, max_failures=0)
+
+
+@on_ray
+def test_more_workers_than_the_nodes_hold_are_refused(
+    data: tuple[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(NoCapacity, match=r"9 training workers do not fit: the nodes have 2 cores"):
+        train(data, tmp_path, workers=9, no_capacity_after=0.2)
+
+
+def test_weights_of_another_network_are_refused_before_ray_starts(
+    data: tuple[str, str], tmp_path: Path
+) -> None:
+    import torch
+
+    torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(InvalidCheckpoint, match="holds nothing for tiny"):
+        train(data, tmp_path / "out", weights=str(tmp_path / "other.pth"))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "count", "expected"),
+    [
+        ([{"CPU": 2}], None, (2, 1, False, 1)),  # the step's two pictures, one for each core
+        ([{"CPU": 8}], None, (2, 4, False, 1)),
+        ([{"CPU": 8}], 1, (1, 8, False, 2)),
+        ([{"CPU": 4}, {"CPU": 4}], 1, (1, 4, False, 2)),  # a worker does not span nodes
+        ([{"CPU": 4}, {"CPU": 2}], 3, (3, 2, False, 2)),
+        ([{"CPU": 16, "GPU": 4}], None, (4, 4, True, 2)),
+        ([{"CPU": 16, "GPU": 4}], 2, (2, 8, True, 2)),
+        ([{"CPU": 16, "GPU": 1}], 4, (4, 4, False, 2)),
+    ],
+)
+def test_workers_fill_the_nodes(
+    nodes: list[dict[str, float]], count: int | None, expected: tuple[int, int, bool, int]
+) -> None:
+    found = fitting(Recipe(), count, nodes)
+    assert found is not None
+    assert (found.count, found.cpus, found.gpu, found.recipe.images_per_step) == expected
+
+
+def test_nodes_that_are_too_small_hold_none() -> None:
+    assert fitting(Recipe(), 3, [{"CPU": 2}]) is None
+    assert fitting(Recipe(), None, [{"CPU": 0}]) is None

@@ -1,0 +1,109 @@
+"""The train job: errors in one line, options over the recipe, a killed driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.train import Train, options_for
+from pipeline.manifest import ManifestRow, open_manifest, write_manifest
+from pipeline.sources.drawn import CLASSES
+from pipeline.training import logs, state
+from pipeline.training.recipes import named
+from tests.training.drawn import make_dataset, write_proposals
+
+JOB = [sys.executable, str(Path(__file__).parents[2] / "jobs" / "train.py")]
+QUICK = ["--recipe", "tiny", "--short-sides", "64", "--max-side", "96", "--images-per-step", "1"]
+QUICK += ["--rois-per-step", "64", "--workers", "1", "--checkpoint-every", "5", "--log-every", "5"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    manifest, proposals, _ = make_dataset(tmp_path_factory.mktemp("drawn"))
+    return ["--manifest", manifest, "--proposals", proposals]
+
+
+def refused(folder: Path, *arguments: str) -> str:
+    output = str(folder / "out")
+    ended = subprocess.run(
+        [*JOB, "--output", output, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended.stderr.splitlines()[-1]
+
+
+def test_an_unknown_recipe_lists_those_there_are(data: list[str], tmp_path: Path) -> None:
+    told = refused(tmp_path, *data, "--recipe", "vgg")
+    assert told.startswith("error: there is no recipe 'vgg'; recipes are mobilenet_v2")
+
+
+def test_a_recipe_field_out_of_range_is_named(data: list[str], tmp_path: Path) -> None:
+    told = refused(tmp_path, *data, "--recipe", "tiny", "--flip", "2")
+    assert told == "error: recipe field flip is 2.0; expected between 0 and 1"
+
+
+def test_a_missing_manifest_and_missing_proposals_are_named(
+    data: list[str], tmp_path: Path
+) -> None:
+    told = refused(tmp_path, "--manifest", "/nowhere.parquet", *data[2:], "--recipe", "tiny")
+    assert "/nowhere.parquet does not exist" in told
+    told = refused(tmp_path, *data[:2], "--proposals", str(tmp_path), "--recipe", "tiny")
+    assert "holds no shards.parquet" in told
+
+
+def test_weights_that_do_not_exist_are_named(data: list[str], tmp_path: Path) -> None:
+    told = refused(tmp_path, *data, "--recipe", "tiny", "--weights", "/nowhere.pth")
+    assert "/nowhere.pth does not exist" in told
+
+
+def test_a_manifest_without_objects_is_named(tmp_path: Path) -> None:
+    manifest = str(tmp_path / "empty.parquet")
+    write_manifest(manifest, [ManifestRow("a", "/a.png", 9, 9, None)], CLASSES)
+    write_proposals(open_manifest(manifest), str(tmp_path / "p"), [None], 1)
+    given = ["--manifest", manifest, "--proposals", str(tmp_path / "p")]
+    told = refused(tmp_path, *given, "--recipe", "tiny")
+    assert "empty.parquet: no picture holds an object" in told
+
+
+def test_options_start_from_the_named_recipe() -> None:
+    for arguments in (["--seed", "1", "--recipe", "tiny"], ["--recipe=tiny"]):
+        made = options_for(arguments)
+        assert issubclass(made, Train)
+        assert made(manifest=(), proposals=(), output="", recipe="").fields == named("tiny")
+
+
+def test_a_killed_driver_goes_on_where_it_was(data: list[str], tmp_path: Path) -> None:
+    def command(name: str) -> list[str]:
+        return [*JOB, *data, *QUICK, "--iterations", "80", "--output", str(tmp_path / name)]
+
+    subprocess.run(command("whole"), check=True, capture_output=True, timeout=300)
+    broken = str(tmp_path / "broken")
+    first = subprocess.Popen(command("broken"), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while first.poll() is None and time.monotonic() < deadline:
+        latest = state.latest(broken)
+        if latest is not None and latest.step >= 10:
+            break
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not (tmp_path / "broken" / "model.json").exists()
+    again = subprocess.run(
+        command("broken"), check=True, capture_output=True, text=True, timeout=300
+    )
+    assert "an earlier run of this training came to step" in again.stderr
+    curves = [
+        [(r.step, r.loss) for r in logs.read(str(tmp_path / name))] for name in ("whole", "broken")
+    ]
+    assert curves[0] == curves[1]
