@@ -17,6 +17,7 @@ from pipeline.detector.keep import Keep
 from pipeline.engine import detection_run
 from pipeline.engine.detection_run import DetectionSettings
 from pipeline.engine.reading import ProposalSettings
+from pipeline.engine.run_options import RunOptions
 from pipeline.errors import InvalidConfiguration
 
 
@@ -42,9 +43,7 @@ class Detect(entry.JobOptions):
     """Detector actors; by default one per GPU, or one per core where there is no GPU."""
     gpus_per_actor: float | None = None
     """GPUs of one actor; fractions share a GPU."""
-    run: Annotated[entry.ShardOptions, tyro.conf.OmitArgPrefixes] = field(
-        default_factory=entry.ShardOptions
-    )
+    run: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RunOptions)
 
 
 def main(options: Detect) -> None:
@@ -66,7 +65,7 @@ def main(options: Detect) -> None:
         settings=DetectionSettings(keep=options.keep, precision=options.precision),
         actors=options.actors,
         gpus_per_actor=options.gpus_per_actor,
-        **options.run.arguments(),
+        options=options.run,
     )
     print("\n".join(summary.lines()))
 

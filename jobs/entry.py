@@ -7,12 +7,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import tyro
 
-from pipeline.errors import InvalidConfiguration, PipelineError
+from pipeline.errors import PipelineError
 
 
 @dataclass(frozen=True)
@@ -21,37 +21,6 @@ class JobOptions:
 
     debug: bool = False
     """Show the traceback of an error and log more."""
-
-
-@dataclass(frozen=True)
-class ShardOptions:
-    """Options of the jobs that run over shards."""
-
-    shard_size: int | None = None
-    """Pictures per shard; by default 256, fewer for a small dataset. A rerun keeps the cut there is."""
-    limit: int | None = None
-    """Only the first so many pictures, for a trial."""
-    overwrite: bool = False
-    """Remove what a run with other settings wrote into the output."""
-    image_seconds: float = 120.0
-    """A picture that takes longer is given up and becomes a failed row."""
-    max_failed_fraction: float = 0.05
-    """Exit with an error if more of the pictures failed."""
-    no_capacity_after: float = 300.0
-    """Seconds to wait for a node that can hold what the run needs."""
-
-    def arguments(self) -> dict[str, Any]:
-        """The options as keyword arguments of a run.
-
-        Raises:
-            InvalidConfiguration: a number out of its range.
-        """
-        for name in ("shard_size", "limit", "image_seconds"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                option = name.replace("_", "-")
-                raise InvalidConfiguration(f"--{option} is {value}, expected more than 0")
-        return asdict(self)
 
 
 def run(options: Any, main: Callable[[Any], None], description: str | None = None) -> NoReturn:

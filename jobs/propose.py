@@ -14,6 +14,7 @@ import tyro
 from jobs import entry
 from pipeline.engine import proposal_run
 from pipeline.engine.reading import ProposalSettings
+from pipeline.engine.run_options import RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +28,13 @@ class Propose(entry.JobOptions):
     proposals: Annotated[ProposalSettings, tyro.conf.OmitArgPrefixes] = field(
         default_factory=ProposalSettings
     )
-    run: Annotated[entry.ShardOptions, tyro.conf.OmitArgPrefixes] = field(
-        default_factory=entry.ShardOptions
-    )
+    run: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RunOptions)
 
 
 def main(options: Propose) -> None:
     """Run the job."""
     summary = proposal_run.run(
-        options.manifest, options.output, options.proposals, **options.run.arguments()
+        options.manifest, options.output, options.proposals, options=options.run
     )
     print("\n".join(summary.lines()))
 

@@ -22,6 +22,8 @@ class Architecture:
     """Cells per side of a pooled RoI; None takes the backbone's own."""
     fc_widths: tuple[int, int] | None = None
     """Replaces the backbone's own head by two fully connected layers of these widths."""
+    fc_ranks: tuple[int, int] | None = None
+    """Ranks to which fc6 and fc7 are factorised (`svd`); None leaves them whole."""
     padding: str | None = None
     """`same` pads strided convolutions as TensorFlow does, `symmetric` as PyTorch; None takes the
     backbone's own. Which one is right depends on where the pretrained weights come from."""
@@ -51,9 +53,12 @@ class Architecture:
         Raises:
             TypeError, KeyError, InvalidConfiguration: missing, unknown or senseless fields.
         """
-        widths = fields.get("fc_widths")
-        pair = None if widths is None else (int(widths[0]), int(widths[1]))
-        return cls(**{**fields, "classes": tuple(fields["classes"]), "fc_widths": pair})
+        told = dict(fields)
+        for name in ("fc_widths", "fc_ranks"):
+            told[name] = (
+                None if fields[name] is None else (int(fields[name][0]), int(fields[name][1]))
+            )
+        return cls(**{**told, "classes": tuple(fields["classes"])})
 
     def to_json(self) -> dict[str, Any]:
         """JSON values of all fields."""

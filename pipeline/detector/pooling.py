@@ -39,9 +39,11 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
     if features.device.type != "cpu" or features.dtype not in (torch.float32, torch.bfloat16):
         return _by_torchvision(features, inclusive, size, spatial_scale)
     if torch.is_grad_enabled() and features.requires_grad:
-        pooled, _ = _pool_with_argmax(features.float(), inclusive, size, spatial_scale)
-        return pooled.to(features.dtype)
-    return _pool(features, inclusive, size, spatial_scale)
+        wide, _ = _pool_with_argmax(features.float(), inclusive, size, spatial_scale)
+        pooled: Tensor = wide.to(features.dtype)
+    else:
+        pooled = _pool(features, inclusive, size, spatial_scale)
+    return pooled
 
 
 def _by_torchvision(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:

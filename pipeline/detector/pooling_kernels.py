@@ -78,7 +78,7 @@ def pool(
 
 
 @numba.njit(cache=True, nogil=True)
-def pool_with_argmax(
+def pool_with_argmax(  # noqa: PLR0917  compiled code takes its arrays by position
     features: NDArray[np.float32],
     rois: NDArray[np.float32],
     scale: Any,

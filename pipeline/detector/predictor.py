@@ -54,7 +54,7 @@ class Predictor:
         *,
         device: str = "auto",
         precision: str = "auto",
-        keep: Keep = Keep(),  # noqa: B008  frozen
+        keep: Keep = Keep(),
         max_rois_per_batch: int | None = None,
         max_images_per_batch: int | None = None,
     ) -> None:

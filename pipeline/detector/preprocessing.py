@@ -135,3 +135,14 @@ CAFFE = Preprocessing(
     channel_order="BGR", scale=1.0, mean=(102.9801, 115.9465, 122.7717), std=(1.0, 1.0, 1.0)
 )
 """The released Fast R-CNN models' BGR pixel means."""
+
+DRAWN = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=240, max_side=400)
+"""For networks that are trained from scratch on small pictures."""
+
+PREPROCESSINGS = {
+    "torchvision": TORCHVISION,
+    "tensorflow": TENSORFLOW,
+    "caffe": CAFFE,
+    "drawn": DRAWN,
+}
+"""By the name under which a recipe may ask for one that its weights want."""

@@ -24,10 +24,10 @@ from pipeline.detector import checkpoint_record
 from pipeline.detector.keep import Keep
 from pipeline.engine import cluster, output
 from pipeline.engine.detector_actor import DetectionPlan, DetectorActor, detection_table
-from pipeline.engine.progress import RunProgress
 from pipeline.engine.proposal_run import warm_up
 from pipeline.engine.reading import ProposalSettings, proposed_pictures, stored_pictures
-from pipeline.engine.shard_runner import Flight, ShardRunner
+from pipeline.engine.run_options import RunOptions
+from pipeline.engine.shard_runner import Flight, work_through
 from pipeline.engine.stored_proposals import matching
 from pipeline.engine.summary import Summary, summarise
 from pipeline.engine.work import Failure, Picture, Piece, Report
@@ -71,14 +71,9 @@ def run(
     *,
     proposals: str | ProposalSettings,
     settings: DetectionSettings,
-    shard_size: int | None = None,
-    limit: int | None = None,
-    overwrite: bool = False,
+    options: RunOptions = RunOptions(),
     actors: int | None = None,
     gpus_per_actor: float | None = None,
-    image_seconds: float = 120.0,
-    max_failed_fraction: float = 0.05,
-    no_capacity_after: float = 300.0,
 ) -> Summary:
     """Detect in the pictures of a manifest, or in those that are not done yet.
 
@@ -88,14 +83,9 @@ def run(
         output_uri: folder for the parts; a rerun into it does what is left.
         proposals: URI of stored proposals, whose cut is inherited, or how to compute them on the way.
         settings: what else decides the output.
-        shard_size: pictures per shard; None chooses. A rerun keeps the cut there is.
-        limit: only the first `limit` pictures.
-        overwrite: remove what another run wrote there.
+        options: shard size, limits, patience.
         actors: detector actors; None takes one per GPU, or one per core where there is no GPU.
         gpus_per_actor: GPUs of one actor; None takes 1, or 0 where there is no GPU.
-        image_seconds: a picture that takes longer ends its worker and is `failed` at last.
-        max_failed_fraction: more failed pictures than this fail the run.
-        no_capacity_after: seconds to wait for a node that fits.
 
     Raises:
         PipelineError: a subclass that says what is wrong.
@@ -104,18 +94,12 @@ def run(
     checkpoint = checkpoint_record.peek(checkpoint_uri)
     target = storage.absolute(output_uri)
     storage.check_writable(target)
-    stored = matching(proposals, opened, limit) if isinstance(proposals, str) else None
+    stored = matching(proposals, opened, options.limit) if isinstance(proposals, str) else None
     made = stored.provenance if stored else proposals.recorded()  # type: ignore[union-attr]
     with cluster.connected():
         capacity = cluster.capacity()
         cut = output.plan_cut(
-            opened,
-            target,
-            shard_size=shard_size,
-            limit=limit,
-            cpus=capacity.cpus,
-            overwrite=overwrite,
-            inherited=stored.rows if stored else None,
+            opened, target, options, capacity.cpus, stored.rows if stored else None
         )
         record = RunRecord(
             "detect",
@@ -127,7 +111,7 @@ def run(
             },
             {"manifest": storage.shown(opened.uri), "checkpoint": storage.shown(checkpoint_uri)},
         )
-        ready = output.open_run(target, record, cut, overwrite=overwrite)
+        ready = output.open_run(target, record, cut, overwrite=options.overwrite)
         resources = actor_resources(capacity, actors, gpus_per_actor)
         plan = DetectionPlan(
             manifest=opened,
@@ -140,12 +124,12 @@ def run(
             precision=settings.precision,
             proposals=None if isinstance(proposals, str) else proposals,
             stored=stored,
-            image_seconds=image_seconds,
+            image_seconds=options.image_seconds,
             threads=resources.threads,
         )
-        with summarise(ready, max_failed_fraction) as summary:
+        with summarise(ready, options.max_failed_fraction) as summary:
             if ready.todo:
-                _work(plan, resources, ready, summary, no_capacity_after)
+                _work(plan, resources, ready, summary, options)
         return summary
 
 
@@ -154,16 +138,13 @@ def _work(
     resources: ActorResources,
     ready: output.RunOutput,
     summary: Summary,
-    no_capacity_after: float,
+    options: RunOptions,
 ) -> None:
     log.info("detecting with %d actors, %g GPUs each", resources.count, resources.gpus)
-    with DetectionWork(plan, resources, no_capacity_after) as work:
+    with DetectionWork(plan, resources, options.no_capacity_after) as work:
         if plan.proposals is not None:
             warm_up(plan.proposals)
-        with RunProgress("detect", ready.rows, ready.rows_committed) as progress:
-            runner = ShardRunner(work, ready.todo, progress, no_capacity_after=no_capacity_after)
-            summary.report = runner.total
-            runner.run()
+        work_through(work, "detect", ready, summary, options)
 
 
 def actor_resources(

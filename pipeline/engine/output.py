@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline import run_record, schema, shards, storage
+from pipeline.engine.run_options import RunOptions
 from pipeline.errors import MismatchedOutput
 from pipeline.manifest import Manifest
 from pipeline.run_record import RunRecord
@@ -153,17 +154,15 @@ def _clear(output: str) -> None:
 def plan_cut(
     manifest: Manifest,
     output: str,
-    *,
-    shard_size: int | None,
-    limit: int | None,
+    options: RunOptions,
     cpus: int,
-    overwrite: bool,
     inherited: Sequence[int] | None = None,
 ) -> Cut:
     """Cut the manifest: as the output has it, else as stored proposals have it, else by size."""
-    rows = manifest.rows if limit is None else min(limit, manifest.rows)
-    earlier = None if overwrite else cut_of_output(output)
+    rows = manifest.rows if options.limit is None else min(options.limit, manifest.rows)
+    earlier = None if options.overwrite else cut_of_output(output)
     if earlier is not None and sum(earlier) == rows:
-        return shards.cut(manifest, earlier, limit)
+        return shards.cut(manifest, earlier, rows)
     # Another dataset or --limit than the output's is cut anew here; its record will say what differs.
-    return shards.cut(manifest, inherited or shard_size or default_shard_size(rows, cpus), limit)
+    sizes = inherited or options.shard_size or default_shard_size(rows, cpus)
+    return shards.cut(manifest, sizes, rows)

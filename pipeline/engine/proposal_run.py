@@ -16,9 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline import manifest as manifests
 from pipeline import schema, shards, storage
 from pipeline.engine import cluster, output
-from pipeline.engine.progress import RunProgress
 from pipeline.engine.reading import ProposalSettings, proposed_pictures
-from pipeline.engine.shard_runner import Flight, ShardRunner
+from pipeline.engine.run_options import RunOptions
+from pipeline.engine.shard_runner import Flight, work_through
 from pipeline.engine.summary import Summary, summarise
 from pipeline.engine.work import Failure, Picture, Piece, Report
 from pipeline.manifest import Manifest
@@ -44,13 +44,7 @@ def run(
     manifest_uri: str,
     output_uri: str,
     settings: ProposalSettings,
-    *,
-    shard_size: int | None = None,
-    limit: int | None = None,
-    overwrite: bool = False,
-    image_seconds: float = 120.0,
-    max_failed_fraction: float = 0.05,
-    no_capacity_after: float = 300.0,
+    options: RunOptions = RunOptions(),
 ) -> Summary:
     """Compute proposals for the pictures of a manifest, or for those that are not done yet.
 
@@ -58,12 +52,7 @@ def run(
         manifest_uri: Parquet file or folder.
         output_uri: folder for the parts; a rerun into it does what is left.
         settings: how the boxes are made.
-        shard_size: pictures per shard; None chooses. A rerun keeps the cut there is.
-        limit: only the first `limit` pictures.
-        overwrite: remove what another run wrote there.
-        image_seconds: a picture that takes longer ends its worker and is `failed` at last.
-        max_failed_fraction: more failed pictures than this fail the run.
-        no_capacity_after: seconds to wait for a node that fits.
+        options: shard size, limits, patience.
 
     Raises:
         PipelineError: a subclass that says what is wrong.
@@ -73,34 +62,20 @@ def run(
     storage.check_writable(target)
     provenance = settings.recorded()
     with cluster.connected():
-        capacity = cluster.capacity()
-        cut = output.plan_cut(
-            opened,
-            target,
-            shard_size=shard_size,
-            limit=limit,
-            cpus=capacity.cpus,
-            overwrite=overwrite,
-        )
+        cut = output.plan_cut(opened, target, options, cluster.capacity().cpus)
         record = RunRecord(
             "propose",
             {"dataset": cut.dataset, "proposals": provenance},
             {"manifest": storage.shown(opened.uri)},
         )
-        ready = output.open_run(target, record, cut, overwrite=overwrite)
-        plan = ProposalPlan(opened, target, record.fingerprint, settings, provenance, image_seconds)
-        with summarise(ready, max_failed_fraction) as summary:
+        ready = output.open_run(target, record, cut, overwrite=options.overwrite)
+        plan = ProposalPlan(
+            opened, target, record.fingerprint, settings, provenance, options.image_seconds
+        )
+        with summarise(ready, options.max_failed_fraction) as summary:
             if ready.todo:
                 warm_up(settings)
-                with RunProgress("propose", ready.rows, ready.rows_committed) as progress:
-                    runner = ShardRunner(
-                        ProposalWork(plan),
-                        ready.todo,
-                        progress,
-                        no_capacity_after=no_capacity_after,
-                    )
-                    summary.report = runner.total
-                    runner.run()
+                work_through(ProposalWork(plan), "propose", ready, summary, options)
         return summary
 
 

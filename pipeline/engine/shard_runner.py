@@ -21,7 +21,10 @@ from ray import ObjectRef
 from ray import exceptions as rx
 
 from pipeline.engine import cluster
+from pipeline.engine.output import RunOutput
 from pipeline.engine.progress import RunProgress
+from pipeline.engine.run_options import RunOptions
+from pipeline.engine.summary import Summary
 from pipeline.engine.work import Failure, Piece, Report
 from pipeline.errors import (
     NoCapacity,
@@ -249,6 +252,23 @@ class ShardRunner:
                 f"no node with {wanted} for {self.no_capacity_after:.0f} s: "
                 "what was done is committed, run again when the cluster has such a node"
             )
+
+
+def work_through(
+    work: ShardWork, title: str, ready: RunOutput, summary: Summary, options: RunOptions
+) -> None:
+    """Run the shards that an output still lacks, showing progress, and add up what they came to.
+
+    Raises:
+        PipelineError: as `ShardRunner.run` does.
+    """
+    with RunProgress(title, ready.rows, ready.rows_committed) as progress:
+        runner = ShardRunner(
+            work, ready.todo, progress, no_capacity_after=options.no_capacity_after
+        )
+        summary.report = runner.total
+        summary.work_begins()
+        runner.run()
 
 
 def _died_with_node(cause: BaseException) -> bool:

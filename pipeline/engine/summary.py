@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,12 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from pipeline import storage
+from pipeline import shards, storage
 from pipeline.engine.output import RunOutput
 from pipeline.engine.work import Report
 from pipeline.errors import TooManyFailedImages
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -30,6 +33,10 @@ class Summary:
     report: Report = field(default_factory=Report)
     """Sums over what this run did."""
     seconds: float = 0.0
+    """Of the whole run on the cluster."""
+    start_seconds: float = 0.0
+    """Of them, before the first shard was started: kernels compiled, detectors loaded."""
+    began: float = field(default_factory=monotonic)
 
     @property
     def images_failed(self) -> int:
@@ -38,8 +45,13 @@ class Summary:
 
     @property
     def rate(self) -> float:
-        """Images per second of this run, start-up included."""
-        return (self.images - self.done_before) / self.seconds if self.seconds else 0.0
+        """Images per second of this run, start-up left out."""
+        working = self.seconds - self.start_seconds
+        return (self.images - self.done_before) / working if working > 0 else 0.0
+
+    def work_begins(self) -> None:
+        """The start-up is over."""
+        self.start_seconds = monotonic() - self.began
 
     def as_json(self) -> dict[str, Any]:
         """The content of summary.json."""
@@ -50,6 +62,7 @@ class Summary:
             "failed": dict(self.failed),
             "shards": self.shards,
             "seconds": round(self.seconds, 3),
+            "start_seconds": round(self.start_seconds, 3),
             "images_per_second": round(self.rate, 3),
             "stage_seconds": {name: round(value, 3) for name, value in self.report.seconds.items()},
             "counts": dict(self.report.counts),
@@ -65,7 +78,10 @@ class Summary:
             + (f"; {self.done_before} were done before" if self.done_before else ""),
         ]
         if self.images > self.done_before:
-            told.append(f"{self.seconds:.1f} s, {self.rate:.1f} images/s; worker time: {stages}")
+            told.append(
+                f"{self.seconds:.1f} s, {self.start_seconds:.1f} of them to start; then "
+                f"{self.rate:.1f} images/s; worker time: {stages}"
+            )
         told.append(f"output: {storage.shown(self.output)}")
         return told
 
@@ -78,9 +94,18 @@ def summarise(ready: RunOutput, max_failed_fraction: float) -> Iterator[Summary]
         TooManyFailedImages: after all is committed, if more than the fraction failed.
     """
     summary = Summary(ready.uri, ready.rows, len(ready.shards), ready.rows_committed)
-    start = monotonic()
-    yield summary
-    summary.seconds = monotonic() - start
+    try:
+        yield summary
+    except KeyboardInterrupt:
+        done = len(shards.listing(ready.uri, ready.shards).committed)
+        log.info(
+            "stopped: %d of %d shards are committed in %s; the same command does the rest",
+            done,
+            len(ready.shards),
+            storage.shown(ready.uri),
+        )
+        raise
+    summary.seconds = monotonic() - summary.began
     summary.failed = ready.failed_before() + summary.report.failed
     ready.finish(summary.as_json())
     if summary.images_failed > max_failed_fraction * summary.images:

@@ -1,11 +1,6 @@
 """The pixel graph: 8-connected edges in order of their weight.
 
-An edge's weight is the Euclidean distance of two neighbours' smoothed colours. Segmentation needs the
-edges sorted; what counts is a good order, not an exact one, so the *square* of the weight is cut to its
-7 leading mantissa bits (a weight to 0.4 %), and that makes 4096 buckets for one counting sort. A linear
-scale of as many steps loses the small weights, where segmentation decides.
-
-Measured on 500x375 (747k edges): 4 ms, a comparison sort takes 60 ms.
+An edge's weight is the Euclidean distance of two neighbours' smoothed colours.
 """
 
 from __future__ import annotations
@@ -36,16 +31,7 @@ def bucket(square):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def sorted_edges(smoothed, repeats):  # type: ignore[no-untyped-def]
-    """All edges of the pixel grid in order of bucket, then of position.
-
-    Args:
-        smoothed: float32 planes `(C, H, W)`.
-        repeats: how often each plane counts.
-
-    Returns:
-        `edges` int32 `(M,)`, each 4 * pixel + direction with pixel = y * W + x and directions right,
-        down-left, down, down-right; `starts` int32 `(4097,)`, where each bucket begins in `edges`.
-    """
+    """All edges of the pixel grid in order of bucket, then of position."""
     _, height, width = smoothed.shape
     keys = _edge_buckets(smoothed, np.float32(repeats))
     starts = np.zeros(BUCKETS + 1, np.int32)

@@ -1,7 +1,4 @@
-"""Separable Gaussian filters of planes: smoothing before segmentation.
-
-Borders repeat the outermost pixel, as in Felzenszwalb and Huttenlocher's code.
-"""
+"""Gaussian smoothing of planes, before segmentation."""
 
 from __future__ import annotations
 
@@ -22,17 +19,21 @@ def gaussian(sigma: float) -> NDArray[np.float32]:
 
 
 def smooth(planes: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
-    """Planes `(C, H, W)` smoothed by a Gaussian of `sigma` pixels, float32 `(C, H, W)`."""
-    return np.asarray(_smooth(planes, gaussian(sigma)))
+    """Smooth planes `(C, H, W)` by a Gaussian of `sigma` pixels.
+
+    Borders repeat the outermost pixel, as in Felzenszwalb and Huttenlocher's code.
+    """
+    out = np.empty(planes.shape, np.float32)
+    _smooth(planes, gaussian(sigma), out)
+    return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _smooth(planes, weights):  # type: ignore[no-untyped-def]
+def _smooth(planes, weights, out):  # type: ignore[no-untyped-def]
     # Down the columns into one padded row, then along it: the row stays in the nearest cache, and
     # both inner loops run over neighbouring pixels, which LLVM vectorises without fastmath.
     count, height, width = planes.shape
     radius = len(weights) - 1
-    out = np.empty((count, height, width), np.float32)
     row = np.empty(width + 2 * radius, np.float32)
     for c in range(count):
         for y in range(height):
@@ -54,4 +55,3 @@ def _smooth(planes, weights):  # type: ignore[no-untyped-def]
                 weight = weights[i]
                 for x in range(width):
                     target[x] += weight * (row[radius + x - i] + row[radius + x + i])
-    return out

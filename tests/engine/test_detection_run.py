@@ -13,6 +13,7 @@ from pipeline.detector.keep import Keep
 from pipeline.engine import detection_run, proposal_run
 from pipeline.engine.detection_run import DetectionSettings
 from pipeline.engine.reading import ProposalSettings
+from pipeline.engine.run_options import RunOptions
 from pipeline.errors import InvalidCheckpoint, MismatchedOutput, MismatchedProposals
 from tests.engine.pictures import damaged_manifest, draw_pictures, random_checkpoint
 
@@ -32,9 +33,24 @@ def pictures(tmp_path: Path) -> str:
     return damaged_manifest(tmp_path)
 
 
-def _detect(uri: str, checkpoint: str, output: Path, **options: Any) -> list[dict[str, Any]]:
-    options = {"proposals": BOXES, "settings": SETTINGS, "max_failed_fraction": 0.5} | options
-    detection_run.run(uri, checkpoint, str(output), actors=1, **options)
+def _detect(
+    uri: str,
+    checkpoint: str,
+    output: Path,
+    *,
+    proposals: str | ProposalSettings = BOXES,
+    settings: DetectionSettings = SETTINGS,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    detection_run.run(
+        uri,
+        checkpoint,
+        str(output),
+        proposals=proposals,
+        settings=settings,
+        options=RunOptions(**{"max_failed_fraction": 0.5} | options),
+        actors=1,
+    )
     return [row for table in shards.open_parts(str(output)).tables() for row in table.to_pylist()]
 
 
@@ -67,7 +83,9 @@ def test_rows_are_those_of_the_predictor(pictures: str, checkpoint: str, tmp_pat
 def test_stored_proposals_give_the_same_and_pass_their_failures_on(
     pictures: str, checkpoint: str, tmp_path: Path
 ) -> None:
-    proposal_run.run(pictures, str(tmp_path / "boxes"), BOXES, shard_size=4, max_failed_fraction=1)
+    proposal_run.run(
+        pictures, str(tmp_path / "boxes"), BOXES, RunOptions(shard_size=4, max_failed_fraction=1)
+    )
     stored = _detect(
         pictures, checkpoint, tmp_path / "stored", proposals=str(tmp_path / "boxes"), shard_size=99
     )
@@ -86,7 +104,9 @@ def test_stored_proposals_give_the_same_and_pass_their_failures_on(
 def test_proposals_of_other_pictures_are_refused_by_name(
     pictures: str, checkpoint: str, tmp_path: Path
 ) -> None:
-    proposal_run.run(pictures, str(tmp_path / "boxes"), BOXES, shard_size=4, max_failed_fraction=1)
+    proposal_run.run(
+        pictures, str(tmp_path / "boxes"), BOXES, RunOptions(shard_size=4, max_failed_fraction=1)
+    )
     rows = [
         manifest.ManifestRow(f"other-{path.stem}", str(path), None, None, None)
         for path in draw_pictures(tmp_path / "others", 10)
@@ -96,7 +116,10 @@ def test_proposals_of_other_pictures_are_refused_by_name(
     with pytest.raises(MismatchedProposals, match="row 0 is '000' there and 'other-000' here"):
         _detect(other, checkpoint, tmp_path / "detections", proposals=str(tmp_path / "boxes"))
     proposal_run.run(
-        pictures, str(tmp_path / "few"), BOXES, limit=6, shard_size=4, max_failed_fraction=1
+        pictures,
+        str(tmp_path / "few"),
+        BOXES,
+        RunOptions(limit=6, shard_size=4, max_failed_fraction=1),
     )
     with pytest.raises(MismatchedProposals, match=r"for 6 images, but 10 .* --limit 6"):
         _detect(pictures, checkpoint, tmp_path / "detections", proposals=str(tmp_path / "few"))
@@ -109,7 +132,9 @@ def test_proposals_of_other_pictures_are_refused_by_name(
 def test_proposals_of_the_same_pictures_elsewhere_are_taken(
     pictures: str, checkpoint: str, tmp_path: Path
 ) -> None:
-    proposal_run.run(pictures, str(tmp_path / "boxes"), BOXES, shard_size=4, max_failed_fraction=1)
+    proposal_run.run(
+        pictures, str(tmp_path / "boxes"), BOXES, RunOptions(shard_size=4, max_failed_fraction=1)
+    )
     moved = [
         manifest.ManifestRow(path.stem, str(path), None, None, None)
         for path in draw_pictures(tmp_path / "moved", 10)

@@ -10,6 +10,7 @@ import pytest
 from pipeline import images, proposals, schema, shards
 from pipeline.engine import proposal_run
 from pipeline.engine.reading import ProposalSettings
+from pipeline.engine.run_options import RunOptions
 from pipeline.errors import MismatchedOutput, StorageError, TooManyFailedImages
 from tests.engine.pictures import damaged_manifest
 
@@ -30,7 +31,7 @@ def _parts(folder: Path) -> dict[str, int]:
 def test_every_picture_has_a_row_and_a_rerun_does_nothing(manifest: str, tmp_path: Path) -> None:
     output = tmp_path / "proposals"
     summary = proposal_run.run(
-        manifest, str(output), SETTINGS, shard_size=4, max_failed_fraction=0.5
+        manifest, str(output), SETTINGS, options=RunOptions(shard_size=4, max_failed_fraction=0.5)
     )
     assert (summary.images, summary.shards, summary.images_failed) == (10, 3, 3)
     rows = [row for table in shards.open_parts(str(output)).tables() for row in table.to_pylist()]
@@ -40,14 +41,18 @@ def test_every_picture_has_a_row_and_a_rerun_does_nothing(manifest: str, tmp_pat
     assert all(row["boxes"] is None for row in rows if row["status"] == "failed")
 
     before = _parts(output)
-    again = proposal_run.run(manifest, str(output), SETTINGS, max_failed_fraction=0.5)
+    again = proposal_run.run(
+        manifest, str(output), SETTINGS, options=RunOptions(max_failed_fraction=0.5)
+    )
     assert _parts(output) == before
     assert (again.images, again.done_before, again.images_failed) == (10, 10, 3)
 
 
 def test_boxes_are_those_of_the_function(manifest: str, tmp_path: Path) -> None:
     output = tmp_path / "proposals"
-    proposal_run.run(manifest, str(output), SETTINGS, shard_size=4, max_failed_fraction=0.5)
+    proposal_run.run(
+        manifest, str(output), SETTINGS, options=RunOptions(shard_size=4, max_failed_fraction=0.5)
+    )
     parts = shards.open_parts(str(output))
     first = next(parts.tables())
     data = (tmp_path / "pictures" / "001.png").read_bytes()
@@ -61,7 +66,9 @@ def test_boxes_are_those_of_the_function(manifest: str, tmp_path: Path) -> None:
 
 def test_a_removed_part_is_made_again_and_strays_go(manifest: str, tmp_path: Path) -> None:
     output = tmp_path / "proposals"
-    proposal_run.run(manifest, str(output), SETTINGS, shard_size=4, max_failed_fraction=0.5)
+    proposal_run.run(
+        manifest, str(output), SETTINGS, options=RunOptions(shard_size=4, max_failed_fraction=0.5)
+    )
     before = _parts(output)
     lost = min(before)
     (output / lost).unlink()
@@ -69,7 +76,9 @@ def test_a_removed_part_is_made_again_and_strays_go(manifest: str, tmp_path: Pat
     stray.write_bytes(b"left by another run")
     mine = output / "notes.parquet"
     mine.write_bytes(b"the user's own")
-    proposal_run.run(manifest, str(output), SETTINGS, shard_size=99, max_failed_fraction=0.5)
+    proposal_run.run(
+        manifest, str(output), SETTINGS, options=RunOptions(shard_size=99, max_failed_fraction=0.5)
+    )
     after = _parts(output)
     assert after.keys() == before.keys()
     assert {name for name in before if after[name] != before[name]} == {lost}
@@ -80,15 +89,22 @@ def test_other_settings_are_refused_by_name_unless_overwritten(
     manifest: str, tmp_path: Path
 ) -> None:
     output = tmp_path / "proposals"
-    proposal_run.run(manifest, str(output), SETTINGS, shard_size=4, max_failed_fraction=0.5)
+    proposal_run.run(
+        manifest, str(output), SETTINGS, options=RunOptions(shard_size=4, max_failed_fraction=0.5)
+    )
     other = ProposalSettings(strategy="single", max_boxes=20)
     with pytest.raises(MismatchedOutput, match="max_boxes: 50 there, 20 now"):
-        proposal_run.run(manifest, str(output), other, max_failed_fraction=0.5)
+        proposal_run.run(manifest, str(output), other, options=RunOptions(max_failed_fraction=0.5))
     with pytest.raises(MismatchedOutput, match="dataset"):
-        proposal_run.run(manifest, str(output), SETTINGS, limit=5, max_failed_fraction=0.5)
+        proposal_run.run(
+            manifest, str(output), SETTINGS, options=RunOptions(limit=5, max_failed_fraction=0.5)
+        )
     before = _parts(output)
     proposal_run.run(
-        manifest, str(output), other, shard_size=5, overwrite=True, max_failed_fraction=0.5
+        manifest,
+        str(output),
+        other,
+        options=RunOptions(shard_size=5, overwrite=True, max_failed_fraction=0.5),
     )
     after = _parts(output)
     assert len(after) == 2
@@ -100,7 +116,7 @@ def test_too_many_failures_fail_the_run_after_all_is_committed(
 ) -> None:
     output = tmp_path / "proposals"
     with pytest.raises(TooManyFailedImages, match="3 of 10 images failed"):
-        proposal_run.run(manifest, str(output), SETTINGS, shard_size=4)
+        proposal_run.run(manifest, str(output), SETTINGS, options=RunOptions(shard_size=4))
     assert shards.open_parts(str(output)).rows == 10
 
 

@@ -23,12 +23,16 @@ class BackboneEntry:
 
 
 BACKBONES: dict[str, BackboneEntry] = {
+    "caffenet": BackboneEntry(preprocessing.CAFFE, 6, "conv1"),
+    "vgg_cnn_m_1024": BackboneEntry(preprocessing.CAFFE, 6, "conv1"),
+    "vgg16": BackboneEntry(preprocessing.TORCHVISION, 7, "conv2"),
+    "alexnet": BackboneEntry(preprocessing.TORCHVISION, 6, "conv1"),
+    "resnet18": BackboneEntry(preprocessing.TORCHVISION, 7, "layer1"),
+    "resnet50": BackboneEntry(preprocessing.TORCHVISION, 14, "layer1"),
     "mobilenet_v2": BackboneEntry(
         preprocessing.TENSORFLOW, 7, "block6", paddings=("same", "symmetric")
     ),
-    "tiny": BackboneEntry(
-        Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=192, max_side=320),
-        5,
-        "none",
-    ),
+    "squeezenet1_0": BackboneEntry(preprocessing.TORCHVISION, 7, "fire3"),
+    "tiny": BackboneEntry(preprocessing.DRAWN, 5, "none"),
 }
+"""caffenet, vgg_cnn_m_1024 and vgg16 are the paper's S, M and L."""

@@ -4,24 +4,47 @@ from __future__ import annotations
 
 from pipeline.detector.architecture import Architecture
 from pipeline.detector.backbones.backbone import Backbone
+from pipeline.detector.backbones.caffe import CaffeNet, VggCnnM
 from pipeline.detector.backbones.catalog import BACKBONES
+from pipeline.detector.backbones.factorised import factorise
 from pipeline.detector.backbones.mobilenet_v2 import MobileNetV2
+from pipeline.detector.backbones.plain import VGG16, AlexNet
+from pipeline.detector.backbones.resnet import ResNet
+from pipeline.detector.backbones.squeezenet import SqueezeNet
 from pipeline.detector.backbones.tiny import Tiny
 
 
 def backbone(architecture: Architecture) -> Backbone:
     """The backbone of an architecture, randomly initialised and frozen as far as it says."""
     entry = BACKBONES[architecture.backbone]
-    roi_size = architecture.roi_size or entry.roi_size
-    fc_widths = architecture.fc_widths
-    module: Backbone
-    match architecture.backbone:
-        case "mobilenet_v2":
-            padding = architecture.padding or entry.paddings[0]
-            module = MobileNetV2(roi_size=roi_size, padding=padding, fc_widths=fc_widths)
-        case "tiny":
-            module = Tiny(roi_size=roi_size, fc_widths=fc_widths)
-        case name:
-            raise AssertionError(f"{name} is in the catalog but cannot be constructed")
+    module = _network(architecture, architecture.roi_size or entry.roi_size)
+    if architecture.fc_ranks is not None:
+        factorise(module, architecture.fc_ranks)
     module.freeze(architecture.freeze_until or entry.freeze_until)
     return module
+
+
+def _network(architecture: Architecture, roi_size: int) -> Backbone:  # noqa: PLR0911
+    widths = architecture.fc_widths
+    match architecture.backbone:
+        case "caffenet":
+            return CaffeNet(roi_size=roi_size, fc_widths=widths)
+        case "vgg_cnn_m_1024":
+            return VggCnnM(roi_size=roi_size, fc_widths=widths)
+        case "vgg16":
+            return VGG16(roi_size=roi_size, fc_widths=widths)
+        case "alexnet":
+            return AlexNet(roi_size=roi_size, fc_widths=widths)
+        case "resnet18":
+            return ResNet(18, roi_size=roi_size, fc_widths=widths)
+        case "resnet50":
+            return ResNet(50, roi_size=roi_size, fc_widths=widths)
+        case "mobilenet_v2":
+            padding = architecture.padding or BACKBONES["mobilenet_v2"].paddings[0]
+            return MobileNetV2(roi_size=roi_size, padding=padding, fc_widths=widths)
+        case "squeezenet1_0":
+            return SqueezeNet(roi_size=roi_size, fc_widths=widths)
+        case "tiny":
+            return Tiny(roi_size=roi_size, fc_widths=widths)
+        case name:
+            raise AssertionError(f"{name} is in the catalog but cannot be constructed")

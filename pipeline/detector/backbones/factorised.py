@@ -1,0 +1,44 @@
+"""Fully connected layers in two factors, as `svd` fills them and a compressed checkpoint has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from pipeline.errors import InvalidConfiguration
+
+
+def fully_connected_layers(backbone: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """The linear layers of a backbone, fc6 first, each with the module that holds it and its name there."""
+    return [
+        (parent, name, layer)
+        for parent in backbone.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, nn.Linear)
+    ]
+
+
+def factorise(backbone: nn.Module, ranks: Sequence[int]) -> list[tuple[nn.Linear, nn.Linear]]:
+    """Put two layers of random weights, with `rank` values between them, in the place of each linear one.
+
+    Raises:
+        InvalidConfiguration: the backbone has another number of linear layers than `ranks`, or a rank
+            lies outside what the layer has.
+    """
+    layers = fully_connected_layers(backbone)
+    if len(layers) != len(ranks):
+        raise InvalidConfiguration(
+            f"the head has {len(layers)} fully connected layers, {len(ranks)} ranks were given: only a "
+            "network with fc6 and fc7 can be factorised"
+        )
+    pairs = []
+    for (parent, name, layer), rank in zip(layers, ranks, strict=True):
+        largest = min(layer.in_features, layer.out_features)
+        if not 1 <= rank <= largest:
+            raise InvalidConfiguration(f"rank {rank} of a layer that has at most {largest}")
+        first = nn.Linear(layer.in_features, rank, bias=False)
+        second = nn.Linear(rank, layer.out_features)
+        setattr(parent, name, nn.Sequential(first, second))
+        pairs.append((first, second))
+    return pairs

@@ -1,0 +1,57 @@
+"""ResNet-18 and ResNet-50 (He et al., CVPR 2016), cut as C4: layer4 is applied to each RoI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torchvision
+from torch import Tensor, nn
+
+from pipeline.detector.backbones.backbone import Backbone, fully_connected
+from pipeline.detector.backbones.frozen_norm import fold_frozen_norms
+
+PARTS = ("conv1", "layer1", "layer2", "layer3", "layer4")
+
+
+class ResNet(Backbone):
+    """Stride 16; BatchNorm frozen, as is usual with two pictures per step."""
+
+    stride = 16
+
+    def __init__(
+        self, depth: int, *, roi_size: int, fc_widths: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__()
+        network = {18: torchvision.models.resnet18, 50: torchvision.models.resnet50}[depth]()
+        self.channels, self.width = {18: (256, 512), 50: (1024, 2048)}[depth]
+        for name in ("conv1", "bn1", "relu", "maxpool", *PARTS[1:]):
+            setattr(self, name, network.get_submodule(name))
+        self._renamed = fold_frozen_norms(self)
+        self.fc: nn.Module | None = None
+        if fc_widths is not None:
+            del self.layer4
+            self.fc = fully_connected(self.channels * roi_size**2, fc_widths, dropout=0.5)
+            self.width = fc_widths[1]
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """`(B, channels, h, w)` at stride 16."""
+        for name in ("conv1", "relu", "maxpool", *PARTS[1:4]):
+            images = self.get_submodule(name)(images)
+        return images
+
+    def head(self, pooled: Tensor) -> Tensor:
+        """`(R, width)`: layer4 and the mean over its cells; or the fully connected layers."""
+        if self.fc is not None:
+            vectors: Tensor = self.fc(pooled)
+            return vectors
+        cells: Tensor = self.get_submodule("layer4")(pooled)
+        return cells.mean(dim=(2, 3))
+
+    def stages(self) -> dict[str, Sequence[nn.Module]]:
+        """`conv1`, `layer1` to `layer3`, then `layer4` or `fc`."""
+        names = PARTS if self.fc is None else (*PARTS[:4], "fc")
+        return {name: [self.get_submodule(name)] for name in names}
+
+    def renamed(self) -> dict[str, str]:
+        """Torchvision's names of the BatchNorm constants."""
+        return self._renamed

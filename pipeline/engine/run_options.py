@@ -1,0 +1,36 @@
+"""What a user may say of any run over shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.errors import InvalidConfiguration
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of a run over shards; none of them changes what a picture's row says."""
+
+    shard_size: int | None = None
+    """Pictures per shard; by default 256, fewer for a small dataset. A rerun keeps the cut there is."""
+    limit: int | None = None
+    """Only the first so many pictures, for a trial."""
+    overwrite: bool = False
+    """Remove what a run with other settings wrote into the output."""
+    image_seconds: float = 120.0
+    """A picture that takes longer is given up and becomes a failed row."""
+    max_failed_fraction: float = 0.05
+    """Exit with an error if more of the pictures failed."""
+    no_capacity_after: float = 300.0
+    """Seconds to wait for a node that can hold what the run needs."""
+
+    def __post_init__(self) -> None:
+        for name in ("shard_size", "limit", "image_seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                option = name.replace("_", "-")
+                raise InvalidConfiguration(f"--{option} is {value}, expected more than 0")
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise InvalidConfiguration(
+                f"--max-failed-fraction is {self.max_failed_fraction}, expected 0 to 1"
+            )

@@ -1,0 +1,182 @@
+"""A real object store for tests: OpenStack Swift with its S3 API, as four processes on loopback.
+
+Address and keys are settled before the store starts, so that the one Ray of the test session, which may
+be older than the store, hands them to its workers all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
+
+import fsspec
+import pytest
+
+ACCOUNT, USER = "tests", "runner"
+MODULES = {"account": "account", "container": "container", "object": "obj", "proxy": "proxy"}
+START_SECONDS = 90
+PIPELINE = (
+    "catch_errors proxy-logging cache listing_formats bulk s3api tempauth slo dlo "
+    "versioned_writes proxy-logging proxy-server"
+)
+FILTERS = (
+    "catch_errors",
+    "proxy-logging",
+    "listing_formats",
+    "bulk",
+    "s3api",
+    "slo",
+    "dlo",
+    "versioned_writes",
+)
+
+
+@pytest.fixture(scope="session")
+def store_environment() -> dict[str, str]:
+    """Where the S3 store of this test session is, or will be: what its clients' environment says."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
+        "AWS_ACCESS_KEY_ID": f"{ACCOUNT}:{USER}",
+        "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16),
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+@pytest.fixture(scope="session")
+def swift_store(store_environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The running store, as its clients' environment; a skip where Swift cannot run."""
+    if util.find_spec("swift") is None:
+        pytest.skip("Swift is not installed")
+    folder = folder_with_attributes()
+    if folder is None:
+        pytest.skip("no folder whose file system keeps user attributes, as Swift needs")
+    proxy_port = int(store_environment["AWS_ENDPOINT_URL"].rpartition(":")[2])
+    ports = {name: free_port() for name in ("account", "container", "object")}
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        write_configuration(folder, ports)
+        write_proxy_configuration(folder, proxy_port, store_environment["AWS_SECRET_ACCESS_KEY"])
+        for name in MODULES:
+            stack.enter_context(running(name, folder))
+        for name, port in (ports | {"proxy": proxy_port}).items():
+            await_answer(name, port, folder)
+        yield store_environment
+
+
+@pytest.fixture
+def s3_folder(swift_store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a folder in a new bucket, for this process and for workers of `ray_cluster`."""
+    for variable in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(variable)
+    for name, value in swift_store.items():
+        monkeypatch.setenv(name, value)
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    fsspec.filesystem("s3").mkdir(bucket)
+    return f"s3://{bucket}/folder"
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def folder_with_attributes() -> Path | None:
+    """A new folder on a file system with user attributes: /tmp may be one that has none."""
+    for parent in (tempfile.gettempdir(), "/var/tmp", Path.home(), Path.cwd()):
+        with contextlib.suppress(OSError):
+            folder = Path(tempfile.mkdtemp(prefix="swift-", dir=parent))
+            try:
+                os.setxattr(folder, "user.swift.probe", b"x" * 1000)
+            except OSError:
+                folder.rmdir()
+            else:
+                return folder
+    return None
+
+
+def write_configuration(folder: Path, ports: dict[str, int]) -> None:
+    """Configuration and ring of the servers that keep things, all on one device."""
+    from swift.common.ring import RingBuilder
+
+    (folder / "swift.conf").write_text("[swift-hash]\nswift_hash_path_suffix = tests\n")
+    (folder / "node" / "disk").mkdir(parents=True)
+    for name, port in ports.items():
+        builder = RingBuilder(part_power=4, replicas=1, min_part_hours=0)
+        place = {"region": 1, "zone": 1, "ip": "127.0.0.1", "port": port, "device": "disk"}
+        builder.add_dev(place | {"weight": 1})
+        builder.rebalance()
+        builder.get_ring().save(str(folder / f"{name}.ring.gz"))
+        (folder / f"{name}.conf").write_text(
+            f"{defaults(folder, port)}devices = {folder / 'node'}\nmount_check = false\n"
+            f"fallocate_reserve = 0\n[pipeline:main]\npipeline = {name}-server\n"
+            f"[app:{name}-server]\nuse = egg:swift#{name}\n"
+        )
+
+
+def write_proxy_configuration(folder: Path, port: int, secret: str) -> None:
+    """The proxy with its S3 API and one user."""
+    sections = [defaults(folder, port), f"[pipeline:main]\npipeline = {PIPELINE}\n"]
+    for name in FILTERS:
+        sections.append(f"[filter:{name}]\nuse = egg:swift#{name.replace('-', '_')}\n")
+    sections += [
+        f"[filter:tempauth]\nuse = egg:swift#tempauth\nuser_{ACCOUNT}_{USER} = {secret} .admin\n"
+    ]
+    # Nothing listens at the cache's address, so that each lookup misses at once.
+    sections += ["[filter:cache]\nuse = egg:swift#memcache\n"]
+    sections += [f"memcache_servers = 127.0.0.1:{free_port()}\n"]
+    sections += ["[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n"]
+    (folder / "proxy.conf").write_text("".join(sections))
+
+
+def defaults(folder: Path, port: int) -> str:
+    """The first section of a server's configuration; without workers it needs no other user."""
+    return (
+        f"[DEFAULT]\nbind_ip = 127.0.0.1\nbind_port = {port}\nworkers = 0\nswift_dir = {folder}\n"
+        "log_level = ERROR\n"
+    )
+
+
+@contextlib.contextmanager
+def running(name: str, folder: Path) -> Iterator[None]:
+    """A server while the block runs."""
+    command = [sys.executable, "-m", f"swift.{MODULES[name]}.server", f"{folder / name}.conf", "-v"]
+    with (folder / f"{name}.log").open("wb") as log:
+        server = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        yield
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def await_answer(name: str, port: int, folder: Path) -> None:
+    """Wait until a server accepts connections."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return
+        time.sleep(0.1)
+    told = (folder / f"{name}.log").read_text()[-2000:]
+    raise TimeoutError(f"Swift's {name} server did not answer within {START_SECONDS} s: {told}")
