@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,13 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import StorageError
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
-_IMPATIENT: dict[str, dict[str, Any]] = {
-    # The stores' own defaults wait minutes for an endpoint that does not answer.
-    "s3": {"config_kwargs": {"connect_timeout": 5, "retries": {"max_attempts": 3}}},
+# A kept listing goes stale when another worker writes, and with it the sizes that reads rely on.
+_FRESH = {"use_listings_cache": False}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    # The store's own default waits minutes for an endpoint that does not answer.
+    "s3": {**_FRESH, "config_kwargs": {"connect_timeout": 5, "retries": {"max_attempts": 3}}},
+    "gcs": _FRESH,
+    "azure": _FRESH,
 }
 
 
@@ -41,7 +46,7 @@ def shown(uri: str) -> str:
     """The URI without user, password and query, as messages and files may show it."""
     # A secret key may hold slashes, so what follows `user:` is cut up to the last @.
     uri = re.sub(r"(://)([^/@\s]*@|[^/@\s]*:[^\s]*@)", r"\1", uri)
-    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", uri)
+    return re.sub(r"(://[^\s?]*)\?[^\s\"]*", r"\1", uri)
 
 
 def protocol(uri: str) -> str:
@@ -56,7 +61,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         StorageError: an unknown protocol, or one whose package is not installed.
     """
     kind = protocol(uri)
-    defaults = _IMPATIENT.get("s3" if kind == "s3a" else kind, {})
+    defaults = _DEFAULTS.get(_EXTRAS.get(kind, ""), {})
     options = {k: v for k, v in defaults.items() if k not in fsspec.config.conf.get(kind, {})}
     with _naming(uri, "opened"):
         try:
@@ -197,8 +202,41 @@ def check_writable(uri: str) -> None:
         StorageError: the folder cannot be written.
     """
     probe = join(uri, f".write-probe-{uuid.uuid4().hex}")
-    put(probe, b"")
-    remove(probe)
+    try:
+        put(probe, b"")
+        remove(probe)
+    except StorageError as error:  # the folder is what the user named
+        raise type(error)(str(error).replace(shown(probe), shown(uri))) from error
+
+
+def check_reachable(uri: str, seconds: float = 20.0) -> None:
+    """Ask the URI's store for an answer, whatever it is, so that a run fails before its work.
+
+    The clients of some stores retry for minutes; this gives up on them, though they go on in a thread.
+
+    Raises:
+        StorageError: there is no such store, it asks for credentials that are not there, or it does
+            not answer within `seconds`.
+    """
+    caught: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            exists(uri)
+        except AccessDenied:
+            pass  # an answer: what is allowed is for the reader or writer to find out
+        except BaseException as error:  # noqa: BLE001  (raised again below)
+            caught.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True, name="check-reachable")
+    asking.start()
+    asking.join(seconds)
+    if asking.is_alive():
+        raise StorageError(
+            f"{shown(uri)}: its store did not answer within {seconds:g} s: check endpoint and network"
+        )
+    if caught:
+        raise caught[0]
 
 
 @contextlib.contextmanager
@@ -231,6 +269,9 @@ def _naming(uri: str, action: str) -> Iterator[None]:
     except StorageError:
         raise
     except FileNotFoundError as error:
+        if action == "written" and protocol(uri) != "file":
+            bucket = shown(uri).partition("://")[2].partition("/")[0]
+            raise MissingObject(f"{shown(uri)} cannot be written: no bucket {bucket}") from error
         raise MissingObject(f"{shown(uri)} does not exist") from error
     except PermissionError as error:
         raise AccessDenied(f"{shown(uri)} cannot be {action}: access denied") from error

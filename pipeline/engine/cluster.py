@@ -41,7 +41,7 @@ def connected() -> Iterator[None]:
         address=address,
         include_dashboard=False if address == "local" else None,
         logging_level=logging.ERROR,
-        log_to_driver=bool(os.environ.get("PIPELINE_WORKER_LOGS")),
+        log_to_driver=log.isEnabledFor(logging.DEBUG),
         runtime_env={"env_vars": WORKER_ENVIRONMENT | _numba_cache(address)},
     )
     try:

@@ -47,9 +47,11 @@ class CaffeBackbone(Backbone):
     def head(self, pooled: Tensor) -> Tensor:
         """`(R, width)`: fc6 and fc7, or the layers in their place."""
         if self.fc is not None:
-            return self.fc(pooled)
-        hidden = self.drop(functional.relu(self.fc6(pooled.flatten(1)), inplace=True))
-        return self.drop(functional.relu(self.fc7(hidden), inplace=True))
+            vectors: Tensor = self.fc(pooled)
+        else:
+            hidden = self.drop(functional.relu(self.fc6(pooled.flatten(1)), inplace=True))
+            vectors = self.drop(functional.relu(self.fc7(hidden), inplace=True))
+        return vectors
 
     def stages(self) -> dict[str, Sequence[nn.Module]]:
         """`conv1` to `conv5`, then `fc6` and `fc7`, or `fc`."""

@@ -1,0 +1,52 @@
+"""Run every benchmark in a short form: python -m tests.benchmarks (or `make bench`).
+
+On the VOC pictures that PIPELINE_DEV_DATA holds, else on drawn ones, which are small and easy: figures to
+quote come from the single benchmarks on real pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pipeline.manifest import write_manifest
+from pipeline.sources.drawn import draw_dataset
+from pipeline.sources.voc import open_voc
+
+LIMIT = 60
+
+
+def main() -> int:
+    """Run all; the exit code says whether all ran."""
+    root = Path(__file__).parents[2]
+    data = Path(os.environ.get("PIPELINE_DEV_DATA", root.parent / "shared")) / "data"
+    voc, split = data / "VOCdevkit" / "VOC2007", "devval"
+    with tempfile.TemporaryDirectory() as folder:
+        if not voc.is_dir():
+            voc, split = Path(folder) / "drawn", "test"
+            draw_dataset(voc, train=1, test=LIMIT)
+        dataset = open_voc(str(voc), split)
+        manifest = f"{folder}/manifest.parquet"
+        write_manifest(manifest, dataset.rows, dataset.classes)
+        commands = [
+            [
+                "selective_search",
+                *("--images", str(voc / "JPEGImages"), "--annotations", str(voc / "Annotations")),
+                *("--list", str(voc / "ImageSets" / "Main" / f"{split}.txt"), "--limit", "20"),
+                *("--json", f"{folder}/selective_search.json"),
+            ],
+            ["propose_job", "--manifest", manifest, "--limit", str(LIMIT)],
+        ]
+        codes = []
+        for name, *arguments in commands:
+            print(f"\n== {name}", flush=True)
+            command = [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments]
+            codes.append(subprocess.run(command, cwd=root, check=False).returncode)
+    return max(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

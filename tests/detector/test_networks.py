@@ -1,0 +1,163 @@
+import pytest
+import torch
+import torchvision
+
+from pipeline.detector.backbones.catalog import BACKBONES
+from pipeline.detector.backbones.frozen_norm import FrozenNormConv2d, bake_frozen_norms
+from pipeline.detector.network import Architecture, FastRCNN, build
+from pipeline.errors import InvalidConfiguration
+from tests.detector.networks import random_model
+
+LARGE = ("caffenet", "vgg_cnn_m_1024", "vgg16", "alexnet")  # tens of millions of weights in fc6
+ROIS = torch.tensor([[0, 4.0, 5.0, 60.0, 70.0], [0, 30.0, 30.0, 90.0, 64.0]])
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_shapes_and_freezing_of_every_network(name):
+    # Large heads are replaced by narrow ones here; `test_own_heads` looks at theirs without memory.
+    widths = (16, 8) if name in LARGE else None
+    model = build(Architecture(("a", "b"), name, fc_widths=widths))
+    images = torch.randn(1, 3, 96, 128)
+    features = model.features(images)
+    stride = model.backbone.stride
+    assert features.shape[1] == model.backbone.channels
+    for cells, pixels in zip(features.shape[2:], (96, 128), strict=True):
+        assert abs(cells - pixels / stride) <= 1
+    logits, deltas = model(images, ROIS)
+    assert logits.shape == (2, 3)
+    assert deltas.shape == (2, 12)
+    (logits.sum() + deltas.sum()).backward()
+    frozen = {n for n, p in model.backbone.named_parameters() if p.grad is None}
+    assert {n for n, p in model.backbone.named_parameters() if not p.requires_grad} == frozen
+    assert bool(frozen) == (BACKBONES[name].freeze_until != "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "weights"),
+    [
+        ("caffenet", 4096, {"fc6": (4096, 9216), "fc7": (4096, 4096)}),
+        ("vgg_cnn_m_1024", 1024, {"fc6": (4096, 18432), "fc7": (1024, 4096)}),
+        ("vgg16", 4096, {"classifier.0": (4096, 25088), "classifier.3": (4096, 4096)}),
+        ("alexnet", 4096, {"classifier.1": (4096, 9216), "classifier.4": (4096, 4096)}),
+    ],
+)
+def test_own_heads(name, width, weights):
+    with torch.device("meta"):
+        model = FastRCNN(Architecture(("a", "b"), name))
+        logits, deltas = model(torch.zeros(1, 3, 64, 64), ROIS)
+    assert model.backbone.width == width
+    assert (logits.shape, deltas.shape) == ((2, 3), (2, 12))
+    for layer, shape in weights.items():
+        assert tuple(model.backbone.get_submodule(layer).weight.shape) == shape
+
+
+def test_the_papers_convolutions():
+    with torch.device("meta"):
+        s, m = (FastRCNN(Architecture(("a",), n)).backbone for n in ("caffenet", "vgg_cnn_m_1024"))
+    channels = {
+        n: [getattr(b, f"conv{i}").out_channels for i in range(1, 6)]
+        for n, b in (("s", s), ("m", m))
+    }
+    assert channels == {"s": [96, 256, 384, 384, 256], "m": [96, 256, 512, 512, 512]}
+    assert [getattr(s, f"conv{i}").groups for i in range(1, 6)] == [1, 2, 1, 2, 2]
+
+
+def test_response_normalisation_equals_torchs():
+    from pipeline.detector.backbones.caffe import _normalised
+
+    features = torch.randn(2, 7, 3, 4) * 20
+    expected = torch.nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)(features)
+    torch.testing.assert_close(_normalised(features, 5e-4, 2.0), expected)
+
+
+def test_initialisation_and_seed():
+    first, again, other = (build(Architecture(("a",), "tiny"), seed) for seed in (0, 0, 1))
+    assert first.cls_score.weight.std().item() == pytest.approx(0.01, rel=0.2)
+    assert first.bbox_pred.weight.std().item() == pytest.approx(0.001, rel=0.2)
+    assert not first.cls_score.bias.any()
+    assert not first.bbox_pred.bias.any()
+    assert torch.equal(first.cls_score.weight, again.cls_score.weight)
+    assert not torch.equal(first.cls_score.weight, other.cls_score.weight)
+
+
+def test_building_leaves_the_random_state_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    build(Architecture(("a",), "tiny"))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_freeze_until():
+    def trained(until):
+        model = build(Architecture(("a",), "resnet18", freeze_until=until))
+        return {n.split(".")[0] for n, p in model.backbone.named_parameters() if p.requires_grad}
+
+    assert trained("none") == {"conv1", "layer1", "layer2", "layer3", "layer4"}
+    assert trained("layer2") == {"layer3", "layer4"}
+    assert trained(None) == {"layer2", "layer3", "layer4"}
+    with pytest.raises(InvalidConfiguration, match="layer9.*conv1, layer1"):
+        trained("layer9")
+
+
+def randomised_norms(module):
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for tensor in (layer.weight, layer.running_var):
+                tensor.data.uniform_(0.5, 2)
+            for tensor in (layer.bias, layer.running_mean):
+                tensor.data.normal_()
+    return module.eval()
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50"])
+def test_frozen_norms_equal_torchvisions_network(name):
+    torch.manual_seed(0)
+    reference = randomised_norms(getattr(torchvision.models, name)(num_classes=2))
+    padding = "symmetric" if name == "mobilenet_v2" else None
+    backbone = build(Architecture(("a",), name, padding=padding)).backbone
+    theirs = reference.state_dict()
+    names = backbone.renamed()
+    backbone.load_state_dict({own: theirs[names.get(own, own)] for own in backbone.state_dict()})
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        if name == "mobilenet_v2":
+            expected = reference.features(images).mean(dim=(2, 3))
+        else:
+            reference.fc = torch.nn.Identity()
+            expected = reference(images)
+        torch.testing.assert_close(
+            backbone.head(backbone.trunk(images)), expected, rtol=1e-3, atol=1e-4
+        )
+        bake_frozen_norms(backbone)
+        assert not any(isinstance(layer, FrozenNormConv2d) for layer in backbone.modules())
+        torch.testing.assert_close(
+            backbone.head(backbone.trunk(images)), expected, rtol=1e-3, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(("side", "pads"), [(8, (0, 1)), (9, (1, 1))])
+def test_same_padding(side, pads):
+    plain = torch.nn.Conv2d(2, 3, 3, stride=2, padding=1, bias=False)
+    layer = FrozenNormConv2d(plain, torch.nn.BatchNorm2d(3, eps=0.0), same_padding=True)
+    images = torch.randn(1, 2, side, side)
+    padded = torch.nn.functional.pad(images, (*pads, *pads))
+    expected = torch.nn.functional.conv2d(padded, plain.weight, stride=2)
+    assert expected.shape[-1] == -(-side // 2)
+    torch.testing.assert_close(layer(images), expected)
+
+
+def test_fitting_a_few_rois():
+    torch.manual_seed(0)
+    model = build(Architecture(("a", "b"), "tiny")).train()
+    images = torch.randn(1, 3, 64, 64)
+    boxes = torch.tensor([[0, 0, 0, 30, 30], [0, 30, 0, 60, 30], [0, 20, 30, 60, 60.0]])
+    labels = torch.tensor([0, 1, 2])
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(images, boxes)[0], labels)
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.05
+    assert random_model().training is False

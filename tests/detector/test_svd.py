@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from pipeline.detector import checkpoint
+from pipeline.detector.network import Architecture, build
+from pipeline.detector.svd import compressed, truncated
+from pipeline.errors import InvalidConfiguration
+from tests.detector.networks import SMALL, random_model
+
+IMAGES, ROIS = torch.randn(1, 3, 64, 64), torch.tensor([[0, 4.0, 5.0, 60.0, 50.0]])
+
+
+def test_a_layer_of_rank_t_is_exact():
+    torch.manual_seed(0)
+    weight = torch.randn(20, 6) @ torch.randn(6, 30)
+    first, second = truncated(weight, 6)
+    assert first.shape == (6, 30)
+    assert second.shape == (20, 6)
+    torch.testing.assert_close(second @ first, weight, rtol=1e-4, atol=1e-4)
+
+
+def test_the_error_is_that_of_the_singular_values_left_out():
+    weight = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
+    first, second = truncated(weight, 5)
+    left_out = torch.linalg.svdvals(weight)[5:]
+    torch.testing.assert_close((weight - second @ first).norm(), left_out.norm())
+
+
+@torch.no_grad()
+def test_full_rank_keeps_the_output_and_less_changes_it():
+    model = random_model()
+    expected = model(IMAGES, ROIS)
+    whole = compressed(model, 128, 128)
+    for found, wanted in zip(whole(IMAGES, ROIS), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+    small = compressed(model, 16, 8)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+    assert not torch.allclose(small(IMAGES, ROIS)[0], expected[0])
+    assert model.architecture.fc_ranks is None
+
+
+@torch.no_grad()
+def test_saved_and_loaded(tmp_path):
+    small = compressed(random_model(), 16, 8)
+    checkpoint.save(str(tmp_path), small, SMALL)
+    loaded = checkpoint.load(str(tmp_path)).model
+    assert loaded.architecture.fc_ranks == (16, 8)
+    assert torch.equal(loaded(IMAGES, ROIS)[0], small(IMAGES, ROIS)[0])
+
+
+def test_what_cannot_be_factorised():
+    with pytest.raises(InvalidConfiguration, match="at most 128"):
+        compressed(random_model(), 500, 8)
+    with pytest.raises(InvalidConfiguration, match="already"):
+        compressed(compressed(random_model(), 16, 8), 8, 4)
+    with pytest.raises(InvalidConfiguration, match="fc6 and fc7"):
+        compressed(build(Architecture(("a",), "mobilenet_v2")), 16, 8)

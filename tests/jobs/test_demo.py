@@ -1,0 +1,43 @@
+"""The demo on a handful of pictures: every stage through Ray, and what it promises to leave behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from jobs import demo
+from pipeline import images
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def test_small_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "demo"
+    demo.main(demo.Demo(output=str(output), train_pictures=16, test_pictures=6))
+    for place in (
+        "manifests/train.parquet",
+        "manifests/test.parquet",
+        "proposals/train/shards.parquet",
+        "proposals/test/shards.parquet",
+        "checkpoint/model.safetensors",
+        "checkpoint/model.json",
+        "detections/test/shards.parquet",
+    ):
+        assert (output / place).exists(), place
+    metrics = json.loads((output / "metrics.json").read_text())
+    expected = {"voc07_map50", "voc_map50", "coco_ap", "images", "failed", "detections"}
+    assert expected <= metrics.keys()
+    assert (metrics["images"], metrics["failed"]) == (6, 0)
+    sheet = images.decode((output / demo.SHEET_NAME).read_bytes())
+    assert sheet.shape[1] > 600
+    assert sheet.std() > 10
+
+    told = capsys.readouterr().out
+    for stage in ("prepare", "propose", "train", "detect", "analyze"):
+        assert f"python jobs/{stage}.py" in told
+    query = told[told.index("SELECT") : told.index("DESC") + 4]
+    rows = duckdb.sql(query).fetchall()
+    assert all(len(row) == 3 for row in rows)
