@@ -172,6 +172,13 @@ def listing(output: str, shards: Sequence[Shard]) -> Listing:
     )
 
 
+def put_part(output: str, shard: Shard, table: pa.Table) -> int:
+    """Commit a shard: put its part as one whole object. Returns the object's size in bytes."""
+    data = part_bytes(table)
+    storage.put(storage.join(output, shard.part_name), data)
+    return len(data)
+
+
 def part_bytes(table: pa.Table) -> bytes:
     """A part's table as the bytes of a Parquet object."""
     buffer = io.BytesIO()

@@ -24,13 +24,9 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import StorageError
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
-# A kept listing goes stale when another worker writes, and with it the sizes that reads rely on.
-_FRESH = {"use_listings_cache": False}
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    # The store's own default waits minutes for an endpoint that does not answer.
-    "s3": {**_FRESH, "config_kwargs": {"connect_timeout": 5, "retries": {"max_attempts": 3}}},
-    "gcs": _FRESH,
-    "azure": _FRESH,
+_IMPATIENT: dict[str, dict[str, Any]] = {
+    # The stores' own defaults wait minutes for an endpoint that does not answer.
+    "s3": {"config_kwargs": {"connect_timeout": 5, "retries": {"max_attempts": 3}}},
 }
 
 
@@ -61,7 +57,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         StorageError: an unknown protocol, or one whose package is not installed.
     """
     kind = protocol(uri)
-    defaults = _DEFAULTS.get(_EXTRAS.get(kind, ""), {})
+    defaults = _IMPATIENT.get("s3" if kind == "s3a" else kind, {})
     options = {k: v for k, v in defaults.items() if k not in fsspec.config.conf.get(kind, {})}
     with _naming(uri, "opened"):
         try:
@@ -113,8 +109,10 @@ def read_start(uri: str, size: int) -> bytes:
 def opened(uri: str) -> Iterator[Any]:
     """A seekable binary file for reading parts of an object, such as a Parquet footer."""
     store, path = filesystem(uri)
-    with _naming(uri, "read"), store.open(path, "rb") as file:
-        yield file
+    with _naming(uri, "read"):
+        store.invalidate_cache()  # a size kept since an object was put anew would cut it short
+        with store.open(path, "rb") as file:
+            yield file
 
 
 def exists(uri: str) -> bool:
@@ -225,7 +223,7 @@ def check_reachable(uri: str, seconds: float = 20.0) -> None:
             exists(uri)
         except AccessDenied:
             pass  # an answer: what is allowed is for the reader or writer to find out
-        except BaseException as error:  # noqa: BLE001  (raised again below)
+        except BaseException as error:
             caught.append(error)
 
     asking = threading.Thread(target=ask, daemon=True, name="check-reachable")

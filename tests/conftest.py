@@ -9,6 +9,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.swift import s3_bucket, s3_folder, store_environment, swift_store  # noqa: F401
+
 # The first example of a test may import or compile; a busy machine is no failure.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
@@ -30,7 +32,7 @@ def dev_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def ray_cluster(store_environment: dict[str, str]) -> Iterator[None]:  # noqa: F811
     """A local Ray of two cores, started once for all tests that need one in this process."""
     import ray
 
@@ -41,7 +43,7 @@ def ray_cluster() -> Iterator[None]:
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        runtime_env={"env_vars": WORKER_ENVIRONMENT | store_environment},
     )
     yield
     ray.shutdown()

@@ -74,19 +74,43 @@ def swift_store(store_environment: dict[str, str]) -> Iterator[dict[str, str]]:
         yield store_environment
 
 
+@pytest.fixture(scope="session")
+def s3_bucket(swift_store: dict[str, str]) -> str:
+    """A bucket for the tests of this session."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        enter(swift_store, monkeypatch)
+        forget_clients()
+        fsspec.filesystem("s3").mkdir("tests-bucket")
+    return "tests-bucket"
+
+
 @pytest.fixture
-def s3_folder(swift_store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URI of a folder in a new bucket, for this process and for workers of `ray_cluster`."""
+def s3_folder(
+    s3_bucket: str, swift_store: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """The URI of an empty folder, for this process and for the workers of `ray_cluster`."""
+    enter(swift_store, monkeypatch)
+    yield f"s3://{s3_bucket}/{uuid.uuid4().hex[:8]}"
+    if any(os.environ.get(name) != value for name, value in swift_store.items()):
+        forget_clients()  # they are of the environment that the test changed
+
+
+def enter(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this the environment of S3 clients, whatever the machine's own is."""
     for variable in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(variable)
-    for name, value in swift_store.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def forget_clients() -> None:
+    """The next use of S3 looks at the environment again."""
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
-    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
-    fsspec.filesystem("s3").mkdir(bucket)
-    return f"s3://{bucket}/folder"
 
 
 def free_port() -> int:

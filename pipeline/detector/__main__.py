@@ -98,9 +98,8 @@ def _draw(image: NDArray[np.uint8], found: Detections, classes: Sequence[str], p
 
 def run() -> None:
     """Parse the command line, run, and end with one line and the error's code if that is due."""
-    options = tyro.cli(Options, config=(tyro.conf.FlagCreatePairsOff,))
     try:
-        main(options)
+        main(tyro.cli(Options, config=(tyro.conf.FlagCreatePairsOff,)))
     except PipelineError as error:
         print("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
         sys.exit(error.exit_code)

@@ -106,8 +106,9 @@ def read_state_dict(source: str) -> Mapping[str, Tensor]:
         ValueError,
         KeyError,
     ) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InvalidCheckpoint(
-            f"{shown} is not a state dict ({len(data)} bytes): {str(error).splitlines()[0]}"
+            f"{shown} is not a state dict ({len(data)} bytes): {reason}"
         ) from error
     if not isinstance(tensors, Mapping) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()

@@ -67,6 +67,8 @@ class Capacity:
     gpus: float
     memory: float
     """Bytes."""
+    object_store: float
+    """Bytes."""
     nodes: tuple[str, ...]
     """Ids of the living nodes."""
 
@@ -83,6 +85,7 @@ def capacity() -> Capacity:
         cpus=max(1, int(sum(total.get("CPU", 0) for total in totals))),
         gpus=sum(total.get("GPU", 0) for total in totals),
         memory=sum(total.get("memory", 0) for total in totals),
+        object_store=sum(total.get("object_store_memory", 0) for total in totals),
         nodes=tuple(node["NodeID"] for node in alive if node["Resources"].get("CPU", 0) > 0),
     )
 

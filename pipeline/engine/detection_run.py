@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from ray import ObjectRef
 from ray import exceptions as rx
 
 from pipeline import manifest as manifests
-from pipeline import shards, storage
+from pipeline import storage
 from pipeline.detector import checkpoint_record
 from pipeline.detector.keep import Keep
 from pipeline.engine import cluster, output
@@ -33,7 +33,6 @@ from pipeline.engine.summary import Summary, summarise
 from pipeline.engine.work import Failure, Picture, Piece, Report
 from pipeline.errors import InvalidCheckpoint, NoCapacity, PipelineError, ShardFailed
 from pipeline.run_record import RunRecord
-from pipeline.shards import Shard
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +40,8 @@ CHUNK_BYTES = 32_000_000
 """Encoded pictures travel in chunks of about this size."""
 MEMORY_PER_ACTOR = 1.5e9
 """Bytes that a detector on a CPU may take, torch included."""
+STORE_SHARE = 0.5
+"""Share of Ray's object stores that pictures in flight may take before no further shard is read."""
 MOST_LOSSES_IN_A_ROW = 20
 """Actors that may die without a piece done between: more is the detector's fault, not a picture's."""
 
@@ -111,7 +112,7 @@ def run(
             },
             {"manifest": storage.shown(opened.uri), "checkpoint": storage.shown(checkpoint_uri)},
         )
-        ready = output.open_run(target, record, cut, overwrite=options.overwrite)
+        ready = output.open_run(target, record, cut, options)
         resources = actor_resources(capacity, actors, gpus_per_actor)
         plan = DetectionPlan(
             manifest=opened,
@@ -128,7 +129,7 @@ def run(
             threads=resources.threads,
         )
         with summarise(ready, options.max_failed_fraction) as summary:
-            if ready.todo:
+            if ready.todo or ready.retry:
                 _work(plan, resources, ready, summary, options)
         return summary
 
@@ -174,6 +175,8 @@ class DetectionWork:
         self._plan_reference = ray.put(plan)
         self._loads: dict[Any, list[Flight]] = {}
         self._losses_in_a_row = 0
+        self._mean_size = 0.0
+        self._pieces_read = 0
 
     def __enter__(self) -> DetectionWork:
         for _ in range(self.resources.count):
@@ -223,9 +226,22 @@ class DetectionWork:
                 f"{str(error).splitlines()[0]}"
             ) from error
 
-    def in_flight(self) -> int:
-        """A piece at work and one waiting for each core and each actor."""
-        return cluster.capacity().cpus + 2 * self.resources.count
+    def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
+        """A piece at work for each core and two for each actor, while their bytes fit the budget.
+
+        A piece that is being read counts as much as those before it did on average.
+        """
+        if len(flights) >= capacity.cpus + 2 * self.resources.count:
+            return False
+        held = sum(flight.size or self._mean_size for flight in flights)
+        return not flights or held + self._mean_size <= STORE_SHARE * capacity.object_store
+
+    def state(self, flights: Collection[Flight]) -> str:
+        """Where the pieces are: the stage in front of which they wait is the limit."""
+        reading = sum(flight.stage != "detect" for flight in flights)
+        at_work = sum(bool(load) for load in self._loads.values())
+        waiting = len(flights) - reading - at_work
+        return f"{reading} shards reading, {waiting} waiting, {at_work}/{len(self._loads)} detectors busy"
 
     def needs(self) -> Sequence[dict[str, float]]:
         """A core for the tasks and, where they use them, GPUs for the actors."""
@@ -244,7 +260,10 @@ class DetectionWork:
             self._unload(flight)
             self._losses_in_a_row = 0
             return None
-        chunks = list(flight.held)
+        *chunks, size = list(flight.held)
+        flight.size = ray.get(size)
+        self._pieces_read += 1
+        self._mean_size += (flight.size - self._mean_size) / self._pieces_read
         actor = min(self._loads, key=lambda one: len(self._loads[one]))
         flight.stage = "detect"
         flight.held = actor
@@ -284,14 +303,10 @@ class DetectionWork:
         rows = piece.image_rows(self.plan.manifest, self.plan.fingerprint)
         return detection_table(self.plan, [Picture(*rows[0], failure=failure)], [None])
 
-    def commit(self, shard: Shard, table: pa.Table) -> None:
-        """Put a part that was gathered picture by picture."""
-        storage.put(storage.join(self.plan.output, shard.part_name), shards.part_bytes(table))
-
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[list[Picture], Report]]:
-    """Yield the piece's pictures, with boxes, in chunks; each with the seconds it took."""
+def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[list[Picture], Report] | int]:
+    """Yield the piece's pictures, with boxes, in chunks with the seconds they took; last the bytes."""
     rows = piece.image_rows(plan.manifest, plan.fingerprint)
     report = Report()
     if plan.stored is None:
@@ -300,11 +315,13 @@ def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[list[Pictur
     else:
         pictures = stored_pictures(rows, plan.stored.table(piece), plan.image_seconds, report)
     chunk: list[Picture] = []
-    size = 0
+    size = total = 0
     for picture in pictures:
         chunk.append(picture)
-        size += len(picture.data or b"")
+        size += picture.nbytes
         if size >= CHUNK_BYTES:
             yield chunk, report
+            total += size
             chunk, size, report.seconds = [], 0, {}
     yield chunk, report
+    yield total + size

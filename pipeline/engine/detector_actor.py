@@ -13,11 +13,11 @@ import ray
 from numpy.typing import NDArray
 from ray import ObjectRef
 
-from pipeline import images, schema, shards, storage
+from pipeline import images, schema, storage
 from pipeline.detector.keep import Keep
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.stored_proposals import StoredProposals
-from pipeline.engine.work import Failure, Picture, Piece, Report, time_limit
+from pipeline.engine.work import Failure, Picture, Piece, Report, finished, time_limit
 from pipeline.errors import InvalidCheckpoint, UnreadableImage
 from pipeline.manifest import Manifest
 
@@ -88,16 +88,7 @@ class DetectorActor:
             pictures, before = ray.get(chunk)
             report.add(before)
             tables.append(self._detect_chunk(pictures, report))
-        table = pa.concat_tables(tables)
-        report.images = len(table)
-        if piece.whole:
-            with report.timed("commit"):
-                data = shards.part_bytes(table)
-                storage.put(storage.join(self.plan.output, piece.shard.part_name), data)
-            report.counts["bytes"] += len(data)
-        else:
-            report.table = table
-        return report
+        return finished(piece, self.plan.output, pa.concat_tables(tables), report)
 
     def _detect_chunk(self, pictures: list[Picture], report: Report) -> pa.Table:
         found: list[Detections | None] = []

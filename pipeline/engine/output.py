@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -32,6 +32,8 @@ class RunOutput:
     record: RunRecord
     shards: tuple[Shard, ...]
     committed: frozenset[int]
+    retry: Mapping[Shard, tuple[int, ...]] = field(default_factory=dict)
+    """Rows of committed shards that failed and are to be done again."""
 
     @property
     def todo(self) -> list[Shard]:
@@ -45,29 +47,17 @@ class RunOutput:
 
     @property
     def rows_committed(self) -> int:
-        """Pictures in the shards that are done."""
-        return sum(shard.rows for shard in self.shards if shard.ordinal in self.committed)
+        """Pictures that are done."""
+        done = sum(shard.rows for shard in self.shards if shard.ordinal in self.committed)
+        return done - sum(len(rows) for rows in self.retry.values())
 
     def failed_before(self) -> Counter[str]:
-        """Failed pictures, by stage and error type, in the parts that earlier runs committed."""
-        done = [shard for shard in self.shards if shard.ordinal in self.committed]
+        """Failed pictures, by stage and error type, that earlier runs committed and this one leaves."""
+        kept = [s for s in self.shards if s.ordinal in self.committed and s not in self.retry]
         failed: Counter[str] = Counter()
-        with ThreadPoolExecutor(16) as threads:
-            for found in threads.map(self._failed_in, done):
-                failed.update(found)
+        for rows in failed_rows(self.uri, kept).values():
+            failed.update(rows.values())
         return failed
-
-    def _failed_in(self, shard: Shard) -> Counter[str]:
-        uri = storage.join(self.uri, shard.part_name)
-        with storage.opened(uri) as source, schema.reading(uri):
-            names = pq.read_schema(source).names
-            columns = [n for n in ("status", "stage", "error_type") if n in names]
-            rows = pq.read_table(source, columns=columns).to_pylist()
-        return Counter(
-            f"{row.get('stage', 'propose')}: {row['error_type']}"
-            for row in rows
-            if row["status"] == "failed"
-        )
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Remove parts that belong to no shard of this run, then put summary.json.
@@ -89,6 +79,26 @@ class RunOutput:
         storage.put(storage.join(self.uri, SUMMARY_NAME), data)
 
 
+def failed_rows(output: str, committed: Sequence[Shard]) -> dict[Shard, dict[int, str]]:
+    """The failed rows of committed shards, each with its stage and error type."""
+
+    def failed_in(shard: Shard) -> dict[int, str]:
+        uri = storage.join(output, shard.part_name)
+        with storage.opened(uri) as source, schema.reading(uri):
+            names = pq.read_schema(source).names
+            columns = [n for n in ("status", "stage", "error_type") if n in names]
+            rows = pq.read_table(source, columns=columns).to_pylist()
+        return {
+            index: f"{row.get('stage', 'propose')}: {row['error_type']}"
+            for index, row in enumerate(rows)
+            if row["status"] == "failed"
+        }
+
+    with ThreadPoolExecutor(16) as threads:
+        found = zip(committed, threads.map(failed_in, committed), strict=True)
+        return {shard: rows for shard, rows in found if rows}
+
+
 def cut_of_output(output: str) -> list[int] | None:
     """The rows of each shard of the cut that an output has already, or None."""
     table = shards.read_table(output)
@@ -104,8 +114,7 @@ def open_run(
     output: str,
     record: RunRecord,
     cut: Cut,
-    *,
-    overwrite: bool = False,
+    options: RunOptions,
 ) -> RunOutput:
     """Make an output ready: resume the same run, start a new one, or refuse.
 
@@ -113,25 +122,26 @@ def open_run(
         output: the folder; other files in it are left alone.
         record: what this run is told to do.
         cut: the manifest's cut; where the output has one already it must be that one.
-        overwrite: remove what another run wrote. The shard table goes first, so that a run which is
-            killed on the way leaves nothing that could be read as an output.
+        options: `overwrite` removes what another run wrote, the shard table first, so that a run which
+            is killed on the way leaves nothing that could be read as an output; `retry_failed` lists
+            the failed rows that are to be done again.
 
     Raises:
-        MismatchedOutput: a run with other settings wrote here and `overwrite` is not set.
+        MismatchedOutput: a run with other settings wrote here and they do not say overwrite.
         StorageError: the folder cannot be written.
     """
     before = run_record.read_record(output)
-    if before is not None and not overwrite:
+    if before is not None and not options.overwrite:
         found = run_record.differences(before, record)
         if found:
             raise MismatchedOutput(
                 f"{storage.shown(output)} was written by a run with other settings ({'; '.join(found)}): "
                 "choose another --output or pass --overwrite"
             )
-    if overwrite:
+    if options.overwrite:
         _clear(output)
     planned = cut.shards(record.fingerprint)
-    if before is None or overwrite:
+    if before is None or options.overwrite:
         record.write(output)
     table = shards.read_table(output)
     if table is None:
@@ -141,7 +151,11 @@ def open_run(
             f"{storage.shown(output)}/{shards.TABLE_NAME} is not the cut of this run: pass --overwrite"
         )
     committed = shards.listing(output, planned).committed
-    return RunOutput(output, record, tuple(planned), committed)
+    retry: dict[Shard, tuple[int, ...]] = {}
+    if options.retry_failed:
+        done = [shard for shard in planned if shard.ordinal in committed]
+        retry = {shard: tuple(rows) for shard, rows in failed_rows(output, done).items()}
+    return RunOutput(output, record, tuple(planned), committed, retry)
 
 
 def _clear(output: str) -> None:

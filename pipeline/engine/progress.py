@@ -29,6 +29,7 @@ class RunProgress:
         self.failed = 0
         self.started = monotonic()
         self._next_line = self.started + LINE_EVERY
+        self._stages = "no shards in flight"
         self._live: Progress | None = None
 
     def __enter__(self) -> RunProgress:
@@ -69,13 +70,23 @@ class RunProgress:
         self.failed += sum(report.failed.values())
         self.refresh()
 
-    def refresh(self) -> None:
-        """Show the state; called at least once a second."""
+    def refresh(self, stages: str | None = None) -> None:
+        """Show the state, and where the shards are; called at least once a second."""
+        self._stages = stages or self._stages
         if self._live is not None:
-            self._live.update(self._task, completed=self.done, rate=self._state())
+            self._live.update(
+                self._task, completed=self.done, rate=f"{self._state()}; {self._stages}"
+            )
         elif monotonic() >= self._next_line:
             self._next_line = monotonic() + LINE_EVERY
-            log.info("%s: %d/%d images, %s", self.title, self.done, self.total, self._state())
+            log.info(
+                "%s: %d/%d images, %s; %s",
+                self.title,
+                self.done,
+                self.total,
+                self._state(),
+                self._stages,
+            )
 
     def _state(self) -> str:
         if self.done == self.before:

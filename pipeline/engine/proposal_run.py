@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -14,16 +14,15 @@ from ray import ObjectRef
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import manifest as manifests
-from pipeline import schema, shards, storage
+from pipeline import schema, storage
 from pipeline.engine import cluster, output
 from pipeline.engine.reading import ProposalSettings, proposed_pictures
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import Flight, work_through
 from pipeline.engine.summary import Summary, summarise
-from pipeline.engine.work import Failure, Picture, Piece, Report
+from pipeline.engine.work import Failure, Picture, Piece, Report, finished
 from pipeline.manifest import Manifest
 from pipeline.run_record import RunRecord
-from pipeline.shards import Shard
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +67,12 @@ def run(
             {"dataset": cut.dataset, "proposals": provenance},
             {"manifest": storage.shown(opened.uri)},
         )
-        ready = output.open_run(target, record, cut, overwrite=options.overwrite)
+        ready = output.open_run(target, record, cut, options)
         plan = ProposalPlan(
             opened, target, record.fingerprint, settings, provenance, options.image_seconds
         )
         with summarise(ready, options.max_failed_fraction) as summary:
-            if ready.todo:
+            if ready.todo or ready.retry:
                 warm_up(settings)
                 work_through(ProposalWork(plan), "propose", ready, summary, options)
         return summary
@@ -106,9 +105,13 @@ class ProposalWork:
         self.plan = plan
         self._plan_reference = ray.put(plan)
 
-    def in_flight(self) -> int:
-        """Two shards per core: one at work, one waiting."""
-        return 2 * cluster.capacity().cpus
+    def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
+        """Two pieces per core: one at work, one waiting."""
+        return len(flights) < 2 * capacity.cpus
+
+    def state(self, flights: Collection[Flight]) -> str:
+        """There is one stage, so nothing to tell apart."""
+        return f"{len(flights)} shards in flight"
 
     def needs(self) -> Sequence[dict[str, float]]:
         """A core."""
@@ -131,15 +134,11 @@ class ProposalWork:
         rows = piece.image_rows(self.plan.manifest, self.plan.fingerprint)
         return _table(self.plan, [Picture(*rows[0], failure=failure)])
 
-    def commit(self, shard: Shard, table: pa.Table) -> None:
-        """Put a part that was gathered picture by picture."""
-        storage.put(storage.join(self.plan.output, shard.part_name), shards.part_bytes(table))
-
 
 @ray.remote(num_cpus=1, max_retries=0)
 def _propose_piece(plan: ProposalPlan, piece: Piece) -> Report:
     rows = piece.image_rows(plan.manifest, plan.fingerprint)
-    report = Report(images=len(rows))
+    report = Report()
     done = []
     for picture in proposed_pictures(rows, plan.settings, plan.image_seconds, report):
         picture.data = None  # the boxes are all that is kept
@@ -148,15 +147,7 @@ def _propose_piece(plan: ProposalPlan, piece: Piece) -> Report:
         elif picture.boxes is not None:
             report.counts["proposals"] += len(picture.boxes)
         done.append(picture)
-    table = _table(plan, done)
-    if piece.whole:
-        with report.timed("commit"):
-            data = shards.part_bytes(table)
-            storage.put(storage.join(plan.output, piece.shard.part_name), data)
-        report.counts["bytes"] += len(data)
-    else:
-        report.table = table
-    return report
+    return finished(piece, plan.output, _table(plan, done), report)
 
 
 def _table(plan: ProposalPlan, pictures: list[Picture]) -> pa.Table:

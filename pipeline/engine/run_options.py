@@ -17,6 +17,8 @@ class RunOptions:
     """Only the first so many pictures, for a trial."""
     overwrite: bool = False
     """Remove what a run with other settings wrote into the output."""
+    retry_failed: bool = False
+    """Do the failed pictures of an earlier run again, and nothing else of what is committed."""
     image_seconds: float = 120.0
     """A picture that takes longer is given up and becomes a failed row."""
     max_failed_fraction: float = 0.05

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from ray import ObjectRef
 from ray import exceptions as rx
 
 from pipeline.engine import cluster
+from pipeline.engine.cluster import Capacity
 from pipeline.engine.output import RunOutput
 from pipeline.engine.progress import RunProgress
 from pipeline.engine.run_options import RunOptions
@@ -32,7 +33,7 @@ from pipeline.errors import (
     ShardFailed,
     StorageError,
 )
-from pipeline.shards import Shard
+from pipeline.shards import Parts, Shard, put_part
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ ATTEMPTS = 4
 """Attempts at a shard whose work raises an error."""
 RETRY_SECONDS = 0.5
 """Wait before the first retry; each further one waits four times as long."""
+CAPACITY_EVERY = 5.0
+"""Seconds between looks at the cluster: nodes may join and leave."""
 WORKER_LOSSES = 2
 """Workers that a shard, and then a single picture, may end."""
 NODE_LOSSES = 50
@@ -53,14 +56,19 @@ class Flight:
     piece: Piece
     stage: str = ""
     held: Any = None
-    """Whatever the work keeps alive for this flight: a generator, an actor slot."""
+    """Whatever the work keeps alive for this flight: a generator, an actor."""
+    size: float = 0.0
+    """Bytes that it holds in the object store, once they are known."""
 
 
 class ShardWork(Protocol):
     """One kind of work over shards; `Flight` objects carry its state between the calls."""
 
-    def in_flight(self) -> int:
-        """How many pieces may be at work at once."""
+    def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
+        """Whether one more piece may be started beside those at work."""
+
+    def state(self, flights: Collection[Flight]) -> str:
+        """Where the pieces at work are, for the progress line."""
 
     def needs(self) -> Sequence[dict[str, float]]:
         """The resources of each kind of task or actor, to tell a cluster that can hold none."""
@@ -77,14 +85,12 @@ class ShardWork(Protocol):
     def failed_table(self, piece: Piece, failure: Failure) -> pa.Table:
         """The row of a single picture that could not be done."""
 
-    def commit(self, shard: Shard, table: pa.Table) -> None:
-        """Put the part of a shard that was done picture by picture."""
-
 
 @dataclass
 class _Isolated:
-    """A shard being done one picture per task."""
+    """A shard being done one picture per task, all of it or the pictures that failed before."""
 
+    rows: Sequence[int]
     tables: dict[int, pa.Table] = field(default_factory=dict)
     report: Report = field(default_factory=Report)
 
@@ -95,12 +101,25 @@ class ShardRunner:
     def __init__(
         self,
         work: ShardWork,
+        output: str,
         todo: Sequence[Shard],
         progress: RunProgress,
         *,
+        retry: Mapping[Shard, Sequence[int]] | None = None,
         no_capacity_after: float = 300.0,
     ) -> None:
+        """Prepare a run.
+
+        Args:
+            work: what to do with a piece.
+            output: folder of the parts.
+            todo: shards without a part.
+            progress: told of what is done.
+            retry: rows of committed shards to do again, one picture per task.
+            no_capacity_after: seconds to wait for a node that can hold what the work needs.
+        """
         self.work = work
+        self.output = output
         self.progress = progress
         self.total = Report()
         self.no_capacity_after = no_capacity_after
@@ -110,9 +129,13 @@ class ShardRunner:
         self._losses: dict[Piece, int] = {}
         self._node_losses: dict[Piece, int] = {}
         self._isolated: dict[Shard, _Isolated] = {}
+        for shard, rows in (retry or {}).items():
+            self._isolate(shard, rows)
         self._failed: dict[Shard, str] = {}
         self._committed = 0
         self._capacity_seen = monotonic()
+        self._capacity = cluster.capacity()
+        self._capacity_asked = monotonic()
 
     def run(self) -> Report:
         """Work until nothing is left.
@@ -124,10 +147,14 @@ class ShardRunner:
         """
         while self._queue or self._flights:
             self._launch()
-            ready, _ = ray.wait(list(self._flights), timeout=0.5) if self._flights else ([], [])
+            if self._flights:
+                ready, _ = ray.wait(list(self._flights), timeout=0.5)
+            else:  # all that is left waits for its next attempt
+                ready = []
+                sleep(0.1)
             for reference in ready:
                 self._settle(reference)
-            self.progress.refresh()
+            self.progress.refresh(self.work.state(self._flights.values()))
             if not ready:
                 self._check_capacity()
         if self._failed:
@@ -139,9 +166,10 @@ class ShardRunner:
         return self.total
 
     def _launch(self) -> None:
-        room = self.work.in_flight() - len(self._flights)
+        if monotonic() - self._capacity_asked > CAPACITY_EVERY:
+            self._capacity, self._capacity_asked = cluster.capacity(), monotonic()
         for _ in range(len(self._queue)):
-            if room <= 0:
+            if not self.work.has_room(self._flights.values(), self._capacity):
                 return
             not_before, piece = self._queue.popleft()
             if not_before > monotonic():
@@ -149,7 +177,6 @@ class ShardRunner:
                 continue
             flight = Flight(piece)
             self._flights[self.work.start(flight)] = flight
-            room -= 1
 
     def _settle(self, reference: ObjectRef[Any]) -> None:
         flight = self._flights.pop(reference)
@@ -210,8 +237,7 @@ class ShardRunner:
         if self._losses[piece] < WORKER_LOSSES:
             self._queue.append((0.0, piece))
         elif piece.whole:
-            self._isolated[piece.shard] = _Isolated()
-            self._queue.extend((0.0, Piece(piece.shard, row)) for row in range(piece.shard.rows))
+            self._isolate(piece.shard, range(piece.shard.rows))
         else:
             kind = "OutOfMemory" if isinstance(cause, rx.OutOfMemoryError) else "WorkerDied"
             failure = Failure(
@@ -223,18 +249,33 @@ class ShardRunner:
             report.fail(failure)
             self._collect(piece, report)
 
+    def _isolate(self, shard: Shard, rows: Sequence[int]) -> None:
+        self._isolated[shard] = _Isolated(rows)
+        self._queue.extend((0.0, Piece(shard, row)) for row in rows)
+
     def _collect(self, piece: Piece, report: Report) -> None:
-        """Keep a single picture's row; put the shard's part when all its pictures are there."""
+        """Keep a single picture's row; put the shard's part when all that were asked for are there."""
         state = self._isolated[piece.shard]
         assert piece.row is not None
         assert report.table is not None
         state.tables[piece.row] = report.table
         state.report.add(report)
-        if len(state.tables) == piece.shard.rows:
-            rows = pa.concat_tables(state.tables[row] for row in sorted(state.tables))
-            self.work.commit(piece.shard, rows)
-            del self._isolated[piece.shard]
-            self._count(state.report)
+        if len(state.tables) < len(state.rows):
+            return
+        del self._isolated[piece.shard]
+        try:
+            put_part(self.output, piece.shard, self._assembled(piece.shard, state))
+        except StorageError as error:
+            self._give_up(piece.shard, str(error))
+            return
+        self._count(state.report)
+
+    def _assembled(self, shard: Shard, state: _Isolated) -> pa.Table:
+        if len(state.tables) < shard.rows:
+            before = Parts(self.output, (shard,)).read(shard)
+            rest = {row: before.slice(row, 1) for row in range(shard.rows)}
+            state.tables = rest | state.tables
+        return pa.concat_tables(state.tables[row] for row in range(shard.rows))
 
     def _give_up(self, shard: Shard, reason: str) -> None:
         self._failed[shard] = reason
@@ -264,7 +305,12 @@ def work_through(
     """
     with RunProgress(title, ready.rows, ready.rows_committed) as progress:
         runner = ShardRunner(
-            work, ready.todo, progress, no_capacity_after=options.no_capacity_after
+            work,
+            ready.uri,
+            ready.todo,
+            progress,
+            retry=ready.retry,
+            no_capacity_after=options.no_capacity_after,
         )
         summary.report = runner.total
         summary.work_begins()

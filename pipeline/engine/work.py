@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableDataset
 from pipeline.manifest import Manifest
-from pipeline.shards import Shard, digest, shard_key
+from pipeline.shards import Shard, digest, put_part, shard_key
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,11 @@ class Picture:
     boxes: NDArray[np.float32] | None = None
     failure: Failure | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the encoded picture and its boxes."""
+        return len(self.data or b"") + (0 if self.boxes is None else self.boxes.nbytes)
+
 
 @dataclass
 class Report:
@@ -110,6 +115,17 @@ class Report:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - start
+
+
+def finished(piece: Piece, output: str, table: pa.Table, report: Report) -> Report:
+    """The report of a piece that is done: a whole shard is committed, a picture's row goes along."""
+    report.images = len(table)
+    if piece.whole:
+        with report.timed("commit"):
+            report.counts["bytes"] += put_part(output, piece.shard, table)
+    else:
+        report.table = table
+    return report
 
 
 @contextmanager

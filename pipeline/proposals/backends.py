@@ -80,11 +80,14 @@ def _native(
     # numba and the kernels take 0.5 s to import, and a driver that only plans never needs them.
     from pipeline.proposals.hierarchy import segmentations  # noqa: PLC0415
     from pipeline.proposals.ranking import hierarchy_positions, ranked  # noqa: PLC0415
+    from pipeline.proposals.workspace import of_this_thread  # noqa: PLC0415
 
+    workspace = of_this_thread()
     found = [
         hierarchy_positions(segmentation.boxes, segmentation.merged_boxes)
-        for segmentation in segmentations(image, strategy)
+        for segmentation in segmentations(image, strategy, workspace)
     ]
+    workspace.trim()
     return ranked(
         np.concatenate([boxes for boxes, _ in found]),
         np.concatenate([positions for _, positions in found]),

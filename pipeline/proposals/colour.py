@@ -16,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 _REPEATS = {"I": 3, "H": 3}
+_CHANNELS = {"I": 1, "H": 1, "C": 2}
 
 _SRGB = np.arange(256, dtype=np.float64) / 255.0
 _LINEAR = np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4)
@@ -33,10 +34,21 @@ _LAB_F = np.where(_T > 216 / 24389, np.cbrt(_T), (24389 / 27 * _T + 16) / 116).a
 _LAB_TERMS = (_LINEAR[None, None, :] * _NORMALISED[:, :, None] * _LAB_STEPS).astype(np.float32)
 
 
-def planes(image: NDArray[np.uint8], space: str) -> NDArray[np.uint8]:
-    """The picture `(H, W, 3)` in a colour space, as planes `(C, H, W)` with C of 1, 2 or 3."""
+def channels(space: str) -> int:
+    """How many planes a colour space has: 1, 2 or 3."""
+    return _CHANNELS.get(space, 3)
+
+
+def repeats(space: str) -> int:
+    """How many equal channels each plane stands for: 3 for I and H, else 1."""
+    return _REPEATS.get(space, 1)
+
+
+def convert(image: NDArray[np.uint8], space: str, out: NDArray[np.uint8]) -> None:
+    """Fill `out` `(C, H, W)` with the picture `(H, W, 3)` in a colour space."""
     if space == "Lab":
-        return np.asarray(_lab(image, _LAB_TERMS, _LAB_F))
+        _lab(image, _LAB_TERMS, _LAB_F, out)
+        return
     kernels: dict[str, Any] = {
         "RGB": _rgb,
         "I": _intensity,
@@ -46,23 +58,16 @@ def planes(image: NDArray[np.uint8], space: str) -> NDArray[np.uint8]:
         "C": _colour_invariant,
         "H": _hue,
     }
-    return np.asarray(kernels[space](image))
-
-
-def repeats(space: str) -> int:
-    """How many equal channels each plane stands for: 3 for I and H, else 1."""
-    return _REPEATS.get(space, 1)
+    kernels[space](image, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rgb(image):  # type: ignore[no-untyped-def]
+def _rgb(image, out):  # type: ignore[no-untyped-def]
     height, width, _ = image.shape
-    out = np.empty((3, height, width), np.uint8)
     for y in range(height):
         for x in range(width):
             for c in range(3):
                 out[c, y, x] = image[y, x, c]
-    return out
 
 
 @njit(inline="always")
@@ -72,14 +77,12 @@ def _luma(r, g, b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _intensity(image):  # type: ignore[no-untyped-def]
+def _intensity(image, out):  # type: ignore[no-untyped-def]
     height, width, _ = image.shape
-    out = np.empty((1, height, width), np.uint8)
     for y in range(height):
         for x in range(width):
             r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
             out[0, y, x] = _luma(r, g, b)
-    return out
 
 
 @njit(inline="always")
@@ -91,9 +94,8 @@ def _share(part, total):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rg_intensity(image):  # type: ignore[no-untyped-def]
+def _rg_intensity(image, out):  # type: ignore[no-untyped-def]
     height, width, _ = image.shape
-    out = np.empty((3, height, width), np.uint8)
     for y in range(height):
         for x in range(width):
             r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
@@ -101,13 +103,11 @@ def _rg_intensity(image):  # type: ignore[no-untyped-def]
             out[0, y, x] = _share(r, total)
             out[1, y, x] = _share(g, total)
             out[2, y, x] = _luma(r, g, b)
-    return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _normalised_rgb(image):  # type: ignore[no-untyped-def]
+def _normalised_rgb(image, out):  # type: ignore[no-untyped-def]
     height, width, _ = image.shape
-    out = np.empty((3, height, width), np.uint8)
     for y in range(height):
         for x in range(width):
             r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
@@ -115,7 +115,6 @@ def _normalised_rgb(image):  # type: ignore[no-untyped-def]
             out[0, y, x] = _share(r, total)
             out[1, y, x] = _share(g, total)
             out[2, y, x] = _share(b, total)
-    return out
 
 
 @njit(inline="always")
@@ -136,9 +135,8 @@ def _hue_of(r, g, b, largest, spread):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _hsv(image):  # type: ignore[no-untyped-def]
+def _hsv(image, out):  # type: ignore[no-untyped-def]
     height, width, _ = image.shape
-    out = np.empty((3, height, width), np.uint8)
     for y in range(height):
         for x in range(width):
             r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
@@ -150,19 +148,16 @@ def _hsv(image):  # type: ignore[no-untyped-def]
             else:
                 out[1, y, x] = (510 * spread + largest) // (2 * largest)
             out[2, y, x] = largest
-    return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _hue(image):  # type: ignore[no-untyped-def]
+def _hue(image, out):  # type: ignore[no-untyped-def]
     height, width, _ = image.shape
-    out = np.empty((1, height, width), np.uint8)
     for y in range(height):
         for x in range(width):
             r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
             largest = max(r, g, b)
             out[0, y, x] = np.uint8(_hue_of(r, g, b, largest, largest - min(r, g, b)))
-    return out
 
 
 @njit(inline="always")
@@ -174,10 +169,9 @@ def _lab_f(t, table):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _lab(image, terms, table):  # type: ignore[no-untyped-def]
+def _lab(image, terms, table, out):  # type: ignore[no-untyped-def]
     # terms[i, c, v]: what value v of channel c adds to X, Y or Z, sRGB's curve and white included.
     height, width, _ = image.shape
-    out = np.empty((3, height, width), np.uint8)
     half = np.float32(128.5)
     for y in range(height):
         for x in range(width):
@@ -188,15 +182,13 @@ def _lab(image, terms, table):  # type: ignore[no-untyped-def]
             out[0, y, x] = np.uint8(np.float32(295.8) * fy - np.float32(40.3))  # 2.55 L + 0.5
             out[1, y, x] = np.uint8(np.float32(500.0) * (fx - fy) + half)
             out[2, y, x] = np.uint8(np.float32(200.0) * (fy - fz) + half)
-    return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _colour_invariant(image):  # type: ignore[no-untyped-def]
+def _colour_invariant(image, out):  # type: ignore[no-untyped-def]
     # E_lambda / E and E_lambda_lambda / E of the Gaussian colour model; an angle maps the open range
     # of a quotient to 0-255. Black, which has no colour, is the middle.
     height, width, _ = image.shape
-    out = np.empty((2, height, width), np.uint8)
     for y in range(height):
         for x in range(width):
             r, g, b = float(image[y, x, 0]), float(image[y, x, 1]), float(image[y, x, 2])
@@ -209,4 +201,3 @@ def _colour_invariant(image):  # type: ignore[no-untyped-def]
             else:
                 out[0, y, x] = np.uint8(np.arctan(first / energy) / np.pi * 255.0 + 128.0)
                 out[1, y, x] = np.uint8(np.arctan(second / energy) / np.pi * 255.0 + 128.0)
-    return out

@@ -38,17 +38,16 @@ _COLOUR_BIN = ((np.arange(256) * 2 * (COLOUR_BINS - 1) + 255) // 510).astype(np.
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def colour_codes(planes):  # type: ignore[no-untyped-def]
-    """Each pixel's colour bins as slots c * 25 + bin, a byte each: uint32 `(H, W)`."""
+def colour_codes(planes, codes):  # type: ignore[no-untyped-def]
+    """Fill `codes` uint32 `(H, W)` with each pixel's colour bins as slots c * 25 + bin, a byte each."""
     count, height, width = planes.shape
-    codes = np.zeros((height, width), np.uint32)
+    codes[:] = 0
     for c in range(count):
         for y in range(height):
             plane, row = planes[c, y], codes[y]
             for x in range(width):
                 slot = _COLOUR_BIN[plane[x]] + np.uint32(COLOUR_BINS * c)
                 row[x] |= slot << np.uint32(8 * c)
-    return codes
 
 
 @njit(inline="always")
@@ -61,13 +60,12 @@ def _slot(derivative, axis):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def texture_codes(planes):  # type: ignore[no-untyped-def]
-    """Each pixel's texture bins of 4 axes, a byte each: uint32 `(C, H, W)` of planes `(C, H, W)`."""
+def texture_codes(planes, codes):  # type: ignore[no-untyped-def]
+    """Fill `codes` uint32 `(C, H, W)` with the texture bins of planes `(C, H, W)`: 4 axes, a byte each."""
     # Columns first into two padded rows (smoothed and differentiated), then along them: all of it
     # stays in the nearest cache.
     count, height, width = planes.shape
     radius = len(BELL) // 2
-    codes = np.empty((count, height, width), np.uint32)
     bell = np.empty(width + 2 * radius, np.float32)
     slope = np.empty(width + 2 * radius, np.float32)
     across = np.empty(width, np.float32)
@@ -103,12 +101,21 @@ def texture_codes(planes):  # type: ignore[no-untyped-def]
                 row[x] = (
                     _slot(across[x], 0) | _slot(falling, 1) | _slot(down[x], 2) | _slot(rising, 3)
                 )
-    return codes
+
+
+def colour_width(channels: int) -> int:
+    """Columns of a colour histogram, padding included."""
+    return -(-COLOUR_BINS * channels // LANES) * LANES
+
+
+def texture_width(channels: int) -> int:
+    """Columns of a texture histogram: 80 per channel, a multiple of `LANES`."""
+    return ORIENTATIONS * TEXTURE_BINS * channels
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def colour_histograms(labels, sizes, codes, channels):  # type: ignore[no-untyped-def]
-    """Histograms float32 `(R, 25 C padded)` of sum 1 per region, from `colour_codes`."""
+def colour_histograms(labels, sizes, codes, channels, histograms):  # type: ignore[no-untyped-def]
+    """Fill the first R rows of float32 `(.., colour_width)` with histograms of sum 1, from `colour_codes`."""
     counts = np.zeros((len(sizes), COLOUR_BINS * channels), np.int32)
     height, width = labels.shape
     for y in range(height):
@@ -117,18 +124,16 @@ def colour_histograms(labels, sizes, codes, channels):  # type: ignore[no-untype
             region, slots = counts[row[x]], code[x]
             for c in range(channels):
                 region[(slots >> np.uint32(8 * c)) & np.uint32(255)] += 1
-    padded = -(-COLOUR_BINS * channels // LANES) * LANES
-    histograms = np.zeros((len(sizes), padded), np.float32)
     for r in range(len(sizes)):
         scale = np.float32(1.0) / np.float32(channels * sizes[r])
+        histograms[r, :] = 0
         for i in range(COLOUR_BINS * channels):
             histograms[r, i] = np.float32(counts[r, i]) * scale
-    return histograms
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def texture_histograms(labels, sizes, codes):  # type: ignore[no-untyped-def]
-    """Histograms float32 `(R, 80 C)` of sum 1 per region, from `texture_codes`."""
+def texture_histograms(labels, sizes, codes, histograms):  # type: ignore[no-untyped-def]
+    """Fill the first R rows of float32 `(.., texture_width)` with histograms of sum 1, from `texture_codes`."""
     # Four increments per pixel and channel instead of eight: an axis counts signed bins, and what
     # an orientation has in its bin 0 follows from the region's size.
     channels, height, width = codes.shape
@@ -143,25 +148,23 @@ def texture_histograms(labels, sizes, codes):  # type: ignore[no-untyped-def]
                 region[base + ((slots >> np.uint32(8)) & np.uint32(255))] += 1
                 region[base + ((slots >> np.uint32(16)) & np.uint32(255))] += 1
                 region[base + (slots >> np.uint32(24))] += 1
-    return _unfold(counts, sizes, channels)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _unfold(counts, sizes, channels):  # type: ignore[no-untyped-def]
-    histograms = np.zeros((len(sizes), channels * ORIENTATIONS * TEXTURE_BINS), np.float32)
     for r in range(len(sizes)):
-        scale = np.float32(1.0) / np.float32(ORIENTATIONS * channels * sizes[r])
-        for axis in range(channels * _AXES):
-            zero = axis * _AXIS_SLOTS + _TOP
-            for sign in range(2):
-                target = (2 * axis + sign) * TEXTURE_BINS
-                rest = sizes[r]
-                for b in range(1, TEXTURE_BINS):
-                    seen = counts[r, zero + b] if sign == 0 else counts[r, zero - b]
-                    rest -= seen
-                    histograms[r, target + b] = np.float32(seen) * scale
-                histograms[r, target] = np.float32(rest) * scale
-    return histograms
+        _unfold(counts[r], sizes[r], channels, histograms[r])
+
+
+@njit(inline="always")
+def _unfold(counts, size, channels, histogram):  # type: ignore[no-untyped-def]
+    scale = np.float32(1.0) / np.float32(ORIENTATIONS * channels * size)
+    for axis in range(channels * _AXES):
+        zero = axis * _AXIS_SLOTS + _TOP
+        for sign in range(2):
+            target = (2 * axis + sign) * TEXTURE_BINS
+            rest = size
+            for b in range(1, TEXTURE_BINS):
+                seen = counts[zero + b] if sign == 0 else counts[zero - b]
+                rest -= seen
+                histogram[target + b] = np.float32(seen) * scale
+            histogram[target] = np.float32(rest) * scale
 
 
 @njit(inline="always")

@@ -23,12 +23,14 @@ def measures(similarity: str) -> int:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measures, pixels):  # type: ignore[no-untyped-def]
-    """Build one hierarchy.
+    """Build one hierarchy over R regions, whose nodes are numbered 0 ... 2R - 2.
+
+    The node arrays come with the regions in their first R rows; merge m fills row R + m.
 
     Args:
-        sizes: int32 `(R,)`, pixels per region.
-        boxes: int32 `(R, 4)`.
-        colour: float32 `(R, ...)` histograms, any without columns where not measured.
+        sizes: int32 `(2R - 1,)`, pixels per node.
+        boxes: int32 `(2R - 1, 4)`.
+        colour: float32 `(2R - 1, ...)` histograms, any without columns where not measured.
         texture: the same.
         pairs: int32 `(E, 2)`, neighbours.
         pair_colour: float32 `(E,)`, intersections of the pairs' histograms.
@@ -37,20 +39,13 @@ def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measu
         pixels: of the whole picture.
 
     Returns:
-        `merged` int32 `(R - 1, 2)`: which two nodes each merge joins; merge m makes node R + m;
-        `merged_boxes` int32 `(R - 1, 4)`: the boxes of the new nodes.
+        int32 `(R - 1, 2)`: which two nodes each merge joins.
     """
     # A heap holds all edges that ever were, the most similar first and the earliest among equals; one
     # whose end is gone is skipped when it comes up. A node's edges are a linked list of half-edges (2e
     # and 2e + 1 for edge e), so a merge walks two lists and changes no other.
-    count = len(sizes)
-    nodes = 2 * count - 1
-    node_sizes = np.empty(nodes, np.int64)
-    node_boxes = np.empty((nodes, 4), np.int32)
-    node_colour = np.empty((nodes, colour.shape[1]), np.float32)
-    node_texture = np.empty((nodes, texture.shape[1]), np.float32)
-    node_sizes[:count], node_boxes[:count] = sizes, boxes
-    node_colour[:count], node_texture[:count] = colour, texture
+    nodes = len(sizes)
+    count = (nodes + 1) // 2
     gone = np.zeros(nodes, np.bool_)
     merged = np.empty((count - 1, 2), np.int32)
     capacity = 4 * len(pairs) + 16
@@ -63,7 +58,7 @@ def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measu
     edges = 0
     for e in range(len(pairs)):
         a, b = pairs[e]
-        value = _plain(node_sizes, node_boxes, a, b, measures, pixels)
+        value = _plain(sizes, boxes, a, b, measures, pixels)
         if measures & COLOUR:
             value += pair_colour[e]
         if measures & TEXTURE:
@@ -86,13 +81,13 @@ def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measu
         a, b, new = ends[2 * edge], ends[2 * edge + 1], count + m
         merged[m, 0], merged[m, 1] = a, b
         gone[a] = gone[b] = True
-        node_sizes[new] = node_sizes[a] + node_sizes[b]
-        _cover(node_boxes[a], node_boxes[b], node_boxes[new])
-        share = np.float32(node_sizes[a] / node_sizes[new])
+        sizes[new] = sizes[a] + sizes[b]
+        _cover(boxes[a], boxes[b], boxes[new])
+        share = np.float32(sizes[a]) / np.float32(sizes[new])
         if measures & COLOUR:
-            _blend(node_colour[a], node_colour[b], share, node_colour[new])
+            _blend(colour[a], colour[b], share, colour[new])
         if measures & TEXTURE:
-            _blend(node_texture[a], node_texture[b], share, node_texture[new])
+            _blend(texture[a], texture[b], share, texture[new])
         for side in range(2):
             half = heads[a] if side == 0 else heads[b]
             while half >= 0:
@@ -101,11 +96,11 @@ def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measu
                 if gone[other] or seen[other] == new:
                     continue
                 seen[other] = new
-                value = _plain(node_sizes, node_boxes, other, new, measures, pixels)
+                value = _plain(sizes, boxes, other, new, measures, pixels)
                 if measures & COLOUR:
-                    value += intersection(node_colour[other], node_colour[new], lanes)
+                    value += intersection(colour[other], colour[new], lanes)
                 if measures & TEXTURE:
-                    value += intersection(node_texture[other], node_texture[new], lanes)
+                    value += intersection(texture[other], texture[new], lanes)
                 if edges == capacity:
                     capacity *= 2
                     ends, following = _doubled(ends), _doubled(following)
@@ -115,7 +110,7 @@ def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measu
                 _push(heap, waiting, _rank(value, edges))
                 waiting += 1
                 edges += 1
-    return merged, node_boxes[count:].copy()
+    return merged
 
 
 @njit(inline="always")

@@ -15,6 +15,7 @@ from pipeline.proposals.regions import adjacent_pairs, bounding_boxes
 from pipeline.proposals.segmentation import segment
 from pipeline.proposals.smoothing import smooth
 from pipeline.proposals.strategy import Strategy
+from pipeline.proposals.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Segmentation:
     space: str
     k: float
     labels: NDArray[np.int32]
-    """Region of each pixel, `(H, W)`."""
+    """Region of each pixel, `(H, W)`; holds until the next segmentation is asked for."""
     boxes: NDArray[np.int32]
     """Boxes of the regions, `(R, 4)`."""
     merged: tuple[NDArray[np.int32], ...]
@@ -38,54 +39,74 @@ class _Space:
     """What all segmentations of a picture in one colour space share."""
 
     planes: NDArray[np.uint8]
-    edges: NDArray[np.int32]
-    starts: NDArray[np.int32]
+    edges: NDArray[np.int64]
     colour_codes: NDArray[np.uint32] | None
     texture_codes: NDArray[np.uint32] | None
 
 
-def segmentations(image: NDArray[np.uint8], strategy: Strategy) -> Iterator[Segmentation]:
+def segmentations(
+    image: NDArray[np.uint8], strategy: Strategy, workspace: Workspace
+) -> Iterator[Segmentation]:
     """Segment and group a picture uint8 `(H, W, 3)` by every combination of the strategy."""
     used = set("".join(strategy.similarities))
     for name in strategy.colour_spaces:
-        space = _prepare(image, name, strategy.sigma, "C" in used, "T" in used)
+        space = _prepare(image, name, strategy.sigma, used, workspace)
         for k in strategy.ks:
-            yield _segment_and_group(space, name, k, strategy)
+            yield _segment_and_group(space, name, k, strategy, workspace)
 
 
 def _prepare(
-    image: NDArray[np.uint8], name: str, sigma: float, with_colour: bool, with_texture: bool
+    image: NDArray[np.uint8], name: str, sigma: float, used: set[str], workspace: Workspace
 ) -> _Space:
-    planes = colour.planes(image, name)
-    edges, starts = sorted_edges(smooth(planes, sigma), colour.repeats(name))
-    return _Space(
-        planes,
-        edges,
-        starts,
-        features.colour_codes(planes) if with_colour else None,
-        features.texture_codes(planes) if with_texture else None,
-    )
+    height, width = image.shape[:2]
+    planes = workspace.array("planes", (colour.channels(name), height, width), np.uint8)
+    colour.convert(image, name, planes)
+    # Smoothed planes are needed until the edges are weighed, before the sort fills this buffer.
+    smoothed = workspace.array("edges halfway", planes.shape, np.float32)
+    smooth(planes, sigma, smoothed)
+    edges = sorted_edges(smoothed, colour.repeats(name), workspace)
+    colour_codes = texture_codes = None
+    if "C" in used:
+        colour_codes = workspace.array("colour codes", (height, width), np.uint32)
+        features.colour_codes(planes, colour_codes)
+    if "T" in used:
+        texture_codes = workspace.array("texture codes", planes.shape, np.uint32)
+        features.texture_codes(planes, texture_codes)
+    return _Space(planes, edges, colour_codes, texture_codes)
 
 
-def _segment_and_group(space: _Space, name: str, k: float, strategy: Strategy) -> Segmentation:
+def _segment_and_group(
+    space: _Space, name: str, k: float, strategy: Strategy, workspace: Workspace
+) -> Segmentation:
     channels, height, width = space.planes.shape
-    labels, sizes = segment(space.edges, space.starts, height, width, k, strategy.min_size_for(k))
-    boxes = bounding_boxes(labels, len(sizes))
-    pairs = adjacent_pairs(labels, len(sizes))
-    colours = textures = np.empty((len(sizes), 0), np.float32)
+    labels, region_sizes = segment(
+        space.edges, height, width, k, strategy.min_size_for(k), workspace
+    )
+    regions = len(region_sizes)
+    nodes = 2 * regions - 1
+    sizes = np.empty(nodes, np.int32)
+    boxes = np.empty((nodes, 4), np.int32)
+    sizes[:regions] = region_sizes
+    bounding_boxes(labels, boxes[:regions])
+    pairs = adjacent_pairs(labels, regions)
+    colours = textures = np.empty((nodes, 0), np.float32)
     if space.colour_codes is not None:
-        colours = features.colour_histograms(labels, sizes, space.colour_codes, channels)
+        columns = features.colour_width(channels)
+        colours = workspace.array("colours", (nodes, columns), np.float32)
+        features.colour_histograms(labels, region_sizes, space.colour_codes, channels, colours)
     if space.texture_codes is not None:
-        textures = features.texture_histograms(labels, sizes, space.texture_codes)
+        columns = features.texture_width(channels)
+        textures = workspace.array("textures", (nodes, columns), np.float32)
+        features.texture_histograms(labels, region_sizes, space.texture_codes, textures)
     pair_colours = features.pair_intersections(colours, pairs)
     pair_textures = features.pair_intersections(textures, pairs)
-    made = [
-        group(
-            sizes, boxes, colours, textures, pairs, pair_colours, pair_textures,
-            measures(similarity), height * width,
-        )
-        for similarity in strategy.similarities
-    ]  # fmt: skip
-    return Segmentation(
-        name, k, labels, boxes, tuple(m for m, _ in made), tuple(b for _, b in made)
-    )
+    merged, merged_boxes = [], []
+    for similarity in strategy.similarities:
+        merged.append(
+            group(
+                sizes, boxes, colours, textures, pairs, pair_colours, pair_textures,
+                measures(similarity), height * width,
+            )
+        )  # fmt: skip
+        merged_boxes.append(boxes[regions:].copy())
+    return Segmentation(name, k, labels, boxes[:regions], tuple(merged), tuple(merged_boxes))

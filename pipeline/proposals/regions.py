@@ -7,11 +7,10 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def bounding_boxes(labels, count):  # type: ignore[no-untyped-def]
-    """Boxes int32 `(count, 4)`, x1 y1 x2 y2 half open, of the regions in `labels` `(H, W)`."""
-    # A row is a few runs of equal labels: only where a run ends has anything to be compared.
+def bounding_boxes(labels, boxes):  # type: ignore[no-untyped-def]
+    """Fill `boxes` int32 `(R, 4)`, x1 y1 x2 y2 half open, with those of the regions of `labels` `(H, W)`."""
+    # A row is a few runs of equal labels: only where a run ends is there anything to compare.
     height, width = labels.shape
-    boxes = np.empty((count, 4), np.int32)
     boxes[:, 0] = width
     boxes[:, 1] = height
     boxes[:, 2:] = 0
@@ -26,17 +25,16 @@ def bounding_boxes(labels, count):  # type: ignore[no-untyped-def]
                 box[2] = max(box[2], x)
                 box[3] = y + 1
                 begin = x
-    return boxes
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def adjacent_pairs(labels, count):  # type: ignore[no-untyped-def]
-    """Pairs int32 `(E, 2)`, the lower label first, of regions with 4-connected pixels.
+    """Pairs int32 `(E, 2)`, the lower label first, of the `count` regions that touch 4-connectedly.
 
-    In the order in which they are first met, row by row.
+    In the order in which they are first met: row by row, within a row first to the right, then below.
     """
-    # An open-addressing table remembers the pairs met: some 5 % of pixels lie on a boundary, and a
-    # sort of their pairs took as long as all else in this file.
+    # An open-addressing table remembers the pairs met. Some 5 % of the pixels lie on a boundary, and
+    # sorting their pairs took as long as all else in this file.
     height, width = labels.shape
     capacity = 64
     while capacity < 8 * count:
@@ -45,20 +43,25 @@ def adjacent_pairs(labels, count):  # type: ignore[no-untyped-def]
     found = np.empty((capacity // 2, 2), np.int32)
     met = 0
     for y in range(height):
-        row, below = labels[y], labels[min(y + 1, height - 1)]
-        for x in range(width):
-            here = row[x]
-            for direction in range(2):
-                there = row[min(x + 1, width - 1)] if direction == 0 else below[x]
-                if here == there:
+        for direction in range(2):
+            if direction == 1 and y == height - 1:
+                continue
+            here = labels[y]
+            there = here[1:] if direction == 0 else labels[y + 1]
+            last = np.int64(-1)
+            for x in range(len(there)):
+                if here[x] == there[x]:
                     continue
-                low, high = min(here, there), max(here, there)
-                if _insert(table, np.int64(low) << 32 | np.int64(high)):
-                    found[met, 0], found[met, 1] = low, high
-                    met += 1
-                    if met == capacity // 2:
-                        capacity *= 2
-                        table, found = _grown(found, capacity)
+                low, high = min(here[x], there[x]), max(here[x], there[x])
+                pair = np.int64(low) << 32 | np.int64(high)
+                if pair == last or not _insert(table, pair):
+                    continue
+                last = pair
+                found[met, 0], found[met, 1] = low, high
+                met += 1
+                if met == capacity // 2:
+                    capacity *= 2
+                    table, found = _grown(found, capacity)
     return found[:met].copy()
 
 
@@ -80,6 +83,6 @@ def _grown(found, capacity):  # type: ignore[no-untyped-def]
     table = np.full(capacity, -1, np.int64)
     larger = np.empty((capacity // 2, 2), np.int32)
     larger[: len(found)] = found
-    for pair in found:
-        _insert(table, np.int64(pair[0]) << 32 | np.int64(pair[1]))
+    for at in range(len(found)):
+        _insert(table, np.int64(found[at, 0]) << 32 | np.int64(found[at, 1]))
     return table, larger

@@ -18,12 +18,13 @@ def gaussian(sigma: float) -> NDArray[np.float32]:
     return np.asarray(weights / (2 * weights.sum() - weights[0]), np.float32)
 
 
-def smooth(planes: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
-    """Smooth planes `(C, H, W)` by a Gaussian of `sigma` pixels.
+def smooth(
+    planes: NDArray[np.uint8], sigma: float, out: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Smooth planes `(C, H, W)` into `out` of that shape by a Gaussian of `sigma` pixels.
 
     Borders repeat the outermost pixel, as in Felzenszwalb and Huttenlocher's code.
     """
-    out = np.empty(planes.shape, np.float32)
     _smooth(planes, gaussian(sigma), out)
     return out
 

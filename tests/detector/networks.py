@@ -18,6 +18,9 @@ def random_model(backbone: str = "tiny", seed: int = 0, classes: tuple = CLASSES
     model = build(Architecture(classes, backbone), seed)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed + 1)
+        for layer in model.backbone.modules():
+            if isinstance(layer, torch.nn.Conv2d):  # keeps the spread through unnormalised layers
+                torch.nn.init.kaiming_normal_(layer.weight)
         for layer, spread in ((model.cls_score, 1.5), (model.bbox_pred, 0.3)):
             layer.weight.normal_(std=spread / layer.in_features**0.5)
             layer.bias.normal_(std=spread / 3)

@@ -8,28 +8,41 @@ from pipeline.detector.network import Architecture, FastRCNN, build
 from pipeline.errors import InvalidConfiguration
 from tests.detector.networks import random_model
 
-LARGE = ("caffenet", "vgg_cnn_m_1024", "vgg16", "alexnet")  # tens of millions of weights in fc6
 ROIS = torch.tensor([[0, 4.0, 5.0, 60.0, 70.0], [0, 30.0, 30.0, 90.0, 64.0]])
 
 
+@pytest.mark.parametrize("widths", [None, (16, 8)])
 @pytest.mark.parametrize("name", BACKBONES)
-def test_shapes_and_freezing_of_every_network(name):
-    # Large heads are replaced by narrow ones here; `test_own_heads` looks at theirs without memory.
-    widths = (16, 8) if name in LARGE else None
-    model = build(Architecture(("a", "b"), name, fc_widths=widths))
-    images = torch.randn(1, 3, 96, 128)
-    features = model.features(images)
-    stride = model.backbone.stride
+def test_shapes_and_freezing_of_every_network(name, widths):
+    with torch.device("meta"):  # shapes alone, without memory or time
+        model = FastRCNN(Architecture(("a", "b"), name, fc_widths=widths))
+        images = torch.zeros(1, 3, 96, 128)
+        features = model.features(images)
+        logits, deltas = model(images, ROIS)
     assert features.shape[1] == model.backbone.channels
     for cells, pixels in zip(features.shape[2:], (96, 128), strict=True):
-        assert abs(cells - pixels / stride) <= 1
-    logits, deltas = model(images, ROIS)
+        assert abs(cells - pixels / model.backbone.stride) <= 1
     assert logits.shape == (2, 3)
     assert deltas.shape == (2, 12)
+    stages = list(model.backbone.stages())
+    until = BACKBONES[name].freeze_until
+    frozen = stages[: stages.index(until) + 1] if until != "none" else []
+    for stage, modules in model.backbone.stages().items():
+        flags = {p.requires_grad for module in modules for p in module.parameters()}
+        assert flags == {stage not in frozen}
+    staged = sum(
+        p.numel() for ms in model.backbone.stages().values() for m in ms for p in m.parameters()
+    )
+    assert staged == sum(p.numel() for p in model.backbone.parameters())
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_0", "resnet18"])
+def test_gradients_reach_all_but_the_frozen_stages(name):
+    model = build(Architecture(("a", "b"), name))
+    logits, deltas = model(torch.randn(1, 3, 64, 96), ROIS)
     (logits.sum() + deltas.sum()).backward()
-    frozen = {n for n, p in model.backbone.named_parameters() if p.grad is None}
-    assert {n for n, p in model.backbone.named_parameters() if not p.requires_grad} == frozen
-    assert bool(frozen) == (BACKBONES[name].freeze_until != "none")
+    for parameter in model.parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -96,7 +109,7 @@ def test_freeze_until():
     assert trained("none") == {"conv1", "layer1", "layer2", "layer3", "layer4"}
     assert trained("layer2") == {"layer3", "layer4"}
     assert trained(None) == {"layer2", "layer3", "layer4"}
-    with pytest.raises(InvalidConfiguration, match="layer9.*conv1, layer1"):
+    with pytest.raises(InvalidConfiguration, match=r"layer9.*conv1, layer1"):
         trained("layer9")
 
 
@@ -110,7 +123,7 @@ def randomised_norms(module):
     return module.eval()
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
 def test_frozen_norms_equal_torchvisions_network(name):
     torch.manual_seed(0)
     reference = randomised_norms(getattr(torchvision.models, name)(num_classes=2))
@@ -134,6 +147,18 @@ def test_frozen_norms_equal_torchvisions_network(name):
         torch.testing.assert_close(
             backbone.head(backbone.trunk(images)), expected, rtol=1e-3, atol=1e-4
         )
+
+
+@pytest.mark.parametrize(
+    "name", ["vgg16", "alexnet", "resnet18", "resnet50", "mobilenet_v2", "squeezenet1_0"]
+)
+def test_every_tensor_has_its_name_and_shape_in_torchvisions_network(name):
+    with torch.device("meta"):
+        backbone = FastRCNN(Architecture(("a",), name)).backbone
+        theirs = getattr(torchvision.models, name)().state_dict()
+    names = backbone.renamed()
+    for own, tensor in backbone.state_dict().items():
+        assert theirs[names.get(own, own)].shape == tensor.shape
 
 
 @pytest.mark.parametrize(("side", "pads"), [(8, (0, 1)), (9, (1, 1))])

@@ -52,7 +52,7 @@ def random_case(seed, channels=5, height=9, width=13, count=12):
     low = rng.uniform(0, [width * 16, height * 16], (count, 2))
     sides = rng.uniform(0, [width * 20, height * 20], (count, 2)) * rng.integers(0, 2, (count, 1))
     boxes = np.concatenate([low, low + sides + rng.uniform(0.01, 3, (count, 2))], axis=1)
-    boxes[rng.random(count) < 0.3] = np.round(boxes[rng.random(count) < 0.3][:1] / 8) * 8
+    boxes[rng.random(count) < 0.3] = np.round(boxes[0] / 8) * 8  # halves to round
     index = rng.integers(0, 2, (count, 1))
     return features, torch.from_numpy(np.concatenate([index, boxes], axis=1).astype(np.float32))
 

@@ -39,7 +39,7 @@ def test_rois_that_pool_the_same_cells_are_one():
 def test_equal_means_equally_pooled(seed):
     rng = np.random.default_rng(seed)
     boxes = random_boxes(rng, 60, 96, 128)
-    boxes[rng.random(60) < 0.5] = np.round(boxes[rng.random(60) < 0.5][:1] / 4) * 4 + [0, 0, 4, 4]
+    boxes[rng.random(60) < 0.5] = np.round(boxes[0] / 4) * 4 + [0, 0, 4, 4]
     rois = gather([boxes], [(96, 128)], (192, 256), 1 / 16)
     features = torch.from_numpy(rng.normal(size=(1, 3, 12, 16)).astype(np.float32))
     every = np.concatenate([np.zeros((60, 1)), boxes * 2], axis=1).astype(np.float32)

@@ -99,7 +99,7 @@ def test_no_state_dict(tmp_path, name, content):
 def test_missing_file_and_unknown_torchvision_name(tmp_path):
     with pytest.raises(StorageError, match=r"nowhere\.pth"):
         load_pretrained(model(), str(tmp_path / "nowhere.pth"))
-    with pytest.raises(InvalidCheckpoint, match="no weights 'ResNet18_Weights.NONE'"):
+    with pytest.raises(InvalidCheckpoint, match=r"no weights 'ResNet18_Weights\.NONE'"):
         load_pretrained(model(), "ResNet18_Weights.NONE")
 
 

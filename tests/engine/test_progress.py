@@ -22,7 +22,7 @@ def test_plain_lines_count_images_failures_and_time_left(
         shown.advance(Report(images=40, failed=Counter({"decode: UnreadableImage": 3})))
     assert caplog.messages == [
         "detect: 20 of 100 images are done already",
-        "detect: 60/100 images, 1.0 images/s, 3 failed, 0:40 left",
+        "detect: 60/100 images, 1.0 images/s, 3 failed, 0:40 left; no shards in flight",
     ]
 
 

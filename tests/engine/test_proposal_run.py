@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pipeline.engine import proposal_run
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
 from pipeline.errors import MismatchedOutput, StorageError, TooManyFailedImages
-from tests.engine.pictures import damaged_manifest
+from tests.engine.pictures import damaged_manifest, draw_pictures
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -28,13 +29,17 @@ def _parts(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
 
 
+def _all_rows(output: Path) -> list[dict[str, Any]]:
+    return [row for table in shards.open_parts(str(output)).tables() for row in table.to_pylist()]
+
+
 def test_every_picture_has_a_row_and_a_rerun_does_nothing(manifest: str, tmp_path: Path) -> None:
     output = tmp_path / "proposals"
     summary = proposal_run.run(
         manifest, str(output), SETTINGS, options=RunOptions(shard_size=4, max_failed_fraction=0.5)
     )
     assert (summary.images, summary.shards, summary.images_failed) == (10, 3, 3)
-    rows = [row for table in shards.open_parts(str(output)).tables() for row in table.to_pylist()]
+    rows = _all_rows(output)
     assert [row["image_id"] for row in rows] == [f"{i:03d}" for i in range(10)]
     failed = {row["image_id"]: row["error_type"] for row in rows if row["status"] == "failed"}
     assert failed == {"003": "UnreadableImage", "004": "UnreadableImage", "005": "MissingObject"}
@@ -126,3 +131,29 @@ def test_an_output_that_cannot_be_written_is_said_before_work(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="file/proposals"):
         proposal_run.run(manifest, str(tmp_path / "file" / "proposals"), SETTINGS)
+
+
+def test_failed_pictures_alone_are_retried(manifest: str, tmp_path: Path) -> None:
+    output = tmp_path / "proposals"
+    options = RunOptions(shard_size=4, max_failed_fraction=0.5)
+    proposal_run.run(manifest, str(output), SETTINGS, options)
+    before, rows = _parts(output), _all_rows(output)
+    draw_pictures(tmp_path / "mended", 6)
+    for name in ("003.png", "005.png"):
+        (tmp_path / "mended" / name).replace(tmp_path / "pictures" / name)
+    again = proposal_run.run(
+        manifest, str(output), SETTINGS, RunOptions(retry_failed=True, max_failed_fraction=0.5)
+    )
+    assert (again.done_before, again.images_failed) == (7, 1)
+    assert again.report.images == 3
+    after = _parts(output)
+    touched = {name[:11] for name in before if after[name] != before[name]}
+    assert touched == {"part-000000", "part-000001"}
+    retried = _all_rows(output)
+    assert [row["status"] for row in retried] == ["failed" if i == 4 else "ok" for i in range(10)]
+    assert [r for i, r in enumerate(retried) if i not in (3, 5)] == [
+        r for i, r in enumerate(rows) if i not in (3, 5)
+    ]
+    fresh = proposal_run.run(manifest, str(tmp_path / "fresh"), SETTINGS, options)
+    assert fresh.images_failed == 1
+    assert _all_rows(tmp_path / "fresh") == retried

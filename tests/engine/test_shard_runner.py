@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 
-from pipeline import storage
+from pipeline.engine.cluster import Capacity
 from pipeline.engine.progress import RunProgress
 from pipeline.engine.shard_runner import ATTEMPTS, Flight, ShardRunner
 from pipeline.engine.work import Failure, Piece, Report, time_limit
 from pipeline.errors import MismatchedProposals, NoCapacity, ShardFailed, StorageError
-from pipeline.shards import Shard
+from pipeline.shards import Shard, put_part
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -47,7 +48,7 @@ def _count_pictures(faults: Faults, piece: Piece) -> Report:
     report = Report(images=len(numbers))
     table = pa.table({"number": numbers, "status": ["ok"] * len(numbers)})
     if piece.whole:
-        _put(faults, piece.shard, table)
+        put_part(faults.folder, piece.shard, table)
     else:
         report.table = table
     return report
@@ -69,13 +70,6 @@ def _tries(faults: Faults, number: int) -> int:
     return len(path.read_text()) if path.exists() else 0
 
 
-def _put(faults: Faults, shard: Shard, table: pa.Table) -> None:
-    text = ",".join(
-        f"{n}:{s}" for n, s in zip(*(table[c].to_pylist() for c in table.column_names), strict=True)
-    )
-    storage.put(storage.join(faults.folder, f"done-{shard.ordinal}"), text.encode())
-
-
 class CountingWork:
     """Work of one stage, as the proposals' is."""
 
@@ -83,8 +77,11 @@ class CountingWork:
         self.faults = faults
         self.need = need or {"CPU": 1.0}
 
-    def in_flight(self) -> int:
-        return 4
+    def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
+        return len(flights) < 2 * capacity.cpus
+
+    def state(self, flights: Collection[Flight]) -> str:
+        return f"{len(flights)} shards in flight"
 
     def needs(self) -> Sequence[dict[str, float]]:
         return [self.need]
@@ -103,24 +100,22 @@ class CountingWork:
     def failed_table(self, piece: Piece, failure: Failure) -> pa.Table:
         return pa.table({"number": [piece.shard.first_row + piece.row], "status": ["failed"]})
 
-    def commit(self, shard: Shard, table: pa.Table) -> None:
-        _put(self.faults, shard, table)
-
 
 def _run(faults: Faults, shards: int = 3, need: dict[str, float] | None = None) -> Report:
     cut = [Shard(i, f"{i:024x}", 4 * i, 4) for i in range(shards)]
     with RunProgress("count", 4 * shards, 0) as progress:
-        runner = ShardRunner(CountingWork(faults, need), cut, progress, no_capacity_after=1.0)
+        runner = ShardRunner(
+            CountingWork(faults, need), faults.folder, cut, progress, no_capacity_after=1.0
+        )
         return runner.run()
 
 
 def _rows(folder: Path) -> dict[int, str]:
     rows: dict[int, str] = {}
-    for path in folder.glob("done-*"):
-        for entry in path.read_text().split(","):
-            number, status = entry.split(":")
-            assert int(number) not in rows, "a picture twice"
-            rows[int(number)] = status
+    for path in folder.glob("part-*.parquet"):
+        for row in pq.read_table(path).to_pylist():
+            assert row["number"] not in rows, "a picture twice"
+            rows[row["number"]] = row["status"]
     return rows
 
 
