@@ -62,7 +62,7 @@ def test_listings(s3_folder: str) -> None:
     assert storage.files_below(s3_folder + "/") == ["a", "b", "below/c"]
     assert storage.is_folder(s3_folder)
     assert not storage.is_folder(f"{s3_folder}/a")
-    with pytest.raises(storage.MissingObject, match=r"folder/gone is not a folder"):
+    with pytest.raises(storage.MissingObject, match=r"/gone is not a folder"):
         storage.files_below(f"{s3_folder}/gone")
 
 

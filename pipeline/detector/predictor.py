@@ -82,7 +82,9 @@ class Predictor:
         self.preprocessing = checkpoint.preprocessing
         self.classes = checkpoint.classes
         on_gpu = self.device.type == "cuda"
-        self.max_rois_per_batch = max_rois_per_batch or (4096 if on_gpu else 512)
+        self.max_rois_per_batch = max_rois_per_batch or (
+            4096 if on_gpu else 256
+        )  # 256 fit the CPU's caches
         self.max_images_per_batch = max_images_per_batch or (8 if on_gpu else 1)
         self._model = _ready(checkpoint.model, self.device, self.dtype)
 

@@ -6,7 +6,7 @@ import pytest
 from pipeline import images
 from pipeline.detector import __main__ as command
 from pipeline.detector import checkpoint
-from tests.detector.networks import SMALL, picture, random_model
+from tests.detector.networks import SMALL, picture, random_boxes, random_model
 
 
 @pytest.fixture
@@ -24,6 +24,9 @@ def run(monkeypatch, *arguments):
 
 def test_prints_and_draws(folder, monkeypatch, capsys):
     drawn = folder / "out.png"
+    boxes = random_boxes(np.random.default_rng(0), 20, 60, 80)
+    # Its own tests look at selective search; here it would be compiled in a fresh checkout.
+    monkeypatch.setattr(command, "selective_search", lambda *args, **options: boxes)
     run(
         monkeypatch,
         folder / "p.png",

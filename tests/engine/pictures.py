@@ -36,8 +36,8 @@ def damaged_manifest(folder: Path, count: int = 10) -> str:
     return uri
 
 
-def random_checkpoint(folder: Path) -> str:
-    """A `tiny` network of two classes with random weights, spread so that some scores are high."""
+def random_checkpoint(folder: Path, classes: tuple[str, ...] = ("cat", "dog")) -> str:
+    """A `tiny` network with random weights, spread so that some scores are high."""
     import torch
 
     from pipeline.detector import checkpoint
@@ -45,7 +45,7 @@ def random_checkpoint(folder: Path) -> str:
     from pipeline.detector.network import build
     from pipeline.detector.preprocessing import Preprocessing
 
-    model = build(Architecture(backbone="tiny", classes=("cat", "dog")), seed=0)
+    model = build(Architecture(backbone="tiny", classes=classes), seed=0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.manual_seed(0)))

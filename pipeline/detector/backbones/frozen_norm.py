@@ -61,8 +61,16 @@ class PaddedConv2d(nn.Conv2d):
         """The same with other filters than its own."""
         padding = self.padding
         if self.same_padding:
-            input = _padded_as_tensorflow(input, self.kernel_size, self.stride)
-            padding = (0, 0)
+            (top, bottom), (left, right) = (
+                _tensorflow_padding(side, kernel, stride)
+                for side, kernel, stride in zip(
+                    input.shape[-2:], self.kernel_size, self.stride, strict=True
+                )
+            )
+            padding = (top, left)
+            if (top, left) != (bottom, right):
+                input = functional.pad(input, (left, right, top, bottom))
+                padding = (0, 0)
         return functional.conv2d(
             input, weight, bias, self.stride, padding, self.dilation, self.groups
         )
@@ -90,16 +98,10 @@ class FrozenNormConv2d(PaddedConv2d):
         return plain
 
 
-def _padded_as_tensorflow(
-    input: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]
-) -> Tensor:
-    """TensorFlow's SAME: ceil(side / stride) cells, with the odd pixel of padding right and bottom."""
-    sides = []
-    for side, k, s in zip(input.shape[-2:], kernel, stride, strict=True):
-        total = max((-(-side // s) - 1) * s + k - side, 0)
-        sides.append((total // 2, total - total // 2))
-    (top, bottom), (left, right) = sides
-    return functional.pad(input, (left, right, top, bottom))
+def _tensorflow_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Before and after, by SAME: ceil(side / stride) cells, an odd pixel of padding goes after."""
+    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    return total // 2, total - total // 2
 
 
 def fold_frozen_norms(module: nn.Module, same_padding: bool = False) -> dict[str, str]:

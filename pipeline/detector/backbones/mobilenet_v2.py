@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torchvision
 from torch import Tensor, nn
 
-from pipeline.detector.backbones.backbone import Backbone, fully_connected
+from pipeline.detector.backbones.backbone import Backbone, fully_connected, mean_over_cells
 from pipeline.detector.backbones.frozen_norm import fold_frozen_norms
 
 TRUNK_BLOCKS = 14  # up to stride 16, where the map has 96 channels
@@ -48,7 +48,7 @@ class MobileNetV2(Backbone):
             return vectors
         for block in self.features[TRUNK_BLOCKS:]:
             pooled = block(pooled)
-        return pooled.mean(dim=(2, 3))
+        return mean_over_cells(pooled)
 
     def stages(self) -> dict[str, Sequence[nn.Module]]:
         """`block0` to `block18`, and `fc` where there is one."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torchvision
 from torch import Tensor, nn
 
-from pipeline.detector.backbones.backbone import Backbone, fully_connected
+from pipeline.detector.backbones.backbone import Backbone, fully_connected, mean_over_cells
 from pipeline.detector.backbones.frozen_norm import fold_frozen_norms
 
 PARTS = ("conv1", "layer1", "layer2", "layer3", "layer4")
@@ -45,7 +45,7 @@ class ResNet(Backbone):
             vectors: Tensor = self.fc(pooled)
             return vectors
         cells: Tensor = self.get_submodule("layer4")(pooled)
-        return cells.mean(dim=(2, 3))
+        return mean_over_cells(cells)
 
     def stages(self) -> dict[str, Sequence[nn.Module]]:
         """`conv1`, `layer1` to `layer3`, then `layer4` or `fc`."""

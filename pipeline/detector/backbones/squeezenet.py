@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torchvision
 from torch import Tensor, nn
 
-from pipeline.detector.backbones.backbone import Backbone, fully_connected
+from pipeline.detector.backbones.backbone import Backbone, fully_connected, mean_over_cells
 
 TRUNK_LAYERS = 11
 FIRE9 = 12
@@ -47,7 +47,7 @@ class SqueezeNet(Backbone):
             vectors: Tensor = self.fc(pooled)
             return vectors
         cells: Tensor = self.features[FIRE9](pooled)
-        return cells.mean(dim=(2, 3))
+        return mean_over_cells(cells)
 
     def stages(self) -> dict[str, Sequence[nn.Module]]:
         """`conv1`, `fire2` to `fire8`, then `fire9` or `fc`."""

@@ -1,0 +1,104 @@
+"""Workers killed while a detection run is at work: its rows are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import shards
+from pipeline.detector.keep import Keep
+from pipeline.engine import detection_run
+from pipeline.engine.detection_run import DetectionSettings
+from pipeline.engine.reading import ProposalSettings
+from pipeline.engine.run_options import RunOptions
+from pipeline.manifest import ManifestRow, write_manifest
+from tests.engine.pictures import draw_pictures, random_checkpoint
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+PICTURES = 60
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("inputs")
+    rows = [
+        ManifestRow(p.stem, str(p), 80, 60, None) for p in draw_pictures(folder / "p", PICTURES)
+    ]
+    write_manifest(str(folder / "manifest.parquet"), rows, None)
+    return str(folder / "manifest.parquet"), random_checkpoint(folder)
+
+
+def _detect(inputs: tuple[str, str], output: Path) -> list[dict[str, Any]]:
+    detection_run.run(
+        *inputs,
+        str(output),
+        proposals=ProposalSettings(strategy="single", max_boxes=50, min_side=8),
+        settings=DetectionSettings(Keep(score_threshold=0.0, max_per_image=5), "fp32"),
+        options=RunOptions(shard_size=2),
+        actors=1,
+    )
+    return [row for table in shards.open_parts(str(output)).tables() for row in table.to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    return _detect(inputs, tmp_path_factory.mktemp("undisturbed"))
+
+
+def _workers(title: str) -> list[int]:
+    """Pids of this session's Ray workers that are at such a task or actor, by their process title."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if command.startswith(b"ray::" + title.encode()) and _is_ours(int(process.name)):
+            found.append(int(process.name))
+    return found
+
+
+def _is_ours(pid: int) -> bool:
+    while pid > 1:
+        if pid == os.getpid():
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
+
+
+@pytest.mark.parametrize("title", ["DetectorActor", "_read_piece"])
+def test_killed_worker(
+    title: str, inputs: tuple[str, str], undisturbed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    output, killed = tmp_path / "detections", []
+
+    def kill_once_some_are_done() -> None:
+        deadline = time.monotonic() + 60
+        while not killed and time.monotonic() < deadline:
+            if len(list(output.glob("part-*"))) >= 3:
+                for pid in _workers(title)[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(len(list(output.glob("part-*"))))
+            time.sleep(0.002)
+
+    killer = threading.Thread(target=kill_once_some_are_done)
+    killer.start()
+    rows = _detect(inputs, output)
+    killer.join()
+    assert killed, f"no {title} was found to kill"
+    assert killed[0] < PICTURES // 2, "it was killed too late to matter"
+    assert [row["image_id"] for row in rows] == [row["image_id"] for row in undisturbed]
+    for row, expected in zip(rows, undisturbed, strict=True):
+        assert row["status"] == "ok"
+        ours, theirs = ([d["score"] for d in r["detections"]] for r in (row, expected))
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)

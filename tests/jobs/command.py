@@ -1,0 +1,31 @@
+"""Run a job as its command line does, in this process."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from jobs import analyze, detect, entry, prepare, propose, train
+
+
+def _options(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
+    """The job's options, as its script names them, and its main function."""
+    if job == "prepare":
+        return prepare.Voc | prepare.Coco | prepare.Folder, prepare.main
+    if job == "analyze":
+        return analyze.Detections | analyze.Proposals, analyze.main
+    if job == "train":
+        return train.options_for(list(arguments)), train.main
+    return (propose.Propose, propose.main) if job == "propose" else (detect.Detect, detect.main)
+
+
+def run_job(job: str, *arguments: str) -> int:
+    """Run the job and return its exit code; what it prints is for `capsys`."""
+    options, main = _options(job, arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"jobs/{job}.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            entry.run(options, main, f"The {job} job.")
+    return int(ended.value.code or 0)

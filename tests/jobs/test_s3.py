@@ -1,0 +1,86 @@
+"""The jobs with every path on an object store: dataset, checkpoint, parts and metrics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from pipeline import shards, storage
+from pipeline.manifest import open_manifest
+from pipeline.sources.drawn import CLASSES, draw_dataset
+from tests.engine.pictures import random_checkpoint
+from tests.jobs.command import run_job
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def upload(folder: Path, uri: str) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            storage.put(f"{uri}/{path.relative_to(folder)}", path.read_bytes())
+
+
+def written(uri: str) -> dict[str, Any]:
+    """When each object of a folder was put."""
+    store, path = storage.filesystem(uri)
+    store.invalidate_cache()
+    return {found["name"]: found["LastModified"] for found in store.ls(path, detail=True)}
+
+
+def test_from_dataset_to_metrics(
+    s3_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_dataset(tmp_path / "data", 1, 6, 0)
+    upload(tmp_path / "data", f"{s3_folder}/data")
+    upload(Path(random_checkpoint(tmp_path, CLASSES)), f"{s3_folder}/checkpoint")
+    manifest = f"{s3_folder}/test.parquet"
+    prepare_voc = ("voc", "--root", f"{s3_folder}/data", "--split", "test", "--output", manifest)
+    assert run_job("prepare", *prepare_voc) == 0
+    opened = open_manifest(manifest)
+    assert opened.rows == 6
+
+    boxes, found = f"{s3_folder}/proposals", f"{s3_folder}/detections"
+    propose = ("--manifest", manifest, "--output", boxes, "--strategy", "single")
+    propose += ("--shard-size", "4")
+    assert run_job("propose", *propose) == 0
+    detect = ("--manifest", manifest, "--proposals", boxes, "--output", found, "--actors", "1")
+    detect += ("--checkpoint", f"{s3_folder}/checkpoint")
+    assert run_job("detect", *detect) == 0
+    rows = [row for table in shards.open_parts(found).tables() for row in table.to_pylist()]
+    ids = opened.read(0, 6, ["image_id"])["image_id"].to_pylist()
+    assert [(row["image_id"], row["status"]) for row in rows] == [(name, "ok") for name in ids]
+    assert all(row["num_proposals"] for row in rows)
+
+    before = written(boxes) | written(found)
+    capsys.readouterr()
+    assert run_job("propose", *propose) == run_job("detect", *detect) == 0
+    assert capsys.readouterr().out.count("6 were done before") == 2
+    after = written(boxes) | written(found)
+    parts = [name for name in before if "/part-" in name]
+    assert len(parts) == 4
+    assert [after[name] for name in parts] == [before[name] for name in parts]
+    assert after.keys() == before.keys()
+
+    for kind, output in (("proposals", boxes), ("detections", found)):
+        scored = f"{s3_folder}/{kind}-scored"
+        given = (f"--{kind}", output, "--manifest", manifest, "--output", scored)
+        assert run_job("analyze", kind, *given) == 0
+        metrics = json.loads(storage.read(f"{scored}/metrics.json"))
+        assert metrics["images"] == 6
+    assert storage.exists(f"{s3_folder}/proposals-scored/recall.png")
+
+
+def test_a_folder_of_pictures(s3_folder: str, tmp_path: Path) -> None:
+    draw_dataset(tmp_path / "data", 1, 2, 0)
+    upload(tmp_path / "data" / "JPEGImages", f"{s3_folder}/pictures")
+    given = ("--images", f"{s3_folder}/pictures", "--output", f"{s3_folder}/out")
+    assert run_job("prepare", "folder", *given) == 0
+    manifest = open_manifest(f"{s3_folder}/out")
+    uris = manifest.read(0, 3, ["uri"])["uri"].to_pylist()
+    assert len(uris) == 3
+    assert all(uri.startswith(f"{s3_folder}/pictures/") for uri in uris)
+    assert fsspec.filesystem("s3").exists(uris[0])
