@@ -10,16 +10,11 @@ The figures are printed and, as `metrics.json`, written to --output; for proposa
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-
-if __package__ in (None, ""):  # started as a file, which puts jobs/ on the path instead
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from jobs.entry import JobOptions, run
 from pipeline import storage

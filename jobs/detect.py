@@ -45,6 +45,14 @@ class Detect(entry.JobOptions):
     """GPUs of one actor; fractions share a GPU."""
     run: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RunOptions)
 
+    def __post_init__(self) -> None:
+        if self.actors is not None and self.actors < 1:
+            raise InvalidConfiguration(f"--actors is {self.actors}, expected more than 0")
+        if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
+            raise InvalidConfiguration(
+                f"--gpus-per-actor is {self.gpus_per_actor}, expected 0 or more"
+            )
+
 
 def main(options: Detect) -> None:
     """Run the job.

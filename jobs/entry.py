@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NoReturn
 
 import tyro
 
+from pipeline import storage
 from pipeline.errors import PipelineError
 
 
@@ -47,6 +48,7 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
+    logging.getLogger("gcsfs").setLevel(logging.ERROR)
     for chatty in (
         "botocore",
         "aiobotocore",
@@ -59,6 +61,8 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
+        for uri in remote_stores(chosen):
+            storage.check_reachable(uri)
         main(chosen)
     except PipelineError as error:
         if chosen.debug:
@@ -70,6 +74,24 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)
+
+
+def remote_stores(options: Any) -> list[str]:
+    """One URI for each bucket, or host, of a remote store that the options name."""
+    found = {"/".join(uri.split("/")[:3]): uri for uri in _remote_uris(options)}
+    return list(found.values())
+
+
+def _remote_uris(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        if storage.protocol(value) not in ("file", "memory"):
+            yield value
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _remote_uris(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _remote_uris(item)
 
 
 def _leave(message: str, code: int) -> NoReturn:

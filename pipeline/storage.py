@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-import re
 import tempfile
 import threading
 import uuid
@@ -22,48 +21,34 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StorageError
+from pipeline.storage_errors import AccessDenied, MissingObject, naming, protocol, reason, shown
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
+# What belongs to storage but stands in the module of its errors; all below is public as well.
+__all__ = ["AccessDenied", "MissingObject", "protocol", "shown"]
+
 _IMPATIENT: dict[str, dict[str, Any]] = {
     # The stores' own defaults wait minutes for an endpoint that does not answer.
     "s3": {"config_kwargs": {"connect_timeout": 5, "retries": {"max_attempts": 3}}},
 }
 
 
-class MissingObject(StorageError):
-    """Nothing lies at the URI."""
-
-
-class AccessDenied(StorageError):
-    """The store answers, but not to these credentials."""
-
-
-def shown(uri: str) -> str:
-    """The URI without user, password and query, as messages and files may show it."""
-    # A secret key may hold slashes, so what follows `user:` is cut up to the last @.
-    uri = re.sub(r"(://)([^/@\s]*@|[^/@\s]*:[^\s]*@)", r"\1", uri)
-    return re.sub(r"(://[^\s?]*)\?[^\s\"]*", r"\1", uri)
-
-
-def protocol(uri: str) -> str:
-    """The URI's protocol, `file` for a path."""
-    return uri.split("://", 1)[0] if "://" in uri else "file"
-
-
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The store of a URI and the path in it.
 
     Raises:
-        StorageError: an unknown protocol, or one whose package is not installed.
+        MissingObject: there is no such protocol.
+        StorageError: its package is not installed, or it refuses its options.
     """
     kind = protocol(uri)
     defaults = _IMPATIENT.get("s3" if kind == "s3a" else kind, {})
     options = {k: v for k, v in defaults.items() if k not in fsspec.config.conf.get(kind, {})}
-    with _naming(uri, "opened"):
+    with naming(uri, "opened"):
         try:
             store, path = fsspec.core.url_to_fs(uri, **options)
         except ValueError as error:
-            raise StorageError(f"{shown(uri)} cannot be opened: {_reason(error)}") from error
+            unknown = "Protocol not known" in str(error)
+            fault = MissingObject if unknown else StorageError
+            raise fault(f"{shown(uri)} cannot be opened: {reason(error)}") from error
         return store, str(path)
 
 
@@ -93,23 +78,28 @@ def read(uri: str) -> bytes:
         AccessDenied: the credentials do not reach it.
         StorageError: the store does not answer, or answers with an error.
     """
-    store, path = filesystem(uri)
-    with _naming(uri, "read"):
-        return bytes(store.cat_file(path))
+    return _content(uri)
 
 
 def read_start(uri: str, size: int) -> bytes:
     """The first `size` bytes of an object, or all of a smaller one; errors are those of `read`."""
+    return _content(uri, start=0, end=size)
+
+
+def _content(uri: str, **span: int) -> bytes:
     store, path = filesystem(uri)
-    with _naming(uri, "read"):
-        return bytes(store.cat_file(path, start=0, end=size))
+    with naming(uri, "read"):
+        try:
+            return bytes(store.cat_file(path, **span))
+        except ValueError as error:  # a name that cannot be, with a null byte in it, say
+            raise MissingObject(f"{shown(uri)} cannot be read: {reason(error)}") from error
 
 
 @contextlib.contextmanager
 def opened(uri: str) -> Iterator[Any]:
     """A seekable binary file for reading parts of an object, such as a Parquet footer."""
     store, path = filesystem(uri)
-    with _naming(uri, "read"):
+    with naming(uri, "read"):
         store.invalidate_cache()  # a size kept since an object was put anew would cut it short
         with store.open(path, "rb") as file:
             yield file
@@ -118,7 +108,7 @@ def opened(uri: str) -> Iterator[Any]:
 def exists(uri: str) -> bool:
     """Whether an object or folder lies at the URI."""
     store, path = filesystem(uri)
-    with _naming(uri, "looked up"):
+    with naming(uri, "looked up"):
         store.invalidate_cache()
         return bool(store.exists(path))
 
@@ -126,7 +116,7 @@ def exists(uri: str) -> bool:
 def is_folder(uri: str) -> bool:
     """Whether the URI is a folder (on an object store: whether something lies below it)."""
     store, path = filesystem(uri)
-    with _naming(uri, "looked up"):
+    with naming(uri, "looked up"):
         store.invalidate_cache()
         return bool(store.isdir(path))
 
@@ -134,7 +124,7 @@ def is_folder(uri: str) -> bool:
 def names(uri: str) -> list[str]:
     """Sorted names of the objects directly in a folder; none if there is no such folder."""
     store, path = filesystem(uri)
-    with _naming(uri, "listed"):
+    with naming(uri, "listed"):
         store.invalidate_cache()
         try:
             entries = store.ls(path, detail=True)
@@ -152,7 +142,7 @@ def files_below(uri: str) -> list[str]:
         MissingObject: there is no such folder.
     """
     store, path = filesystem(uri)
-    with _naming(uri, "listed"):
+    with naming(uri, "listed"):
         store.invalidate_cache()
         if not store.isdir(path):
             raise MissingObject(f"{shown(uri)} is not a folder")
@@ -163,7 +153,7 @@ def files_below(uri: str) -> list[str]:
 def put(uri: str, data: bytes) -> None:
     """Write one object whole: whoever reads it sees the old object, the new one, or none."""
     store, path = filesystem(uri)
-    with _naming(uri, "written"):
+    with naming(uri, "written"):
         if isinstance(store, LocalFileSystem):
             with _beside(Path(path)) as scratch:
                 scratch.write_bytes(data)
@@ -175,7 +165,7 @@ def put(uri: str, data: bytes) -> None:
 def whole_file(uri: str) -> Iterator[Path]:
     """A local file to fill; when the block ends without an error, it is put whole at `uri`."""
     store, path = filesystem(uri)
-    with _naming(uri, "written"):
+    with naming(uri, "written"):
         if isinstance(store, LocalFileSystem):
             with _beside(Path(path)) as scratch:
                 yield scratch
@@ -189,7 +179,7 @@ def whole_file(uri: str) -> Iterator[Path]:
 def remove(uri: str) -> None:
     """Remove one object; one that is gone already is no error."""
     store, path = filesystem(uri)
-    with _naming(uri, "removed"), contextlib.suppress(FileNotFoundError):
+    with naming(uri, "removed"), contextlib.suppress(FileNotFoundError):
         store.rm_file(path)
 
 
@@ -257,36 +247,3 @@ def _beside(path: Path) -> Iterator[Path]:
             os.close(folder)
     finally:
         scratch.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _naming(uri: str, action: str) -> Iterator[None]:
-    """Turn a store's own errors into ones that name the URI and, without secrets, the reason."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except FileNotFoundError as error:
-        if action == "written" and protocol(uri) != "file":
-            bucket = shown(uri).partition("://")[2].partition("/")[0]
-            raise MissingObject(f"{shown(uri)} cannot be written: no bucket {bucket}") from error
-        raise MissingObject(f"{shown(uri)} does not exist") from error
-    except PermissionError as error:
-        raise AccessDenied(f"{shown(uri)} cannot be {action}: access denied") from error
-    except ImportError as error:
-        extra = _EXTRAS.get(protocol(uri))
-        hint = f"pip install 'fast-rcnn-pipeline[{extra}]'" if extra else str(error)
-        raise StorageError(f"{shown(uri)} cannot be {action}: {hint}") from error
-    except (OSError, TimeoutError) as error:
-        raise StorageError(f"{shown(uri)} cannot be {action}: {_reason(error)}") from error
-    except Exception as error:
-        if not type(error).__module__.startswith(
-            ("botocore", "aiobotocore", "google", "gcsfs", "azure", "aiohttp")
-        ):
-            raise
-        raise StorageError(f"{shown(uri)} cannot be {action}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return shown(text.splitlines()[0])

@@ -13,8 +13,8 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 BESIDE = {
-    *("errors", "boxes", "images", "schema", "storage", "manifest", "shards", "run_record"),
-    "__init__",
+    *("errors", "boxes", "images", "schema", "storage", "storage_errors", "manifest", "shards"),
+    *("run_record", "__init__"),
 }
 """The modules beside the stations; shards is a station that is one module."""
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import fsspec
@@ -179,3 +180,39 @@ def test_absolute_and_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert storage.join("/", "a") == "/a"
     assert storage.protocol("gs://b") == "gs"
     assert storage.protocol("/a/b") == "file"
+
+
+def test_names_that_cannot_be_are_missing_objects(tmp_path: Path) -> None:
+    """A retry does not mend them, so a picture of such a name is failed rather than its shard."""
+    (tmp_path / "file").write_bytes(b"")
+    for uri, told in {
+        str(tmp_path): "Is a directory",
+        f"{tmp_path}/file/x": "Not a directory",
+        f"{tmp_path}/{'a' * 300}": "File name too long",
+        f"{tmp_path}/null\0byte": "embedded null byte",
+        "nope://x": "Protocol not known: nope",
+        "": "Is a directory",
+    }.items():
+        with pytest.raises(storage.MissingObject, match=told):
+            storage.read(uri)
+    with pytest.raises(StorageError, match="Is a directory"):
+        storage.put(str(tmp_path), b"")
+
+
+def test_check_reachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.check_reachable(str(tmp_path / "gone"))
+    with pytest.raises(StorageError, match="Protocol not known"):
+        storage.check_reachable("nope://x")
+
+    def deny(uri: str) -> bool:
+        raise storage.AccessDenied(uri)
+
+    monkeypatch.setattr(storage, "exists", deny)
+    storage.check_reachable("s3://bucket/x")
+    monkeypatch.setattr(storage, "exists", lambda uri: time.sleep(20))
+    start = time.monotonic()
+    with pytest.raises(
+        StorageError, match=r"^s3://bucket/x: its store did not answer within 0.1 s"
+    ):
+        storage.check_reachable("s3://key:hunter2@bucket/x", seconds=0.1)
+    assert time.monotonic() - start < 10

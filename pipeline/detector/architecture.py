@@ -51,14 +51,15 @@ class Architecture:
         """The architecture from a checkpoint's JSON.
 
         Raises:
-            TypeError, KeyError, InvalidConfiguration: missing, unknown or senseless fields.
+            TypeError, KeyError, InvalidConfiguration: no classes, unknown or senseless fields.
+
+        A field that is absent has its default: fields may be added without a new version.
         """
-        told = dict(fields)
+        told = {**fields, "classes": tuple(fields["classes"])}
         for name in ("fc_widths", "fc_ranks"):
-            told[name] = (
-                None if fields[name] is None else (int(fields[name][0]), int(fields[name][1]))
-            )
-        return cls(**{**told, "classes": tuple(fields["classes"])})
+            if told.get(name) is not None:
+                told[name] = (int(told[name][0]), int(told[name][1]))
+        return cls(**told)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values of all fields."""
