@@ -16,10 +16,10 @@ from ray import ObjectRef
 from pipeline import images, schema, storage
 from pipeline.detector.keep import Keep
 from pipeline.engine.reading import ProposalSettings
-from pipeline.engine.stored_proposals import StoredProposals
 from pipeline.engine.work import Failure, Picture, Piece, Report, finished, time_limit
 from pipeline.errors import InvalidCheckpoint, UnreadableImage
 from pipeline.manifest import Manifest
+from pipeline.proposals.stored import StoredProposals
 
 if TYPE_CHECKING:
     from pipeline.detector.predictor import Detections

@@ -147,9 +147,7 @@ def run(
 
 def _described(source: Source) -> dict[str, Any]:
     """What identifies a dataset and its proposals, wherever they lie."""
-    record = run_record.read_record(source.proposals.uri)
-    proposals = source.proposals.uri if record is None else record.fingerprint
-    return {"dataset": source.check(), "proposals": proposals}
+    return {"dataset": source.proposals.dataset, "proposals": source.proposals.provenance}
 
 
 def _located(weights: str) -> str:

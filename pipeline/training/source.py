@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import manifest as manifests
-from pipeline import run_record, schema, shards, storage
-from pipeline.errors import InvalidConfiguration, MismatchedProposals, UnreadableDataset
+from pipeline import schema, storage
+from pipeline.errors import InvalidConfiguration, UnreadableDataset
 from pipeline.manifest import Manifest
-from pipeline.shards import Parts
+from pipeline.proposals.stored import StoredProposals, matching
 
 
 @dataclass(frozen=True)
@@ -45,68 +45,31 @@ class Source:
     """One manifest and the proposals of its pictures."""
 
     manifest: Manifest
-    proposals: Parts
+    proposals: StoredProposals
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The manifest's classes."""
         return self.manifest.classes or ()
 
-    def read(self, ordinal: int, with_proposals: bool = True) -> Slice:
-        """The slice of one shard.
+    @property
+    def shard_rows(self) -> tuple[int, ...]:
+        """Pictures of each shard, in order."""
+        return self.proposals.rows
 
-        Raises:
-            MismatchedProposals: manifest and proposals name different pictures.
-        """
-        shard = self.proposals.shards[ordinal]
-        rows = self.manifest.read(
-            shard.first_row, shard.rows, ["image_id", "uri", "objects"]
-        ).combine_chunks()
-        ids = rows["image_id"].to_pylist()
+    def read(self, ordinal: int, with_proposals: bool = True) -> Slice:
+        """The slice of one shard."""
+        first, count = sum(self.shard_rows[:ordinal]), self.shard_rows[ordinal]
+        rows = self.manifest.read(first, count, ["image_id", "uri", "objects"]).combine_chunks()
         boxes: list[NDArray[np.float32]] = []
         if with_proposals:
-            part = self.proposals.read(shard, ["image_id", "boxes"])
-            self._compare(ids, part["image_id"].to_pylist(), shard.first_row)
-            boxes = schema.box_arrays(part["boxes"])
-        return Slice(ids, rows["uri"].to_pylist(), annotated_objects(rows, self.classes), boxes)
-
-    def check(self) -> str:
-        """Compare the pictures of manifest and proposals; returns the digest of the pictures.
-
-        Raises:
-            MismatchedProposals: they differ; the message names the first picture that does.
-        """
-        where = storage.shown(self.proposals.uri)
-        columns = self.proposals.schema().names
-        if "boxes" not in columns:
-            raise MismatchedProposals(
-                f"{where} holds no proposals: its columns are {', '.join(columns)}"
-            )
-        if self.proposals.rows != self.manifest.rows:
-            short = self.proposals.rows < self.manifest.rows
-            raise MismatchedProposals(
-                f"{where} has proposals of {self.proposals.rows} pictures, "
-                f"{storage.shown(self.manifest.uri)} has {self.manifest.rows}"
-                + ("; propose without --limit, or prepare a smaller manifest" if short else "")
-            )
-        record = run_record.read_record(self.proposals.uri)
-        made_for = None if record is None else record.settings.get("dataset")
-        dataset = shards.cut(self.manifest, [shard.rows for shard in self.proposals.shards]).dataset
-        if made_for != dataset:  # other pictures, or the same that lay elsewhere then
-            for shard in self.proposals.shards:
-                ids = self.manifest.read(shard.first_row, shard.rows, ["image_id"])["image_id"]
-                part = self.proposals.read(shard, ["image_id"])["image_id"]
-                self._compare(ids.to_pylist(), part.to_pylist(), shard.first_row)
-        return dataset
-
-    def _compare(self, expected: list[str], found: list[str], first_row: int) -> None:
-        for offset, (one, other) in enumerate(zip(expected, found, strict=True)):
-            if one != other:
-                raise MismatchedProposals(
-                    f"{storage.shown(self.proposals.uri)} has the proposals of other pictures: row "
-                    f"{first_row + offset} is {other!r} there and {one!r} in "
-                    f"{storage.shown(self.manifest.uri)}; propose for this manifest"
-                )
+            boxes = schema.box_arrays(self.proposals.table(ordinal)["boxes"])
+        return Slice(
+            rows["image_id"].to_pylist(),
+            rows["uri"].to_pylist(),
+            annotated_objects(rows, self.classes),
+            boxes,
+        )
 
 
 def annotated_objects(rows: pa.Table, classes: Sequence[str]) -> list[Annotations | None]:
@@ -179,7 +142,7 @@ def open_sources(opened: Sequence[Manifest], proposal_uris: Sequence[str]) -> li
 
     Raises:
         InvalidConfiguration: another number of proposals than of manifests.
-        UnreadableDataset: what `open_parts` raises.
+        MismatchedProposals, UnreadableDataset: as `stored.matching` raises.
     """
     if len(opened) != len(proposal_uris):
         raise InvalidConfiguration(
@@ -187,6 +150,6 @@ def open_sources(opened: Sequence[Manifest], proposal_uris: Sequence[str]) -> li
             "give one of --proposals for each of --manifest, in the same order"
         )
     return [
-        Source(manifest, shards.open_parts(uri))
+        Source(manifest, matching(uri, manifest))
         for manifest, uri in zip(opened, proposal_uris, strict=True)
     ]

@@ -53,7 +53,7 @@ def survey(sources: Sequence[Source], recipe: Recipe, pictures: int = PICTURES) 
     usable: list[ShardRows] = []
     objects = 0
     for number, source in enumerate(sources):
-        for ordinal in range(len(source.proposals.shards)):
+        for ordinal in range(len(source.shard_rows)):
             found = source.read(ordinal, with_proposals=False).annotations
             rows = [row for row, known in enumerate(found) if _is_usable(known, recipe)]
             objects += sum(int((~known.crowd).sum()) for known in found if known is not None)

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from pipeline import schema
-from pipeline.engine import cluster
-from pipeline.manifest import ManifestRow, write_manifest
 from pipeline.shards import open_parts
-from tests.engine.pictures import draw_pictures, random_checkpoint
+from tests.jobs.broken_inputs import COCO, DETECT, FOLDER, PROPOSE, RECALL, SCORE, VOC, write_world
 from tests.jobs.command import run_job
-from tests.outputs import an_object, write_annotations, write_detections, write_proposals
-from tests.sources.small_datasets import coco_content, write_voc
-from tests.swift import forget_clients, free_port
+from tests.outputs import write_annotations
 
 ROOT = Path(__file__).parents[2]
-BOX = (10, 10, 40, 40)
 
 MANIFESTS = {
     "{w}/none.parquet": "{w}/none.parquet does not exist",
@@ -76,14 +64,6 @@ DETECT_VALUES = {
     "--nms-iou 2": "score threshold and NMS IoU lie between 0 and 1",
     "--max-per-image 0": "at most 0 detections per picture",
 }
-
-PROPOSE = "propose --manifest {w}/m.parquet --output {w}/out"
-DETECT = "detect --manifest {w}/m.parquet --checkpoint {w}/checkpoint --output {w}/out"
-SCORE = "analyze detections --detections {w}/detections --manifest {w}/m.parquet --output {w}/out"
-RECALL = "analyze proposals --proposals {w}/proposals --manifest {w}/m.parquet --output {w}/out"
-VOC = "prepare voc --root {w}/voc --split train --output {w}/out"
-COCO = "prepare coco --annotations {w}/coco.json --images {w}/voc --output {w}/out"
-FOLDER = "prepare folder --images {w}/pictures --output {w}/out"
 
 
 def _replaced(command: str, option: str, values: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -204,75 +184,9 @@ USAGE = [
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one of everything, good and bad."""
     root = tmp_path_factory.mktemp("world")
-    paths = draw_pictures(root / "pictures", 4)
-    places = {path.stem: str(path) for path in paths}
-    objects = {name: [an_object("cat", BOX)] for name in places}
-    good = write_annotations(f"{root}/m.parquet", objects, ("cat",), size=(80, 60), uris=places)
-    _write_bad_manifests(root, Path(good).read_bytes())
-    write_voc(root / "voc")
-    (root / "coco.json").write_text(json.dumps(coco_content()))
-    (root / "folder").mkdir()
-    (root / "nopictures").mkdir()
-    (root / "nopictures" / "text.jpg").write_text("text")
-    write_proposals(f"{root}/proposals", good, dict.fromkeys(places, (BOX,)))
-    write_proposals(f"{root}/incomplete", good, dict.fromkeys(places, (BOX,)))
-    next((root / "incomplete").glob("part-*")).unlink()
-    write_proposals(f"{root}/fewer", good, dict.fromkeys(("000", "001"), (BOX,)))
-    write_proposals(f"{root}/others", f"{root}/other.parquet", {f"o{i}": [BOX] for i in range(4)})
-    write_detections(f"{root}/detections", good, dict.fromkeys(places, ()), ("cat",))
-    record = root / "detections" / "run.json"
-    record.write_text(record.read_text().replace('"test"', '"detect"'))
-    _write_checkpoints(root)
+    write_world(root)
     return root
-
-
-def _write_bad_manifests(root: Path, good: bytes) -> None:
-    write_annotations(f"{root}/other.parquet", {f"o{i}": [] for i in range(4)}, ("cat",))
-    write_annotations(f"{root}/unlabelled.parquet", {f"{i:03d}": None for i in range(4)})
-    (root / "zero.parquet").write_bytes(b"")
-    (root / "garbage.parquet").write_bytes(b"PAR1 garbage PAR1")
-    (root / "cut.parquet").write_bytes(good[: len(good) // 2])
-    (root / "page.parquet").write_bytes(good[:4] + bytes(200) + good[204:])
-    pq.write_table(pa.table({"image_id": ["a"]}), root / "columns.parquet")
-    pq.write_table(pa.table({"image_id": [1], "uri": ["a"]}), root / "types.parquet")
-    pq.write_table(schema.MANIFEST.empty_table(), root / "rows.parquet")
-    pq.write_table(pa.table({"image_id": ["a", "b"], "uri": ["a", None]}), root / "null.parquet")
-    pq.write_table(pa.table({"image_id": ["a", "a"], "uri": ["a", "b"]}), root / "twice.parquet")
-    for name, label in (("a", "cat"), ("b", "dog")):
-        rows = [ManifestRow(name, name, 9, 9, ())]
-        write_manifest(f"{root}/disagree/{name}.parquet", rows, (label,))
-
-
-def _write_checkpoints(root: Path) -> None:
-    good = Path(random_checkpoint(root))
-    record = json.loads((good / "model.json").read_text())
-    told = {
-        "json": "{",
-        "fields": json.dumps(record | {"architecture": {"backbone": 7}}),
-        "version": json.dumps(record | {"version": 9}),
-    }
-    for name, text in told.items():
-        shutil.copytree(good, root / name)
-        (root / name / "model.json").write_text(text)
-    shutil.copytree(good, root / "truncated")
-    shutil.copytree(good, root / "weightless")
-    weights = (good / "model.safetensors").read_bytes()
-    (root / "truncated" / "model.safetensors").write_bytes(weights[:1000])
-    (root / "weightless" / "model.safetensors").unlink()
-
-
-@contextlib.contextmanager
-def _no_ray() -> Iterator[None]:
-    pytest.fail("Ray was started before the input was checked")
-    yield
-
-
-@pytest.fixture
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting Ray is a failure of the test."""
-    monkeypatch.setattr(cluster, "connected", _no_ray)
 
 
 @pytest.mark.usefixtures("no_ray")
@@ -319,42 +233,6 @@ def test_pictures_that_are_all_gone_are_rows_and_code_1(
     rows = [row for table in open_parts(output).tables() for row in table.to_pylist()]
     assert [(row["image_id"], row["status"]) for row in rows] == [(i, "failed") for i in places]
     assert rows[0]["error_message"] == f"{tmp_path}/a.jpg does not exist"
-
-
-@pytest.mark.usefixtures("no_ray")
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({}, "s3://no-such-bucket/"),
-        ({"AWS_SECRET_ACCESS_KEY": "hunter2"}, "access denied"),
-        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:{port}"}, "Could not connect to the endpoint URL"),
-        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "Unable to locate credentials"),
-    ],
-    ids=["bucket", "keys", "endpoint", "credentials"],
-)
-@pytest.mark.parametrize("command", [PROPOSE, DETECT, SCORE, RECALL, VOC, FOLDER])
-def test_a_store_that_cannot_be_used(
-    command: str,
-    change: dict[str, str],
-    told: str,
-    world: Path,
-    s3_folder: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for name, value in change.items():
-        monkeypatch.setenv(name, value.format(port=free_port()))
-    forget_clients()
-    folder = s3_folder if change else "s3://no-such-bucket/folder"
-    capsys.readouterr()
-    start = time.monotonic()
-    assert run_job(*command.format(w=folder).split()) == 2
-    assert time.monotonic() - start < 30
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {folder}/")
-    assert error.count("\n") == 1
-    assert told in error
-    assert "hunter2" not in error
 
 
 def test_as_a_script(world: Path) -> None:

@@ -1,8 +1,8 @@
-"""Proposals that an earlier run stored, matched with the manifest that they are to be used on."""
+"""Proposals that a run stored, matched with the manifest whose pictures they are to be used on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import run_record, schema, shards, storage
-from pipeline.engine.work import Piece
 from pipeline.errors import MismatchedProposals
 from pipeline.manifest import Manifest
 from pipeline.shards import Parts
@@ -23,17 +22,23 @@ class StoredProposals:
     parts: Parts
     rows: tuple[int, ...]
     """Pictures taken of each shard, in order; the last shard may be taken in part."""
+    dataset: str
+    """Digest of the manifest's pictures that they are used on."""
     provenance: Any
-    """How they were made and for which pictures."""
+    """How they were made and for which pictures; what a later run records of them."""
 
-    def table(self, piece: Piece) -> pa.Table:
-        """The rows of `schema.PROPOSALS` for a piece."""
-        table = self.parts.read(self.parts.shards[piece.shard.ordinal]).slice(0, piece.shard.rows)
-        return table if piece.row is None else table.slice(piece.row, 1)
+    def table(self, ordinal: int) -> pa.Table:
+        """The rows of `schema.PROPOSALS` for one shard."""
+        return self.parts.read(self.parts.shards[ordinal]).slice(0, self.rows[ordinal])
 
 
-def matching(uri: str, manifest: Manifest, limit: int | None) -> StoredProposals:
+def matching(uri: str, manifest: Manifest, limit: int | None = None) -> StoredProposals:
     """Open stored proposals and check that they are for the manifest's pictures, in its order.
+
+    Args:
+        uri: the output folder of a propose run that ended.
+        manifest: the pictures.
+        limit: only its first `limit` pictures are wanted.
 
     Raises:
         MismatchedProposals: they are for other pictures, or for fewer; the message names the first.
@@ -49,7 +54,8 @@ def matching(uri: str, manifest: Manifest, limit: int | None) -> StoredProposals
     if parts.rows < wanted:
         raise MismatchedProposals(
             f"{storage.shown(uri)} has proposals for {parts.rows} images, but {wanted} of "
-            f"{storage.shown(manifest.uri)} are asked for: compute the rest, or pass --limit {parts.rows}"
+            f"{storage.shown(manifest.uri)} are asked for: propose for all of them, "
+            f"or detect with --limit {parts.rows}"
         )
     ends = accumulate(shard.rows for shard in parts.shards)
     rows = tuple(
@@ -57,15 +63,15 @@ def matching(uri: str, manifest: Manifest, limit: int | None) -> StoredProposals
         for shard, end in zip(parts.shards, ends, strict=True)
         if end - shard.rows < wanted
     )
+    dataset = shards.cut(manifest, rows, limit).dataset
     record = run_record.read_record(parts.uri)
-    made_for = record.settings.get("dataset") if record else None
-    if made_for != shards.cut(manifest, rows, limit).dataset:
+    if record is None or record.settings.get("dataset") != dataset:
         _compare_ids(parts, manifest, wanted)
     provenance = {
         "stored": schema.metadata_value(stored_schema, "provenance"),
         "fingerprint": schema.metadata_value(stored_schema, "fingerprint"),
     }
-    return StoredProposals(parts, rows, provenance)
+    return StoredProposals(parts, rows, dataset, provenance)
 
 
 def _compare_ids(parts: Parts, manifest: Manifest, wanted: int) -> None:
@@ -76,10 +82,11 @@ def _compare_ids(parts: Parts, manifest: Manifest, wanted: int) -> None:
         if other != image_id:
             raise MismatchedProposals(
                 f"{storage.shown(parts.uri)} was made for other images than "
-                f"{storage.shown(manifest.uri)}: row {row} is {other!r} there and {image_id!r} here"
+                f"{storage.shown(manifest.uri)}: row {row} is {other!r} there and {image_id!r} here; "
+                "propose for this manifest"
             )
 
 
-def _ids(tables: Iterator[Any]) -> Iterator[str]:
+def _ids(tables: Iterable[Any]) -> Iterator[str]:
     for table in tables:
         yield from table.column("image_id").to_pylist()

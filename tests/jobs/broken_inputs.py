@@ -1,0 +1,83 @@
+"""Commands that would work, and a folder with what a user may hand them instead."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schema
+from pipeline.manifest import ManifestRow, write_manifest
+from tests.engine.pictures import draw_pictures, random_checkpoint
+from tests.outputs import an_object, write_annotations, write_detections, write_proposals
+from tests.sources.small_datasets import coco_content, write_voc
+
+BOX = (10, 10, 40, 40)
+PROPOSE = "propose --manifest {w}/m.parquet --output {w}/out"
+DETECT = "detect --manifest {w}/m.parquet --checkpoint {w}/checkpoint --output {w}/out"
+SCORE = "analyze detections --detections {w}/detections --manifest {w}/m.parquet --output {w}/out"
+RECALL = "analyze proposals --proposals {w}/proposals --manifest {w}/m.parquet --output {w}/out"
+VOC = "prepare voc --root {w}/voc --split train --output {w}/out"
+COCO = "prepare coco --annotations {w}/coco.json --images {w}/voc --output {w}/out"
+FOLDER = "prepare folder --images {w}/pictures --output {w}/out"
+
+
+def write_world(root: Path) -> None:
+    """Fill a folder with one of everything, good and bad; `{w}` in the commands is this folder."""
+    paths = draw_pictures(root / "pictures", 4)
+    places = {path.stem: str(path) for path in paths}
+    objects = {name: [an_object("cat", BOX)] for name in places}
+    good = write_annotations(f"{root}/m.parquet", objects, ("cat",), size=(80, 60), uris=places)
+    _write_bad_manifests(root, Path(good).read_bytes())
+    write_voc(root / "voc")
+    (root / "coco.json").write_text(json.dumps(coco_content()))
+    (root / "folder").mkdir()
+    (root / "nopictures").mkdir()
+    (root / "nopictures" / "text.jpg").write_text("text")
+    write_proposals(f"{root}/proposals", good, dict.fromkeys(places, (BOX,)))
+    write_proposals(f"{root}/incomplete", good, dict.fromkeys(places, (BOX,)))
+    next((root / "incomplete").glob("part-*")).unlink()
+    write_proposals(f"{root}/fewer", good, dict.fromkeys(("000", "001"), (BOX,)))
+    write_proposals(f"{root}/others", f"{root}/other.parquet", {f"o{i}": [BOX] for i in range(4)})
+    write_detections(f"{root}/detections", good, dict.fromkeys(places, ()), ("cat",))
+    record = root / "detections" / "run.json"
+    record.write_text(record.read_text().replace('"test"', '"detect"'))
+    _write_checkpoints(root)
+
+
+def _write_bad_manifests(root: Path, good: bytes) -> None:
+    write_annotations(f"{root}/other.parquet", {f"o{i}": [] for i in range(4)}, ("cat",))
+    write_annotations(f"{root}/unlabelled.parquet", {f"{i:03d}": None for i in range(4)})
+    (root / "zero.parquet").write_bytes(b"")
+    (root / "garbage.parquet").write_bytes(b"PAR1 garbage PAR1")
+    (root / "cut.parquet").write_bytes(good[: len(good) // 2])
+    (root / "page.parquet").write_bytes(good[:4] + bytes(200) + good[204:])
+    pq.write_table(pa.table({"image_id": ["a"]}), root / "columns.parquet")
+    pq.write_table(pa.table({"image_id": [1], "uri": ["a"]}), root / "types.parquet")
+    pq.write_table(schema.MANIFEST.empty_table(), root / "rows.parquet")
+    pq.write_table(pa.table({"image_id": ["a", "b"], "uri": ["a", None]}), root / "null.parquet")
+    pq.write_table(pa.table({"image_id": ["a", "a"], "uri": ["a", "b"]}), root / "twice.parquet")
+    for name, label in (("a", "cat"), ("b", "dog")):
+        rows = [ManifestRow(name, name, 9, 9, ())]
+        write_manifest(f"{root}/disagree/{name}.parquet", rows, (label,))
+
+
+def _write_checkpoints(root: Path) -> None:
+    good = Path(random_checkpoint(root))
+    record = json.loads((good / "model.json").read_text())
+    told = {
+        "json": "{",
+        "fields": json.dumps(record | {"architecture": {"backbone": 7}}),
+        "version": json.dumps(record | {"version": 9}),
+    }
+    for name, text in told.items():
+        shutil.copytree(good, root / name)
+        (root / name / "model.json").write_text(text)
+    shutil.copytree(good, root / "truncated")
+    shutil.copytree(good, root / "weightless")
+    weights = (good / "model.safetensors").read_bytes()
+    (root / "truncated" / "model.safetensors").write_bytes(weights[:1000])
+    (root / "weightless" / "model.safetensors").unlink()
