@@ -76,7 +76,7 @@ def propose_for(picture: Picture, settings: ProposalSettings, report: Report) ->
                 max_side=settings.max_side,
                 backend=settings.backend,
             )
-    except (ValueError, MemoryError, ArithmeticError) as error:
+    except (UnreadableImage, ValueError, MemoryError, ArithmeticError) as error:
         picture.failure, picture.data = Failure.of("propose", error), None
 
 

@@ -32,12 +32,12 @@ def detect(checkpoint: Checkpoint, keep: Keep, image: np.ndarray, proposals: np.
         exponents = [math.exp(v) for v in logits[0].tolist()]
         for label in range(len(checkpoint.classes)):
             score = exponents[label + 1] / sum(exponents)
-            moved = _moved(box, deltas[0, 4 * (label + 1) : 4 * (label + 2)].tolist())
-            scored.append((score, label, _clipped(moved, width, height)))
-    return _kept(scored, keep, len(checkpoint.classes))
+            target = moved(box, deltas[0, 4 * (label + 1) : 4 * (label + 2)].tolist())
+            scored.append((score, label, clipped(target, width, height)))
+    return kept(scored, keep, len(checkpoint.classes))
 
 
-def _moved(box: list, delta: list) -> list:
+def moved(box: list, delta: list) -> list:
     width, height = box[2] - box[0], box[3] - box[1]
     x = (box[0] + box[2]) / 2 + delta[0] * width
     y = (box[1] + box[3]) / 2 + delta[1] * height
@@ -45,14 +45,14 @@ def _moved(box: list, delta: list) -> list:
     return [x - new_width / 2, y - new_height / 2, x + new_width / 2, y + new_height / 2]
 
 
-def _clipped(box: list, width: int, height: int) -> list:
+def clipped(box: list, width: int, height: int) -> list:
     return [
         min(max(value, 0), limit)
         for value, limit in zip(box, (width, height, width, height), strict=True)
     ]
 
 
-def _kept(scored: list, keep: Keep, classes: int) -> list:
+def kept(scored: list, keep: Keep, classes: int) -> list:
     result = []
     for label in range(classes):
         of_class = sorted((s for s in scored if s[1] == label), key=lambda s: -s[0])
