@@ -113,6 +113,19 @@ def exists(uri: str) -> bool:
         return bool(store.exists(path))
 
 
+def size(uri: str) -> int:
+    """Bytes of an object, without reading it.
+
+    Raises:
+        MissingObject: nothing lies there.
+        StorageError: the store cannot be reached.
+    """
+    store, path = filesystem(uri)
+    with naming(uri, "looked up"):
+        store.invalidate_cache()
+        return int(store.size(path))
+
+
 def is_folder(uri: str) -> bool:
     """Whether the URI is a folder (on an object store: whether something lies below it)."""
     store, path = filesystem(uri)

@@ -103,15 +103,7 @@ def load(uri: str) -> Checkpoint:
 
 def _verified(place: str, record: CheckpointRecord) -> bytes:
     shown = storage.shown(place)
-    try:
-        data = storage.read(place)
-    except storage.MissingObject as error:
-        raise InvalidCheckpoint(f"{shown} does not exist, though {RECORD_NAME} does") from error
-    if len(data) != record.weights_bytes:
-        raise InvalidCheckpoint(
-            f"{shown} has {len(data)} bytes, {RECORD_NAME} says {record.weights_bytes}: it is "
-            "truncated or belongs to another record"
-        )
+    data = storage.read(place)
     if hashlib.sha256(data).hexdigest() != record.weights_sha256:
         raise InvalidCheckpoint(
             f"{shown} is damaged or belongs to another {RECORD_NAME}: its SHA-256 differs"

@@ -62,10 +62,10 @@ class CheckpointRecord:
 
 
 def peek(uri: str) -> CheckpointRecord:
-    """The record of the checkpoint in the folder `uri`; the weights are not read.
+    """The record of the checkpoint in the folder `uri`; of the weights only the size is looked at.
 
     Raises:
-        InvalidCheckpoint: the folder holds no record, or not one of this version.
+        InvalidCheckpoint: the folder holds no record, not one of this version, or no weights of its size.
         StorageError: the store cannot be read.
     """
     place = storage.join(uri, RECORD_NAME)
@@ -85,7 +85,7 @@ def peek(uri: str) -> CheckpointRecord:
     if version != VERSION:
         raise InvalidCheckpoint(f"{shown} has version {version}, this program reads {VERSION}")
     try:
-        return CheckpointRecord(
+        record = CheckpointRecord(
             Architecture.from_json(stored["architecture"]),
             Preprocessing.from_json(stored["preprocessing"]),
             str(stored["weights"]["sha256"]),
@@ -94,3 +94,19 @@ def peek(uri: str) -> CheckpointRecord:
         )
     except (KeyError, TypeError, ValueError, AttributeError, InvalidConfiguration) as error:
         raise InvalidCheckpoint(f"{shown} cannot be used: {error!r}") from error
+    _check_size(storage.join(uri, WEIGHTS_NAME), record)
+    return record
+
+
+def _check_size(place: str, record: CheckpointRecord) -> None:
+    try:
+        found = storage.size(place)
+    except storage.MissingObject as error:
+        raise InvalidCheckpoint(
+            f"{storage.shown(place)} does not exist, though {RECORD_NAME} does"
+        ) from error
+    if found != record.weights_bytes:
+        raise InvalidCheckpoint(
+            f"{storage.shown(place)} has {found} bytes, {RECORD_NAME} says {record.weights_bytes}: it is "
+            "truncated or belongs to another record"
+        )

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline import images, schema, storage
 from pipeline.engine.work import Failure, Picture, Report, time_limit
-from pipeline.errors import MismatchedProposals, UnreadableImage
+from pipeline.errors import InvalidConfiguration, MismatchedProposals, UnreadableImage
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,13 @@ class ProposalSettings:
     """Seed of the ranking; each picture's own seed comes from it and its image_id."""
     backend: Literal["native", "opencv", "selectivesearch"] = "native"
     """Whose selective search; the others are there to compare with."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_boxes", "min_side", "max_side"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                option = name.replace("_", "-")
+                raise InvalidConfiguration(f"--{option} is {value}, expected at least 1")
 
     def recorded(self) -> dict[str, Any]:
         """The settings as run.json and the parts' metadata hold them."""

@@ -27,7 +27,7 @@ class RunOptions:
     """Seconds to wait for a node that can hold what the run needs."""
 
     def __post_init__(self) -> None:
-        for name in ("shard_size", "limit", "image_seconds"):
+        for name in ("shard_size", "limit", "image_seconds", "no_capacity_after"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 option = name.replace("_", "-")

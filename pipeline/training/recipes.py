@@ -41,13 +41,13 @@ def tiny() -> Recipe:
         max_side=400,
         min_proposal_side=8.0,
         optimiser="adamw",
-        learning_rate=3e-3,
+        learning_rate=1e-3,
         weight_decay=0.01,
         bias_rate_factor=1.0,
         schedule="cosine",
         warm_up=0.05,
         gradient_clip=10.0,
-        epochs=20.0,
+        epochs=10.0,
     )
 
 
