@@ -19,7 +19,9 @@ import tyro
 
 from jobs import entry
 from pipeline.engine import training_run
+from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.training_run import Execution
+from pipeline.errors import InvalidConfiguration
 from pipeline.training.recipe import Recipe
 from pipeline.training.recipes import RECIPES, named
 
@@ -30,8 +32,9 @@ class Train(entry.JobOptions):
 
     manifest: tuple[str, ...]
     """Manifests with objects: Parquet files or folders of them; any fsspec URIs."""
-    proposals: tuple[str, ...]
-    """Stored proposals (jobs/propose.py) of each manifest, in the same order."""
+    proposals: tuple[str, ...] = ()
+    """Stored proposals (jobs/propose.py) of each manifest, in the same order; without them they are
+    computed first, into OUTPUT/proposals."""
     output: str
     """Folder for the checkpoint; any fsspec URI."""
     recipe: Annotated[str, tyro.conf.arg(metavar="|".join(sorted(RECIPES)))]
@@ -42,6 +45,7 @@ class Train(entry.JobOptions):
     """Seed of initialisation, order, flips and RoIs."""
     overwrite: bool = False
     """Remove what a training with other settings wrote into the output."""
+    propose: ProposalSettings = field(default_factory=ProposalSettings)
     execution: Annotated[Execution, tyro.conf.OmitArgPrefixes] = field(default_factory=Execution)
     fields: Annotated[Recipe, tyro.conf.OmitArgPrefixes] = field(default_factory=Recipe)
 
@@ -63,11 +67,19 @@ def options_for(arguments: list[str]) -> type[Train]:
 
 
 def main(options: Train) -> None:
-    """Run the job."""
+    """Run the job.
+
+    Raises:
+        InvalidConfiguration: an unknown recipe, or stored proposals and how to compute them.
+    """
     named(options.recipe)  # an unknown name is an error, not the defaults
+    if options.proposals and options.propose != ProposalSettings():
+        raise InvalidConfiguration(
+            "--proposals takes stored boxes as they are: leave out the options --propose.*"
+        )
     summary = training_run.run(
         options.manifest,
-        options.proposals,
+        options.proposals or options.propose,
         options.output,
         options.fields,
         weights=options.weights,

@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import shutil
-import tempfile
-import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
-import ray
-
 from pipeline import run_record, storage
-from pipeline.engine import cluster
-from pipeline.engine.training_board import Board, TrainingProgress
-from pipeline.engine.training_workers import Workers, placed
-from pipeline.errors import MismatchedOutput, PipelineError, TrainingFailed
+from pipeline.engine import cluster, proposal_run
+from pipeline.engine.reading import ProposalSettings
+from pipeline.engine.run_options import RunOptions
+from pipeline.engine.training_fit import fit
+from pipeline.engine.training_workers import placed
+from pipeline.errors import MismatchedOutput
 from pipeline.manifest import Manifest
 from pipeline.run_record import RunRecord
 from pipeline.training.logs import Record
 from pipeline.training.recipe import Recipe
-from pipeline.training.run import TrainingRun, initial_network
-from pipeline.training.source import Source, open_manifests, open_sources
+from pipeline.training.run import TrainingRun, architecture, initial_network
+from pipeline.training.source import Source, check_objects, open_manifests, open_sources
 from pipeline.training.survey import survey
 
 log = logging.getLogger(__name__)
@@ -80,7 +76,7 @@ class Execution:
 
 def run(
     manifest_uris: Sequence[str],
-    proposal_uris: Sequence[str],
+    proposals: Sequence[str] | ProposalSettings,
     output_uri: str,
     recipe: Recipe,
     *,
@@ -93,7 +89,8 @@ def run(
 
     Args:
         manifest_uris: annotated datasets of the same classes.
-        proposal_uris: one per manifest, in the same order.
+        proposals: stored proposals, one URI per manifest in the same order, or how to compute them
+            first, into the output.
         output_uri: folder for the final model; states, logs and run.json lie in it too.
         recipe: how to train.
         weights: pretrained weights, as `load_pretrained` takes them.
@@ -107,42 +104,59 @@ def run(
     output = storage.absolute(output_uri)
     weights = None if weights is None else _located(weights)
     manifests = open_manifests(manifest_uris)
-    sources = open_sources(manifests, proposal_uris)
-    datasets = [_described(source) for source in sources]
-    started = monotonic()
-    surveyed = survey(sources, recipe)
-    told = TrainingRun(
-        output,
-        recipe,
-        sources,
-        surveyed,
-        weights=weights,
-        seed=seed,
-        checkpoint_every=execution.checkpoint_every,
-        log_every=execution.log_every,
-    )
-    initial_network(told)  # finds weights that do not fit before Ray starts
+    check_objects(manifests)
+    sources = None
+    if not isinstance(proposals, ProposalSettings):
+        sources = open_sources(manifests, proposals)
+    initial_network(architecture(recipe, manifests[0].classes or (), weights), weights, seed)
     storage.check_writable(output)
     with cluster.connected():
-        workers = placed(recipe, execution.workers, execution.no_capacity_after)
-        told = replace(told, recipe=workers.recipe, workers=workers.count)
-        record = RunRecord(
-            "train",
-            {"datasets": datasets, "weights": _digest(weights), **told.settings()},
-            _inputs(manifests, proposal_uris, weights),
+        if isinstance(proposals, ProposalSettings):
+            sources = open_sources(manifests, _computed(manifests, proposals, output, overwrite))
+        assert sources is not None
+        told = TrainingRun(
+            output,
+            recipe,
+            sources,
+            survey(sources, recipe),
+            weights=weights,
+            seed=seed,
+            checkpoint_every=execution.checkpoint_every,
+            log_every=execution.log_every,
         )
-        if _opened(output, record, overwrite):
-            return TrainingSummary(output, told.steps, surveyed.images, None, 0.0)
-        log.info(
-            "training on %d images with %d objects (proposals cover %.1f %%), %d steps, %s",
-            surveyed.images,
-            surveyed.objects,
-            100 * surveyed.recall,
-            told.steps,
-            workers,
-        )
-        last = _fit(told, workers, execution)
-    return TrainingSummary(output, told.steps, surveyed.images, last, monotonic() - started)
+        return _trained(told, execution, overwrite)
+
+
+def _computed(
+    manifests: Sequence[Manifest], settings: ProposalSettings, output: str, overwrite: bool
+) -> list[str]:
+    """Compute proposals below the output, or what is left of them, and return where they lie."""
+    folder = storage.join(output, "proposals")
+    places = [folder]
+    if len(manifests) > 1:
+        places = [storage.join(folder, str(number)) for number in range(len(manifests))]
+    for manifest, place in zip(manifests, places, strict=True):
+        proposal_run.run(manifest.uri, place, settings, RunOptions(overwrite=overwrite))
+    return places
+
+
+def _trained(told: TrainingRun, execution: Execution, overwrite: bool) -> TrainingSummary:
+    started = monotonic()
+    workers = placed(told.recipe, execution.workers, execution.no_capacity_after)
+    told = replace(told, recipe=workers.recipe, workers=workers.count)
+    found = told.survey
+    if _opened(told, overwrite):
+        return TrainingSummary(told.output, told.steps, found.images, None, 0.0)
+    log.info(
+        "training on %d images with %d objects (proposals cover %.1f %%), %d steps, %s",
+        found.images,
+        found.objects,
+        100 * found.recall,
+        told.steps,
+        workers,
+    )
+    last = fit(told, workers, execution.max_failures)
+    return TrainingSummary(told.output, told.steps, found.images, last, monotonic() - started)
 
 
 def _described(source: Source) -> dict[str, Any]:
@@ -161,17 +175,24 @@ def _digest(weights: str | None) -> str | None:
     return hashlib.sha256(storage.read(weights)).hexdigest()
 
 
-def _inputs(
-    manifests: Sequence[Manifest], proposals: Sequence[str], weights: str | None
-) -> dict[str, Any]:
-    return {
-        "manifest": [storage.shown(manifest.uri) for manifest in manifests],
-        "proposals": [storage.shown(storage.absolute(uri)) for uri in proposals],
-        "weights": None if weights is None else storage.shown(weights),
-    }
+def _record(told: TrainingRun) -> RunRecord:
+    sources, weights = told.sources, told.weights
+    return RunRecord(
+        "train",
+        {
+            "datasets": [_described(source) for source in sources],
+            "weights": _digest(weights),
+            **told.settings(),
+        },
+        {
+            "manifest": [storage.shown(source.manifest.uri) for source in sources],
+            "proposals": [storage.shown(source.proposals.parts.uri) for source in sources],
+            "weights": None if weights is None else storage.shown(weights),
+        },
+    )
 
 
-def _opened(output: str, record: RunRecord, overwrite: bool) -> bool:
+def _opened(told: TrainingRun, overwrite: bool) -> bool:
     """Make the output ready for this training; tells whether it is finished already.
 
     Raises:
@@ -179,6 +200,7 @@ def _opened(output: str, record: RunRecord, overwrite: bool) -> bool:
     """
     from pipeline.training import state  # noqa: PLC0415  imports torch
 
+    record, output = _record(told), told.output
     before = run_record.read_record(output)
     found = [] if before is None else run_record.differences(before, record)
     if found and not overwrite:
@@ -193,85 +215,3 @@ def _opened(output: str, record: RunRecord, overwrite: bool) -> bool:
     if latest is not None and latest.step:
         log.info("an earlier run of this training came to step %d", latest.step)
     return latest is not None and latest.finished
-
-
-def _fit(told: TrainingRun, workers: Workers, execution: Execution) -> Record | None:
-    """Run Ray Train until the final model is written; the last record of this run."""
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    from ray import train  # noqa: PLC0415  takes two seconds
-    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
-
-    board = Board.remote()  # type: ignore[attr-defined]
-    progress = TrainingProgress(board, told.steps)
-    scratch = tempfile.mkdtemp(
-        prefix="ray-train-"
-    )  # Ray Train insists on a folder; nothing is kept
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"run": told, "board": board, "threads": workers.cpus},
-        torch_config=TorchConfig(timeout_s=600),
-        scaling_config=train.ScalingConfig(
-            num_workers=workers.count,
-            use_gpu=workers.gpu,
-            resources_per_worker=workers.resources,
-        ),
-        run_config=train.RunConfig(
-            name=f"train-{uuid.uuid4().hex[:8]}",
-            storage_path=scratch,
-            failure_config=train.FailureConfig(max_failures=execution.max_failures),
-            logging_config=train.LoggingConfig("WARNING"),  # type: ignore[call-arg]
-        ),
-    )
-    try:
-        with progress.shown():
-            trainer.fit()
-    except train.TrainingFailedError as error:
-        raise _reason(error, told.output) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    if progress.failure is not None:
-        raise TrainingFailed(progress.failure)
-    return progress.last
-
-
-def _work(config: dict[str, Any]) -> None:
-    """One worker of Ray Train."""
-    import torch  # noqa: PLC0415
-    from ray import train  # noqa: PLC0415
-    from ray.train.torch import get_device  # noqa: PLC0415
-
-    from pipeline.training.loop import train as train_worker  # noqa: PLC0415
-
-    torch.set_num_threads(config["threads"])
-    board = config["board"]
-    device = get_device()
-    try:
-        train_worker(
-            config["run"],
-            rank=train.get_context().get_world_rank(),
-            device=device,
-            ingest_threads=1 if device.type == "cpu" else min(8, config["threads"]),
-            report=board.post.remote,
-            saved=lambda record: train.report(asdict(record)),
-        )
-    except (
-        TrainingFailed
-    ) as error:  # lies in the data: all workers stop, and trying again is no use
-        ray.get(board.fail.remote(str(error)))
-
-
-def _reason(error: Exception, output: str) -> PipelineError:
-    """What made Ray Train give up: a worker's own named error, or what Ray says."""
-    failures = getattr(error, "worker_failures", {})
-    for failure in failures.values():
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, PipelineError):
-                return cause
-            cause = getattr(cause, "_base_exc", None) or cause.__cause__
-    first = next(iter(failures.values()), error)
-    lines = [line for line in str(first).splitlines() if line.strip()]
-    return TrainingFailed(
-        f"training stopped: {lines[-1] if lines else type(first).__name__}; "
-        f"the same command goes on from the latest state in {storage.shown(output)}"
-    )

@@ -1,9 +1,10 @@
 """The pixel graph: 8-connected edges in order of their weight.
 
 An edge's weight is the Euclidean distance of two neighbours' smoothed colours, float32. Two counting
-passes of 10 bits each sort by the leading bits of the weight, 4 of the exponent and 16 of the mantissa: a
+passes of 10 bits each sort by the leading bits of the weight, 5 of the exponent and 15 of the mantissa: a
 float's bits order like the float. In all pictures tried the segments are those of an exact sort; with 7
-mantissa bits, which one pass could do, 10-20 % of the segments differ.
+mantissa bits, which one pass could do, 10-20 % of the segments differ, and weights under 2^-7 have to be
+told apart where a sky is flat.
 
 Measured on 500x375 (747k edges): weights 1.0 ms, sort 3.2 ms; a comparison sort takes 60 ms.
 """
@@ -18,8 +19,9 @@ from pipeline.proposals.workspace import Workspace
 
 _PASS_BITS = 10
 _DIGITS = 2**_PASS_BITS
-_SHIFT = 23 + 4 - 2 * _PASS_BITS
-_LOWEST = np.int32((127 - 7) << 23)  # weights under 2^-7 are not told apart, none reaches 2^9
+_SHIFT = 23 + 5 - 2 * _PASS_BITS
+_LOWEST = np.int32((127 - 23) << 23)  # weights under 2^-23, or from 2^9 up, are not told apart
+_HIGHEST_KEY = np.int32(_DIGITS**2 - 1)
 
 
 def sorted_edges(
@@ -80,7 +82,7 @@ def _weigh(smoothed, repeats, weights):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _key(bits):  # type: ignore[no-untyped-def]
-    return np.uint32(max(bits - _LOWEST, np.int32(0))) >> np.uint32(_SHIFT)
+    return np.uint32(min(max(bits - _LOWEST, np.int32(0)) >> np.int32(_SHIFT), _HIGHEST_KEY))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -5,7 +5,9 @@ channel; an orientation takes the derivative where it is positive and 0 elsewher
 with both signs. Bins round as in the authors' code: colour over 0-255, texture over 0-0.43 of that range.
 
 A pixel's bins depend only on the colour space, so they are worked out once, packed a byte each, and every
-segmentation of that space just counts them.
+segmentation of that space just counts them. Histograms are integers of sum 2^24: the sum of smaller bins
+then vectorises (22 ns for 240 bins against 100 to 140 ns in floats) and is the same on every machine,
+whatever its vector width.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from numba import njit
 COLOUR_BINS = 25
 TEXTURE_BINS = 10
 ORIENTATIONS = 8
-LANES = 16
-"""Histogram rows are padded with zeros to a multiple of this, for `intersection`."""
+UNIT = 2**24
+"""What a histogram's bins add up to, but for rounding; a float32 holds every bin exactly."""
 
 _AXES = 4
 _TOP = TEXTURE_BINS - 1
 _AXIS_SLOTS = 2 * _TOP + 1  # signed bins -9 ... 9 of one axis
 _TEXTURE_SLOTS = _AXES * _AXIS_SLOTS
+_FLAT = np.uint32(sum((axis * _AXIS_SLOTS + _TOP) << (8 * axis) for axis in range(_AXES)))
 _BINS_PER_LEVEL = np.float32(_TOP / (0.43 * 255.0))
 _DIAGONAL = np.float32(math.sqrt(0.5))
 
@@ -103,19 +106,9 @@ def texture_codes(planes, codes):  # type: ignore[no-untyped-def]
                 )
 
 
-def colour_width(channels: int) -> int:
-    """Columns of a colour histogram, padding included."""
-    return -(-COLOUR_BINS * channels // LANES) * LANES
-
-
-def texture_width(channels: int) -> int:
-    """Columns of a texture histogram: 80 per channel, a multiple of `LANES`."""
-    return ORIENTATIONS * TEXTURE_BINS * channels
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def colour_histograms(labels, sizes, codes, channels, histograms):  # type: ignore[no-untyped-def]
-    """Fill the first R rows of float32 `(.., colour_width)` with histograms of sum 1, from `colour_codes`."""
+    """Fill the first R rows of int32 `(.., 25 C)` with histograms of sum `UNIT`, from `colour_codes`."""
     counts = np.zeros((len(sizes), COLOUR_BINS * channels), np.int32)
     height, width = labels.shape
     for y in range(height):
@@ -125,17 +118,17 @@ def colour_histograms(labels, sizes, codes, channels, histograms):  # type: igno
             for c in range(channels):
                 region[(slots >> np.uint32(8 * c)) & np.uint32(255)] += 1
     for r in range(len(sizes)):
-        scale = np.float32(1.0) / np.float32(channels * sizes[r])
-        histograms[r, :] = 0
+        scale = np.float32(UNIT) / np.float32(channels * sizes[r])
         for i in range(COLOUR_BINS * channels):
-            histograms[r, i] = np.float32(counts[r, i]) * scale
+            histograms[r, i] = np.int32(np.float32(counts[r, i]) * scale + np.float32(0.5))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def texture_histograms(labels, sizes, codes, histograms):  # type: ignore[no-untyped-def]
-    """Fill the first R rows of float32 `(.., texture_width)` with histograms of sum 1, from `texture_codes`."""
+    """Fill the first R rows of int32 `(.., 80 C)` with histograms of sum `UNIT`, from `texture_codes`."""
     # Four increments per pixel and channel instead of eight: an axis counts signed bins, and what
-    # an orientation has in its bin 0 follows from the region's size.
+    # an orientation has in its bin 0 follows from the region's size. So a pixel whose axes are all in
+    # bin 0, as two of three are in photographs, counts nothing: 0.7 ms with that test, 1.2 ms without.
     channels, height, width = codes.shape
     counts = np.zeros((len(sizes), channels * _TEXTURE_SLOTS), np.int32)
     for c in range(channels):
@@ -143,7 +136,10 @@ def texture_histograms(labels, sizes, codes, histograms):  # type: ignore[no-unt
         for y in range(height):
             row, code = labels[y], codes[c, y]
             for x in range(width):
-                region, slots = counts[row[x]], code[x]
+                slots = code[x]
+                if slots == _FLAT:
+                    continue
+                region = counts[row[x]]
                 region[base + (slots & np.uint32(255))] += 1
                 region[base + ((slots >> np.uint32(8)) & np.uint32(255))] += 1
                 region[base + ((slots >> np.uint32(16)) & np.uint32(255))] += 1
@@ -154,7 +150,7 @@ def texture_histograms(labels, sizes, codes, histograms):  # type: ignore[no-unt
 
 @njit(inline="always")
 def _unfold(counts, size, channels, histogram):  # type: ignore[no-untyped-def]
-    scale = np.float32(1.0) / np.float32(ORIENTATIONS * channels * size)
+    scale = np.float32(UNIT) / np.float32(ORIENTATIONS * channels * size)
     for axis in range(channels * _AXES):
         zero = axis * _AXIS_SLOTS + _TOP
         for sign in range(2):
@@ -163,32 +159,23 @@ def _unfold(counts, size, channels, histogram):  # type: ignore[no-untyped-def]
             for b in range(1, TEXTURE_BINS):
                 seen = counts[zero + b] if sign == 0 else counts[zero - b]
                 rest -= seen
-                histogram[target + b] = np.float32(seen) * scale
-            histogram[target] = np.float32(rest) * scale
+                histogram[target + b] = np.int32(np.float32(seen) * scale + np.float32(0.5))
+            histogram[target] = np.int32(np.float32(rest) * scale + np.float32(0.5))
 
 
 @njit(inline="always")
-def intersection(one, other, lanes):  # type: ignore[no-untyped-def]
-    """Sum of the smaller bins of two padded rows (equations 1 and 3); `lanes` is float32 `(16,)` scratch."""
-    # 16 running sums in a fixed order: vector units of any width add alike, so that every machine
-    # gets the same hierarchy, which fastmath would not promise.
-    for lane in range(LANES):
-        lanes[lane] = 0
-    for i in range(0, len(one), LANES):
-        for lane in range(LANES):
-            a, b = one[i + lane], other[i + lane]
-            lanes[lane] += a if a < b else b
-    total = np.float32(0)
-    for lane in range(LANES):
-        total += lanes[lane]
+def intersection(one, other):  # type: ignore[no-untyped-def]
+    """Sum of the smaller bins of two histograms, in `UNIT`s (equations 1 and 3)."""
+    total = np.int64(0)
+    for i in range(len(one)):
+        total += min(one[i], other[i])
     return total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pair_intersections(histograms, pairs):  # type: ignore[no-untyped-def]
-    """Histogram intersections float32 `(E,)` of pairs `(E, 2)` of rows."""
-    lanes = np.empty(LANES, np.float32)
-    out = np.empty(len(pairs), np.float32)
+    """Histogram intersections int64 `(E,)` of pairs `(E, 2)` of rows."""
+    out = np.empty(len(pairs), np.int64)
     for e in range(len(pairs)):
-        out[e] = intersection(histograms[pairs[e, 0]], histograms[pairs[e, 1]], lanes)
+        out[e] = intersection(histograms[pairs[e, 0]], histograms[pairs[e, 1]])
     return out

@@ -89,14 +89,14 @@ def _segment_and_group(
     sizes[:regions] = region_sizes
     bounding_boxes(labels, boxes[:regions])
     pairs = adjacent_pairs(labels, regions)
-    colours = textures = np.empty((nodes, 0), np.float32)
+    colours = textures = np.empty((nodes, 0), np.int32)
     if space.colour_codes is not None:
-        columns = features.colour_width(channels)
-        colours = workspace.array("colours", (nodes, columns), np.float32)
+        columns = features.COLOUR_BINS * channels
+        colours = workspace.array("colours", (nodes, columns), np.int32)
         features.colour_histograms(labels, region_sizes, space.colour_codes, channels, colours)
     if space.texture_codes is not None:
-        columns = features.texture_width(channels)
-        textures = workspace.array("textures", (nodes, columns), np.float32)
+        columns = features.ORIENTATIONS * features.TEXTURE_BINS * channels
+        textures = workspace.array("textures", (nodes, columns), np.int32)
         features.texture_histograms(labels, region_sizes, space.texture_codes, textures)
     pair_colours = features.pair_intersections(colours, pairs)
     pair_textures = features.pair_intersections(textures, pairs)

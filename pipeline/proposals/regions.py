@@ -35,7 +35,7 @@ def adjacent_pairs(labels, count):  # type: ignore[no-untyped-def]
     """
     # An open-addressing table remembers the pairs met. Some 5 % of the pixels lie on a boundary, and
     # sorting their pairs took as long as all else in this file.
-    height, width = labels.shape
+    height = len(labels)
     capacity = 64
     while capacity < 8 * count:
         capacity *= 2

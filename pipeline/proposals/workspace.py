@@ -29,7 +29,8 @@ class Workspace:
         buffer = self._buffers.get(name)
         if buffer is None or len(buffer) < wanted:
             self._buffers[name] = buffer = np.empty(wanted, np.uint8)
-        return buffer[:wanted].view(dtype).reshape(shape)
+        array: NDArray[Any] = buffer[:wanted].view(dtype).reshape(shape)
+        return array
 
     @property
     def nbytes(self) -> int:

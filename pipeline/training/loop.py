@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from time import perf_counter
 
 import numpy as np
 import torch
-from torch import distributed
 
 from pipeline import storage
 from pipeline.detector import checkpoint
@@ -20,6 +19,7 @@ from pipeline.detector.targets import fold_targets
 from pipeline.errors import TrainingFailed
 from pipeline.training import state
 from pipeline.training.dataset import Dataset, Sample, SampleStream, Skipped
+from pipeline.training.interval import Interval
 from pipeline.training.logs import Record, TrainingLog
 from pipeline.training.optimisation import optimiser, schedule, set_rates
 from pipeline.training.run import TrainingRun, initial_network
@@ -31,47 +31,6 @@ MAX_SKIPPED = 0.05
 """Share of pictures that may be unreadable; above it training stops, as the detection runs do."""
 FEWEST_JUDGED = 200
 """Pictures after which that share is looked at."""
-
-
-@dataclass
-class Interval:
-    """Sums over this worker's steps since the last record."""
-
-    steps: int = 0
-    classification: float = 0.0
-    localisation: float = 0.0
-    foreground: int = 0
-    background: int = 0
-    images: int = 0
-    skipped: int = 0
-    waited: float = 0.0
-    """Seconds."""
-    seconds: float = 0.0
-    gradient_norm: float = 0.0
-
-    def add(self, result: StepResult, skipped: int, waited: float, seconds: float) -> None:
-        """Count a step."""
-        self.steps += 1
-        self.classification += float(result.classification)
-        self.localisation += float(result.localisation)
-        self.foreground += result.foreground
-        self.background += result.background
-        self.images += result.images
-        self.skipped += skipped
-        self.waited += waited
-        self.seconds += seconds
-        self.gradient_norm += result.gradient_norm
-
-    def over_all_workers(self, workers: int, device: torch.device) -> Interval:
-        """The sums over all workers; steps and gradient norms, which are the same on all, stay."""
-        if workers == 1:
-            return self
-        names = [name for name in vars(self) if name not in ("steps", "gradient_norm")]
-        values = torch.tensor([float(getattr(self, n)) for n in names], dtype=torch.float64)
-        told = values.to(device)
-        distributed.all_reduce(told)
-        summed = dict(zip(names, told.tolist(), strict=True))
-        return Interval(steps=self.steps, gradient_norm=self.gradient_norm, **summed)
 
 
 def train(
@@ -130,28 +89,46 @@ class _Worker:
         self.finished = latest is not None and latest.finished
         self.step = 0 if latest is None else latest.step
         self.skipped = 0
-        self.model, pretrained = initial_network(run)
+        self.model, pretrained = initial_network(run.architecture(), run.weights, run.seed)
         self.model.train()
-        self.optimiser = optimiser(self.model, run.recipe, pretrained, run.workers)
+        self.pretrained = pretrained
         self.preprocessing = run.preprocessing()
-        self.training_step = TrainingStep(
-            self.model,
-            self.optimiser,
-            run.recipe,
-            self.preprocessing,
-            device=device,
-            workers=run.workers,
-            seed=run.seed,
-            rank=rank,
-        )
+        self._begin_phase()
         if latest is not None:
             self._resume(latest.step)
         self.log = TrainingLog(run.output, self.step) if rank == 0 else None
 
+    def _begin_phase(self) -> None:
+        """Make optimiser and step for the phase that the next step belongs to: all, or the box layer."""
+        run, self.recipe = self.run, self.run.recipe
+        self.boxes_alone = run.joint_steps <= self.step < run.steps
+        if self.boxes_alone:
+            self.model.requires_grad_(False)
+            self.model.bbox_pred.requires_grad_(True)
+            self.recipe = replace(run.recipe, box_loss_weight=1.0)
+        self.optimiser = optimiser(self.model, self.recipe, self.pretrained, run.workers)
+        self.training_step = TrainingStep(
+            self.model,
+            self.optimiser,
+            self.recipe,
+            self.preprocessing,
+            device=self.device,
+            workers=run.workers,
+            seed=run.seed,
+            rank=self.rank,
+        )
+
+    def _rate(self) -> float:
+        """Set the learning rates of the next step; each phase has the whole schedule."""
+        run = self.run
+        first, last = (run.joint_steps, run.steps) if self.boxes_alone else (0, run.joint_steps)
+        return set_rates(self.optimiser, schedule(self.recipe, self.step - first, last - first))
+
     def _resume(self, step: int) -> None:
         values = state.load(self.run.output, step)
         self.model.load_state_dict(values["model"])
-        self.optimiser.load_state_dict(values["optimiser"])
+        if values["boxes_alone"] == self.boxes_alone:
+            self.optimiser.load_state_dict(values["optimiser"])
         self.skipped = values["skipped"]
         log.info("resumed at step %d of %d", step, self.run.steps)
 
@@ -181,6 +158,8 @@ class _Worker:
     def _steps(self, samples: Iterator[Sample | Skipped]) -> None:
         run, interval = self.run, Interval()
         while self.step < run.steps:
+            if self.step == run.joint_steps and not self.boxes_alone:
+                self._begin_phase()
             started = perf_counter()
             taken = list(islice(samples, run.recipe.images_per_step))
             waited = perf_counter() - started
@@ -188,7 +167,7 @@ class _Worker:
             for missed in taken:
                 if isinstance(missed, Skipped):
                     log.warning("picture %r is skipped: %s", missed.image_id, missed.reason)
-            rate = set_rates(self.optimiser, schedule(run.recipe, self.step, run.steps))
+            rate = self._rate()
             result = self.training_step(usable, self.step)
             if not np.isfinite(result.gradient_norm):
                 self._stop_at(usable, result)
@@ -211,24 +190,13 @@ class _Worker:
                 f"{self.skipped} of {seen} pictures could not be read by step {self.step}; "
                 "the reasons are in the workers' log"
             )
-        # Each worker's loss is divided by its share of the RoIs, so the mean over workers is the loss.
-        per_step = told.steps * run.workers
-        classification = told.classification / per_step
-        localisation = told.localisation / per_step
-        record = Record(
-            step=self.step,
+        record = told.record(
+            self.step,
+            workers=run.workers,
             epoch=round(seen / run.survey.images, 4),
-            loss=classification + run.recipe.box_loss_weight * localisation,
-            loss_class=classification,
-            loss_box=localisation,
             learning_rate=rate,
-            gradient_norm=told.gradient_norm / told.steps,
-            foreground=told.foreground / max(told.images, 1),
-            background=told.background / max(told.images, 1),
-            images=int(told.images),
+            box_loss_weight=self.recipe.box_loss_weight,
             skipped=self.skipped,
-            images_per_second=told.images / max(told.seconds / run.workers, 1e-9),
-            data_wait=told.waited / max(told.seconds, 1e-9),
         )
         if self.log is not None:
             self.log.records.append(record)
@@ -242,6 +210,7 @@ class _Worker:
             values = {
                 "model": self.model.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
+                "boxes_alone": self.boxes_alone,
                 "skipped": self.skipped,
             }
             state.save(self.run.output, self.step, values)
@@ -273,7 +242,11 @@ class _Worker:
     def _export(self) -> None:
         run, statistics = self.run, self.run.survey.statistics
         exported = _copy(self.model)
-        fold_targets(exported, statistics.means, statistics.stds)
+        if run.recipe.box_loss_weight > 0 or run.steps > run.joint_steps:
+            fold_targets(exported, statistics.means, statistics.stds)
+        else:  # the box layer was never trained: deltas of 0 keep the proposals' boxes
+            torch.nn.init.zeros_(exported.bbox_pred.weight)
+            torch.nn.init.zeros_(exported.bbox_pred.bias)
         extra = {"recipe": run.recipe.as_settings(), "steps": run.steps, "seed": run.seed}
         checkpoint.save(run.output, exported, self.preprocessing, extra=extra)
         state.point_to(run.output, self.step, finished=True)

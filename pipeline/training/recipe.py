@@ -16,7 +16,7 @@ from pipeline.errors import InvalidConfiguration
 class Recipe:
     """How a network is trained; counted in epochs, so that it suits datasets of any size."""
 
-    network: str = "mobilenet_v2"
+    network: str = "vgg16"
     """Backbone."""
     freeze_until: str | None = None
     """The last stage of the trunk that keeps its weights; `none` trains all, unset is the network's own."""
@@ -54,7 +54,7 @@ class Recipe:
     """A RoI is background below this overlap."""
 
     box_loss_weight: float = 1.0
-    """lambda of equation 1; 0 trains the classifier alone."""
+    """lambda of equation 1; 0 trains the classifier alone, and detections keep the proposals' boxes."""
 
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """Stochastic gradient descent with momentum, or AdamW."""
@@ -75,6 +75,9 @@ class Recipe:
 
     epochs: float = 16.0
     """Passes over the pictures; the paper's 40k steps of 2 pictures over VOC 2007 trainval."""
+    box_epochs: float = 0.0
+    """Passes after these in which the box layer alone is trained on the network as it is then: with a
+    box_loss_weight of 0 the stage-wise training of table 6."""
     iterations: int | None = None
     """Steps, in place of epochs; unset: as many as `epochs` come to."""
     schedule: Literal["step", "cosine"] = "step"
@@ -116,7 +119,13 @@ class Recipe:
         self._require(self.epochs > 0, "epochs", "above 0")
         self._require(self.iterations is None or self.iterations >= 1, "iterations", "at least 1")
         self._require(self.learning_rate > 0, "learning_rate", "above 0")
-        for name in ("weight_decay", "momentum", "box_loss_weight", "min_proposal_side"):
+        for name in (
+            "weight_decay",
+            "momentum",
+            "box_loss_weight",
+            "min_proposal_side",
+            "box_epochs",
+        ):
             self._require(getattr(self, name) >= 0, name, "at least 0")
         clip = self.gradient_clip
         self._require(clip is None or clip > 0, "gradient_clip", "above 0")
@@ -132,11 +141,16 @@ class Recipe:
         """R / N."""
         return self.rois_per_step // self.images_per_step
 
-    def steps(self, images: int, workers: int) -> int:
-        """Steps of the whole training on `images` pictures with `workers` workers."""
-        if self.iterations is not None:
-            return self.iterations
-        return max(1, ceil(self.epochs * images / (self.images_per_step * workers)))
+    def steps(self, images: int, workers: int) -> tuple[int, int]:
+        """Steps in which all is trained, then steps of the box layer alone.
+
+        Args:
+            images: pictures per epoch.
+            workers: how many take `images_per_step` each in a step.
+        """
+        epoch = images / (self.images_per_step * workers)
+        joint = self.iterations or max(1, ceil(self.epochs * epoch))
+        return joint, ceil(self.box_epochs * epoch)
 
     def divided(self, most_workers: int) -> tuple[Recipe, int]:
         """The same step divided among workers: each one's recipe, and how many there are.

@@ -12,6 +12,39 @@ from pipeline.training.recipe import Recipe
 PAPER = Recipe()
 
 
+def paper_s() -> Recipe:
+    """The paper's S: CaffeNet."""
+    return replace(PAPER, network="caffenet")
+
+
+def paper_m() -> Recipe:
+    """The paper's M: VGG_CNN_M_1024."""
+    return replace(PAPER, network="vgg_cnn_m_1024")
+
+
+def paper_l() -> Recipe:
+    """The paper's L: VGG16."""
+    return replace(PAPER, network="vgg16")
+
+
+def resnet50() -> Recipe:
+    """ResNet-50 with its last stage as the head of each RoI (C4); the paper's step and picture size."""
+    return replace(
+        PAPER,
+        network="resnet50",
+        min_proposal_side=12.0,
+        optimiser="adamw",
+        learning_rate=2e-4,
+        pretrained_learning_rate=5e-5,
+        weight_decay=0.05,
+        bias_rate_factor=1.0,
+        schedule="cosine",
+        warm_up=0.03,
+        gradient_clip=10.0,
+        epochs=10.0,
+    )
+
+
 def mobilenet_v2() -> Recipe:
     """MobileNetV2 with its last blocks as the head of each RoI; made for training on CPUs."""
     return replace(
@@ -52,7 +85,7 @@ def tiny() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (mobilenet_v2, tiny)
+    recipe.__name__: recipe for recipe in (paper_s, paper_m, paper_l, mobilenet_v2, resnet50, tiny)
 }
 """The recipes that can be asked for by name."""
 

@@ -43,9 +43,14 @@ class TrainingRun:
         return self.sources[0].classes
 
     @property
+    def joint_steps(self) -> int:
+        """Steps before those that train the box layer alone, which is all there are by default."""
+        return self.recipe.steps(self.survey.images, self.workers)[0]
+
+    @property
     def steps(self) -> int:
         """Steps of the whole training."""
-        return self.recipe.steps(self.survey.images, self.workers)
+        return sum(self.recipe.steps(self.survey.images, self.workers))
 
     @property
     def images_per_step(self) -> int:
@@ -57,26 +62,8 @@ class TrainingRun:
         return Plan(self.survey.shards, self.seed)
 
     def architecture(self) -> Architecture:
-        """The network's make-up; nothing is frozen where there are no weights to keep.
-
-        Raises:
-            InvalidConfiguration: a value that the network does not have.
-        """
-        recipe = self.recipe
-        freeze = recipe.freeze_until
-        if self.weights is None:
-            if freeze not in (None, "none"):
-                raise InvalidConfiguration(
-                    f"freeze-until {freeze} without --weights would keep random layers as they are"
-                )
-            freeze = "none"
-        return Architecture(
-            self.classes,
-            recipe.network,
-            roi_size=recipe.roi_size,
-            fc_widths=recipe.fc_widths,
-            freeze_until=freeze,
-        )
+        """The network's make-up, see `architecture`."""
+        return architecture(self.recipe, self.classes, self.weights)
 
     def preprocessing(self) -> Preprocessing:
         """The network's preprocessing at the recipe's size; of several, detection takes the middle."""
@@ -105,7 +92,31 @@ class TrainingRun:
         }
 
 
-def initial_network(run: TrainingRun) -> tuple[FastRCNN, frozenset[str]]:
+def architecture(recipe: Recipe, classes: tuple[str, ...], weights: str | None) -> Architecture:
+    """The make-up of a recipe's network; nothing is frozen where there are no weights to keep.
+
+    Raises:
+        InvalidConfiguration: a value that the network does not have.
+    """
+    freeze = recipe.freeze_until
+    if weights is None:
+        if freeze not in (None, "none"):
+            raise InvalidConfiguration(
+                f"freeze-until {freeze} without --weights would keep random layers as they are"
+            )
+        freeze = "none"
+    return Architecture(
+        classes,
+        recipe.network,
+        roi_size=recipe.roi_size,
+        fc_widths=recipe.fc_widths,
+        freeze_until=freeze,
+    )
+
+
+def initial_network(
+    architecture: Architecture, weights: str | None, seed: int
+) -> tuple[FastRCNN, frozenset[str]]:
     """The network at step 0 and the names of its parameters that came with pretrained weights.
 
     Raises:
@@ -115,8 +126,8 @@ def initial_network(run: TrainingRun) -> tuple[FastRCNN, frozenset[str]]:
     from pipeline.detector.network import build  # noqa: PLC0415  a driver reads runs without torch
     from pipeline.detector.weights import load_pretrained  # noqa: PLC0415
 
-    model = build(run.architecture(), run.seed)
-    if run.weights is None:
+    model = build(architecture, seed)
+    if weights is None:
         return model, frozenset()
-    loaded = load_pretrained(model, run.weights).loaded
+    loaded = load_pretrained(model, weights).loaded
     return model, frozenset(f"backbone.{name}" for name in loaded)

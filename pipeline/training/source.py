@@ -137,6 +137,22 @@ def _listed(manifest: Manifest) -> str:
     return ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
 
 
+def check_objects(opened: Sequence[Manifest]) -> None:
+    """Look for one object in any of the manifests.
+
+    Raises:
+        UnreadableDataset: there is none to learn from.
+    """
+    for manifest in opened:
+        for first in range(0, manifest.rows, manifests.ROW_GROUP):
+            rows = manifest.read(first, manifests.ROW_GROUP, ["objects"])
+            known = annotated_objects(rows, manifest.classes or ())
+            if any(not found.crowd.all() for found in known if found is not None):
+                return
+    named = ", ".join(storage.shown(manifest.uri) for manifest in opened)
+    raise UnreadableDataset(f"{named}: no picture holds an object to learn from")
+
+
 def open_sources(opened: Sequence[Manifest], proposal_uris: Sequence[str]) -> list[Source]:
     """Join manifests with their proposals: the n-th proposals belong to the n-th manifest.
 

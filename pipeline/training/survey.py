@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import boxes as geometry
-from pipeline import storage
 from pipeline.detector.targets import TargetMoments, TargetStatistics
-from pipeline.errors import UnreadableDataset
 from pipeline.training.plan import ShardRows, generator
 from pipeline.training.recipe import Recipe
 from pipeline.training.source import Annotations, Source
@@ -45,11 +43,7 @@ def candidates(proposals: NDArray[np.float32], recipe: Recipe) -> NDArray[np.flo
 
 
 def survey(sources: Sequence[Source], recipe: Recipe, pictures: int = PICTURES) -> Survey:
-    """Stream the annotations once, and the proposals of up to `pictures` pictures.
-
-    Raises:
-        UnreadableDataset: no picture holds an object to learn from.
-    """
+    """Stream the annotations once, and the proposals of up to `pictures` pictures."""
     usable: list[ShardRows] = []
     objects = 0
     for number, source in enumerate(sources):
@@ -58,9 +52,6 @@ def survey(sources: Sequence[Source], recipe: Recipe, pictures: int = PICTURES) 
             rows = [row for row, known in enumerate(found) if _is_usable(known, recipe)]
             objects += sum(int((~known.crowd).sum()) for known in found if known is not None)
             usable.append(ShardRows(number, ordinal, np.array(rows, np.int32)))
-    if not objects:
-        named = ", ".join(storage.shown(source.manifest.uri) for source in sources)
-        raise UnreadableDataset(f"{named}: no picture holds an object to learn from")
     statistics, recall = _look_at_proposals(sources, usable, recipe, pictures)
     images = sum(len(shard.rows) for shard in usable)
     return Survey(tuple(usable), images, objects, statistics, recall)

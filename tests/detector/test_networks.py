@@ -123,18 +123,19 @@ def randomised_norms(module):
     return module.eval()
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v2_expanded", "resnet18"])
 def test_frozen_norms_equal_torchvisions_network(name):
     torch.manual_seed(0)
-    reference = randomised_norms(getattr(torchvision.models, name)(num_classes=2))
-    padding = "symmetric" if name == "mobilenet_v2" else None
+    network = getattr(torchvision.models, name.removesuffix("_expanded"))
+    reference = randomised_norms(network(num_classes=2))
+    padding = "symmetric" if name.startswith("mobilenet") else None
     backbone = build(Architecture(("a",), name, padding=padding)).backbone
     theirs = reference.state_dict()
     names = backbone.renamed()
     backbone.load_state_dict({own: theirs[names.get(own, own)] for own in backbone.state_dict()})
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        if name == "mobilenet_v2":
+        if name.startswith("mobilenet"):
             expected = reference.features(images).mean(dim=(2, 3))
         else:
             reference.fc = torch.nn.Identity()

@@ -20,7 +20,7 @@ from tests.training.drawn import make_dataset, write_proposals
 
 JOB = [sys.executable, str(Path(__file__).parents[2] / "jobs" / "train.py")]
 QUICK = ["--recipe", "tiny", "--short-sides", "64", "--max-side", "96", "--images-per-step", "1"]
-QUICK += ["--rois-per-step", "64", "--workers", "1", "--checkpoint-every", "5", "--log-every", "5"]
+QUICK += ["--rois-per-step", "64", "--workers", "1", "--checkpoint-every", "8", "--log-every", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_options_start_from_the_named_recipe() -> None:
 
 def test_a_killed_driver_goes_on_where_it_was(data: list[str], tmp_path: Path) -> None:
     def command(name: str) -> list[str]:
-        return [*JOB, *data, *QUICK, "--iterations", "80", "--output", str(tmp_path / name)]
+        return [*JOB, *data, *QUICK, "--iterations", "48", "--output", str(tmp_path / name)]
 
     subprocess.run(command("whole"), check=True, capture_output=True, timeout=300)
     broken = str(tmp_path / "broken")
@@ -93,7 +93,7 @@ def test_a_killed_driver_goes_on_where_it_was(data: list[str], tmp_path: Path) -
     deadline = time.monotonic() + 200
     while first.poll() is None and time.monotonic() < deadline:
         latest = state.latest(broken)
-        if latest is not None and latest.step >= 10:
+        if latest is not None and latest.step >= 16:
             break
         time.sleep(0.02)
     os.kill(first.pid, signal.SIGKILL)

@@ -98,6 +98,43 @@ def test_the_checkpoint_has_raw_deltas_and_the_recipes_size(data, tmp_path):
     torch.testing.assert_close(saved.model.bbox_pred.bias.data.view(-1, 4), raw)
 
 
+def test_stage_wise_training_leaves_all_but_the_box_layer(data, tmp_path):
+    recipe = dataclasses.replace(QUICK, iterations=4, box_loss_weight=0.0, box_epochs=1)
+
+    def run(name, recipe):
+        return make_run(tmp_path / name, data[0], recipe, checkpoint_every=2)
+
+    train(run("class", dataclasses.replace(recipe, box_epochs=0)))
+    train(run("stages", recipe))
+    first, second = (checkpoint.load(str(tmp_path / n)).model for n in ("class", "stages"))
+    assert [r.step for r in logs.read(str(tmp_path / "stages"))] == [2, 4, 6, 8]
+    for name, tensor in first.state_dict().items():
+        if name.startswith("bbox_pred"):
+            assert not tensor.any()  # untrained: the proposals' boxes stay
+        else:
+            torch.testing.assert_close(tensor, second.state_dict()[name], rtol=0, atol=0)
+    assert second.bbox_pred.weight.any()
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_stage_wise_training_resumes_at_and_after_the_border(data, tmp_path, step):
+    recipe = dataclasses.replace(QUICK, iterations=4, box_loss_weight=0.0, box_epochs=1)
+    runs = [
+        make_run(tmp_path / name, data[0], recipe, checkpoint_every=2)
+        for name in ("whole", "broken")
+    ]
+    train(runs[0])
+
+    def die(record):
+        if record.step == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(runs[1], saved=die)
+    train(runs[1])
+    assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
+
+
 def test_what_is_not_finite_stops_with_step_and_images(data, tmp_path):
     wild = dataclasses.replace(QUICK, optimiser="sgd", learning_rate=1e20, gradient_clip=None)
     with pytest.raises(TrainingFailed, match=r"step \d+: .* not finite .*'p\d'") as failure:

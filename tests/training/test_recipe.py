@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pipeline.detector.backbones.catalog import BACKBONES
 from pipeline.errors import InvalidConfiguration
 from pipeline.training.recipe import Recipe
 from pipeline.training.recipes import RECIPES, named
@@ -22,10 +23,25 @@ def test_defaults_are_the_papers():
 
 def test_length_in_epochs_counts_the_pictures_of_all_workers():
     recipe = Recipe(epochs=16)
-    assert recipe.steps(5000, workers=1) == 40_000
-    assert recipe.steps(5000, workers=4) == 10_000
-    assert dataclasses.replace(recipe, iterations=7).steps(5000, workers=4) == 7
-    assert Recipe(epochs=0.001).steps(3, workers=1) == 1
+    assert recipe.steps(5000, workers=1) == (40_000, 0)
+    assert recipe.steps(5000, workers=4) == (10_000, 0)
+    assert dataclasses.replace(recipe, iterations=7).steps(5000, workers=4) == (7, 0)
+    assert dataclasses.replace(recipe, box_epochs=2).steps(5000, workers=1) == (40_000, 5000)
+    assert Recipe(epochs=0.001).steps(3, workers=1) == (1, 0)
+
+
+def test_a_step_is_divided_among_as_many_workers_as_fit():
+    recipe = Recipe(images_per_step=6, rois_per_step=384)
+    for most, workers in ((1, 1), (2, 2), (4, 3), (16, 6)):
+        mine, count = recipe.divided(most)
+        assert count == workers
+        assert mine.images_per_step * workers == 6
+        assert mine.rois_per_image == recipe.rois_per_image
+
+
+def test_networks_of_recipes_exist():
+    for make in RECIPES.values():
+        assert make().network in BACKBONES
 
 
 @pytest.mark.parametrize(

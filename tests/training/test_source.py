@@ -1,5 +1,7 @@
 """Manifest joined with proposals: what is read, and what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from pipeline import schema
 from pipeline.errors import InvalidConfiguration, MismatchedProposals, UnreadableDataset
 from pipeline.manifest import AnnotatedObject, ManifestRow, open_manifest, write_manifest
-from pipeline.training.source import annotated_objects, open_manifests, open_sources
+from pipeline.training.source import annotated_objects, check_objects, open_manifests, open_sources
 from tests.training.drawn import make_dataset, write_proposals
 
 
@@ -98,3 +100,12 @@ def test_crowds_and_difficult_objects_pass(tmp_path):
     manifest = write(tmp_path, ["a"], objects=[crowd])
     write_proposals(open_manifest(manifest), str(tmp_path / "p"), [None], 1)
     assert joined(manifest, str(tmp_path / "p")).read(0).annotations[0].crowd.tolist() == [True]
+
+
+def test_no_object_to_learn_from_is_an_error(tmp_path):
+    crowd = AnnotatedObject("cat", 1, 1, 9, 9, crowd=True)
+    without = open_manifests([write(tmp_path, ["a"], objects=[crowd]), write(tmp_path, ["b"])])
+    with pytest.raises(UnreadableDataset, match=r"a\.parquet, .*b\.parquet: no picture holds"):
+        check_objects(without)
+    cat = dataclasses.replace(crowd, crowd=False)
+    check_objects([*without, *open_manifests([write(tmp_path, ["c"], objects=[crowd, cat])])])

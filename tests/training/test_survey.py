@@ -1,12 +1,8 @@
 """The survey: usable pictures and the targets' statistics."""
 
-import dataclasses
-
 import numpy as np
-import pytest
 
 from pipeline import boxes as geometry
-from pipeline.errors import UnreadableDataset
 from pipeline.manifest import AnnotatedObject, ManifestRow, open_manifest, write_manifest
 from pipeline.training.recipe import Recipe
 from pipeline.training.source import open_manifests, open_sources
@@ -31,12 +27,6 @@ def test_pictures_without_objects_are_used_or_left_out(tmp_path):
     without = survey(given, Recipe(use_empty_images=False))
     assert [shard.rows.tolist() for shard in without.shards] == [[0], []]
     assert (with_empty.images, with_empty.objects, without.images) == (2, 1, 1)
-
-
-def test_no_object_to_learn_from_is_an_error(tmp_path):
-    crowd = dataclasses.replace(CAT, crowd=True)
-    with pytest.raises(UnreadableDataset, match="no picture holds an object"):
-        survey(sources(tmp_path, [(crowd,), ()], [None] * 2), Recipe())
 
 
 def test_recall_counts_objects_that_a_proposal_covers(tmp_path):

@@ -32,7 +32,11 @@ BACKBONES: dict[str, BackboneEntry] = {
     "mobilenet_v2": BackboneEntry(
         preprocessing.TENSORFLOW, 7, "block6", paddings=("same", "symmetric")
     ),
+    "mobilenet_v2_expanded": BackboneEntry(
+        preprocessing.TENSORFLOW, 7, "block6", paddings=("same", "symmetric")
+    ),
     "squeezenet1_0": BackboneEntry(preprocessing.TORCHVISION, 7, "fire3"),
     "tiny": BackboneEntry(preprocessing.DRAWN, 5, "none"),
 }
-"""caffenet, vgg_cnn_m_1024 and vgg16 are the paper's S, M and L."""
+"""caffenet, vgg_cnn_m_1024 and vgg16 are the paper's S, M and L. `mobilenet_v2_expanded` pools RoIs
+from a map after a ReLU, which its pretrained last stage takes far better."""

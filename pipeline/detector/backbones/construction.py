@@ -39,9 +39,13 @@ def _network(architecture: Architecture, roi_size: int) -> Backbone:  # noqa: PL
             return ResNet(18, roi_size=roi_size, fc_widths=widths)
         case "resnet50":
             return ResNet(50, roi_size=roi_size, fc_widths=widths)
-        case "mobilenet_v2":
-            padding = architecture.padding or BACKBONES["mobilenet_v2"].paddings[0]
-            return MobileNetV2(roi_size=roi_size, padding=padding, fc_widths=widths)
+        case "mobilenet_v2" | "mobilenet_v2_expanded" as name:
+            return MobileNetV2(
+                roi_size=roi_size,
+                padding=architecture.padding or BACKBONES[name].paddings[0],
+                expanded=name == "mobilenet_v2_expanded",
+                fc_widths=widths,
+            )
         case "squeezenet1_0":
             return SqueezeNet(roi_size=roi_size, fc_widths=widths)
         case "tiny":

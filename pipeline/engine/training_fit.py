@@ -1,0 +1,109 @@
+"""A training on Ray Train: its workers, what each of them does, and why they stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from dataclasses import asdict
+from typing import Any
+
+import ray
+
+from pipeline import storage
+from pipeline.engine import cluster
+from pipeline.engine.training_board import Board, TrainingProgress
+from pipeline.engine.training_workers import Workers
+from pipeline.errors import PipelineError, TrainingFailed
+from pipeline.training.logs import Record
+from pipeline.training.run import TrainingRun
+
+
+def fit(told: TrainingRun, workers: Workers, max_failures: int) -> Record | None:
+    """Run Ray Train until the final model is written; the last record of this run.
+
+    Raises:
+        TrainingFailed: the data made training stop, or more than `max_failures` workers died.
+        PipelineError: what a worker raised each time it was started.
+    """
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    if len(cluster.capacity().nodes) == 1:  # a process less: nothing is left when the one node goes
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    from ray import train  # noqa: PLC0415  takes two seconds
+    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
+
+    board = Board.remote()  # type: ignore[attr-defined]
+    progress = TrainingProgress(board, told.steps)
+    scratch = tempfile.mkdtemp(
+        prefix="ray-train-"
+    )  # Ray Train insists on a folder; nothing is kept
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"run": told, "board": board, "threads": workers.cpus},
+        torch_config=TorchConfig(timeout_s=600),
+        scaling_config=train.ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.gpu,
+            resources_per_worker=workers.resources,
+        ),
+        run_config=train.RunConfig(
+            name=f"train-{uuid.uuid4().hex[:8]}",
+            storage_path=scratch,
+            failure_config=train.FailureConfig(max_failures=max_failures),
+            logging_config=train.LoggingConfig("WARNING"),  # type: ignore[call-arg]
+        ),
+    )
+    try:
+        with progress.shown():
+            trainer.fit()
+    except train.TrainingFailedError as error:
+        raise _reason(error, told.output) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if progress.failure is not None:
+        raise TrainingFailed(progress.failure)
+    return progress.last
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One worker of Ray Train."""
+    import torch  # noqa: PLC0415
+    from ray import train  # noqa: PLC0415
+    from ray.train.torch import get_device  # noqa: PLC0415
+
+    from pipeline.training.loop import train as train_worker  # noqa: PLC0415
+
+    torch.set_num_threads(config["threads"])
+    board = config["board"]
+    device = get_device()
+    try:
+        train_worker(
+            config["run"],
+            rank=train.get_context().get_world_rank(),
+            device=device,
+            ingest_threads=1 if device.type == "cpu" else min(8, config["threads"]),
+            report=board.post.remote,
+            saved=lambda record: train.report(asdict(record)),
+        )
+    except (
+        TrainingFailed
+    ) as error:  # lies in the data: all workers stop, and trying again is no use
+        ray.get(board.fail.remote(str(error)))
+
+
+def _reason(error: Exception, output: str) -> PipelineError:
+    """What made Ray Train give up: a worker's own named error, or what Ray says."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        cause: BaseException | None = failure
+        while cause is not None:
+            if isinstance(cause, PipelineError):
+                return cause
+            cause = getattr(cause, "_base_exc", None) or cause.__cause__
+    first = next(iter(failures.values()), error)
+    lines = [line for line in str(first).splitlines() if line.strip()]
+    return TrainingFailed(
+        f"training stopped: {lines[-1] if lines else type(first).__name__}; "
+        f"the same command goes on from the latest state in {storage.shown(output)}"
+    )

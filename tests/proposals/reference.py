@@ -1,0 +1,207 @@
+"""Selective search in plain, slow, obvious Python, to hold the kernels against."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def colour(image: np.ndarray, space: str) -> np.ndarray:
+    """Planes `(C, H, W)`, not rounded, on 0-255, of a picture `(H, W, 3)`; one pixel after the other."""
+    pixels = [[_COLOUR[space](*map(float, pixel)) for pixel in row] for row in image]
+    return np.moveaxis(np.array(pixels, dtype=float), 2, 0)
+
+
+def _grey(r: float, g: float, b: float) -> float:
+    return 0.299 * r + 0.587 * g + 0.114 * b
+
+
+def _shares(r: float, g: float, b: float) -> tuple[float, float, float]:
+    total = r + g + b
+    return (85.0, 85.0, 85.0) if total == 0 else (255 * r / total, 255 * g / total, 255 * b / total)
+
+
+def _hsv(r: float, g: float, b: float) -> tuple[float, float, float]:
+    h, s, v = colorsys.rgb_to_hsv(r / 255, g / 255, b / 255)
+    return 255 * h, 255 * s, 255 * v
+
+
+def _lab(r: float, g: float, b: float) -> tuple[float, float, float]:
+    linear = [
+        v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
+        for v in (r / 255, g / 255, b / 255)
+    ]
+    matrix = [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+    f = []
+    for row in matrix:
+        t = sum(m * v for m, v in zip(row, linear, strict=True)) / sum(row)
+        f.append(t ** (1 / 3) if t > 216 / 24389 else (24389 / 27 * t + 16) / 116)
+    lightness, a, b_ = 116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])
+    return 2.55 * lightness, a + 128, b_ + 128
+
+
+def _invariant(r: float, g: float, b: float) -> tuple[float, float]:
+    energy = 0.06 * r + 0.63 * g + 0.27 * b
+    if energy == 0:
+        return 127.5, 127.5
+    first, second = 0.30 * r + 0.04 * g - 0.35 * b, 0.34 * r - 0.60 * g + 0.17 * b
+    return tuple(255 * (math.atan(e / energy) / math.pi + 0.5) for e in (first, second))
+
+
+_COLOUR = {
+    "RGB": lambda r, g, b: (r, g, b),
+    "I": lambda r, g, b: (_grey(r, g, b),),
+    "rgI": lambda r, g, b: (*_shares(r, g, b)[:2], _grey(r, g, b)),
+    "HSV": _hsv,
+    "Lab": _lab,
+    "rgb": _shares,
+    "C": _invariant,
+    "H": lambda r, g, b: _hsv(r, g, b)[:1],
+}
+
+
+def correlate(plane: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """Correlate a plane `(H, W)` with the outer product of two odd kernels, borders repeated."""
+    radius = len(across) // 2
+    padded = np.pad(plane.astype(float), radius, mode="edge")
+    height, width = plane.shape
+    out = np.zeros(plane.shape)
+    for y in range(height):
+        for x in range(width):
+            window = padded[y : y + 2 * radius + 1, x : x + 2 * radius + 1]
+            out[y, x] = down @ window @ across
+    return out
+
+
+def bell(sigma: float, radius: int) -> np.ndarray:
+    """A Gaussian at -radius ... radius, of sum 1."""
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    return weights / weights.sum()
+
+
+def neighbours(height: int, width: int) -> Iterator[tuple[int, int, int]]:
+    """Every edge of the grid: direction, pixel, neighbour."""
+    for y in range(height):
+        for x in range(width):
+            for direction, (dx, dy) in enumerate(((1, 0), (-1, 1), (0, 1), (1, 1))):
+                if 0 <= x + dx < width and y + dy < height:
+                    yield direction, y * width + x, (y + dy) * width + x + dx
+
+
+def segment(
+    smoothed: np.ndarray, repeats: int, k: float, min_size: int
+) -> tuple[np.ndarray, list[tuple[float, int, int]]]:
+    """Labels `(H, W)` and the edges in the order used; components are sets, weights float32."""
+    _, height, width = smoothed.shape
+    flat = smoothed.reshape(len(smoothed), -1)
+    edges = []
+    for direction, one, other in neighbours(height, width):
+        total = np.float32(0)
+        for plane in flat:
+            difference = plane[one] - plane[other]
+            total += difference * difference
+        weight = np.sqrt(total * np.float32(repeats))
+        edges.append((float(weight), one // width, direction, one, other))
+    edges.sort(key=lambda edge: edge[:1])  # stable: equal weights stay in the order of the grid
+    of_pixel = {pixel: frozenset([pixel]) for pixel in range(height * width)}
+    largest = {component: np.float32(0) for component in of_pixel.values()}
+
+    def join(one: frozenset, other: frozenset, weight: float) -> None:
+        joined = one | other
+        largest[joined] = np.float32(weight)
+        for pixel in joined:
+            of_pixel[pixel] = joined
+
+    for weight, _, _, one, other in edges:
+        a, b = of_pixel[one], of_pixel[other]
+        if a is not b and all(
+            weight <= largest[c] + np.float32(k) / np.float32(len(c)) for c in (a, b)
+        ):
+            join(a, b, weight)
+    for weight, _, _, one, other in edges:
+        a, b = of_pixel[one], of_pixel[other]
+        if a is not b and min(len(a), len(b)) < min_size:
+            join(a, b, weight)
+    numbers: dict[frozenset, int] = {}
+    labels = [numbers.setdefault(of_pixel[pixel], len(numbers)) for pixel in range(height * width)]
+    return np.array(labels).reshape(height, width), [(w, a, b) for w, _, _, a, b in edges]
+
+
+def boxes(labels: np.ndarray) -> np.ndarray:
+    """Half-open boxes `(R, 4)` of the regions."""
+    found = []
+    for label in range(labels.max() + 1):
+        y, x = np.nonzero(labels == label)
+        found.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
+    return np.array(found)
+
+
+def adjacent(labels: np.ndarray) -> set[tuple[int, int]]:
+    """Pairs of regions, lower label first, with 4-connected pixels."""
+    pairs = [*zip(labels[:, :-1].ravel(), labels[:, 1:].ravel(), strict=True)]
+    pairs += zip(labels[:-1].ravel(), labels[1:].ravel(), strict=True)
+    return {(int(min(p)), int(max(p))) for p in pairs if p[0] != p[1]}
+
+
+def colour_histogram(planes: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """25 bins per channel of the pixels in `mask`, sum 1."""
+    counts = []
+    for plane in planes:
+        bins = np.floor(plane[mask] / 255 * 24 + 0.5).astype(int)
+        counts.append(np.bincount(bins, minlength=25))
+    counts = np.concatenate(counts)
+    return counts / counts.sum()
+
+
+def orientations(planes: np.ndarray) -> np.ndarray:
+    """Gaussian derivatives `(C, 4, H, W)` along 0, 45, 90, 135 degrees, sigma 1, exact on ramps."""
+    smooth = bell(1.0, 4)
+    offsets = np.arange(-4, 5)
+    slope = offsets * smooth / (offsets**2 * smooth).sum()
+    out = []
+    for plane in planes:
+        across, down = correlate(plane, slope, smooth), correlate(plane, smooth, slope)
+        diagonal = math.sqrt(0.5)
+        out.append([across, (across + down) * diagonal, down, (down - across) * diagonal])
+    return np.array(out)
+
+
+def texture_histogram(derivatives: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """10 bins for each of 8 orientations per channel of the pixels in `mask`, sum 1."""
+    counts = []
+    for channel in derivatives:
+        for axis in channel:
+            for sign in (1, -1):
+                value = np.maximum(sign * axis[mask], 0)
+                bins = np.minimum(np.floor(value / (0.43 * 255) * 9 + 0.5), 9).astype(int)
+                counts.append(np.bincount(bins, minlength=10))
+    counts = np.concatenate(counts)
+    return counts / counts.sum()
+
+
+def similarity(
+    one: np.ndarray, other: np.ndarray, planes: np.ndarray, derivatives: np.ndarray, measures: str
+) -> float:
+    """The similarity of two regions given as masks `(H, W)`: equations 1 and 3 to 6 of the paper."""
+    both, pixels = one | other, one.size
+    y, x = np.nonzero(both)
+    box = (x.max() - x.min() + 1) * (y.max() - y.min() + 1)
+    value = 0.0
+    if "C" in measures:
+        value += np.minimum(colour_histogram(planes, one), colour_histogram(planes, other)).sum()
+    if "T" in measures:
+        value += np.minimum(
+            texture_histogram(derivatives, one), texture_histogram(derivatives, other)
+        ).sum()
+    if "S" in measures:
+        value += 1 - both.sum() / pixels
+    if "F" in measures:
+        value += 1 - (box - both.sum()) / pixels
+    return float(value)

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.proposals import colour
+from pipeline.proposals.grouping import group, measures
+from pipeline.proposals.hierarchy import segmentations
+from pipeline.proposals.strategy import Strategy
+from pipeline.proposals.workspace import Workspace
+from tests.proposals import reference
+from tests.proposals.pictures import pictures
+
+
+def _group(labels, similarity):
+    """Group by size and fill alone: no histograms."""
+    labels = np.asarray(labels)
+    regions = labels.max() + 1
+    sizes = np.zeros(2 * regions - 1, np.int32)
+    boxes = np.zeros((2 * regions - 1, 4), np.int32)
+    sizes[:regions] = np.bincount(labels.ravel())
+    boxes[:regions] = reference.boxes(labels)
+    pairs = np.array(sorted(reference.adjacent(labels)), np.int32).reshape(-1, 2)
+    none, no_values = np.empty((2 * regions - 1, 0), np.int32), np.zeros(len(pairs), np.int64)
+    merged = group(
+        sizes, boxes, none, none, pairs, no_values, no_values, measures(similarity), labels.size
+    )
+    return merged.tolist(), boxes[regions:].tolist(), sizes.tolist()
+
+
+def test_size_joins_the_smallest_first():
+    # 1 - (6 + 1) / 10 = 0.3 for the first two, 1 - (1 + 3) / 10 = 0.6 for the last two.
+    merged, boxes, sizes = _group([[0, 0, 0, 0, 0, 0, 1, 2, 2, 2]], "S")
+    assert merged == [[1, 2], [0, 3]]
+    assert boxes == [[6, 0, 10, 1], [0, 0, 10, 1]]
+    assert sizes == [6, 1, 3, 4, 10]
+
+
+def test_fill_joins_what_makes_a_full_box():
+    # 0 is an L around 1: together they fill 2x2. 0 with 2 fills 5 of 6, 1 with 2 3 of 4.
+    labels = [[0, 1, 2], [0, 0, 2]]
+    merged, boxes, _ = _group(labels, "F")
+    assert merged[0] == [0, 1]
+    assert boxes == [[0, 0, 2, 2], [0, 0, 3, 2]]
+
+
+def test_of_equals_the_earliest_pair_is_joined():
+    merged, _, _ = _group([[0, 1, 2, 3]], "S")
+    assert merged == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_one_region_has_no_hierarchy():
+    merged, boxes, sizes = _group([[0, 0]], "SF")
+    assert merged == []
+    assert boxes == []
+    assert sizes == [2]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    picture=pictures(12),
+    space=st.sampled_from(["RGB", "HSV", "C", "H"]),
+    similarity=st.sampled_from(["CTSF", "TSF", "S", "F", "C", "T", "CF"]),
+)
+def test_every_merge_is_the_most_similar_pair_there_is(picture, space, similarity):
+    planes = np.empty((colour.channels(space), *picture.shape[:2]), np.uint8)
+    colour.convert(picture, space, planes)
+    derivatives = reference.orientations(planes)
+    if _near_a_bin_edge(derivatives):
+        return
+    strategy = Strategy((space,), (similarity,), (20.0,), min_size=4)
+    (segmentation,) = segmentations(picture, strategy, Workspace())
+    masks = {r: segmentation.labels == r for r in range(len(segmentation.boxes))}
+    alive = set(masks)
+    touching = reference.adjacent(segmentation.labels)
+    for step, (a, b) in enumerate(segmentation.merged[0].tolist()):
+        values = {
+            pair: reference.similarity(
+                masks[pair[0]], masks[pair[1]], planes, derivatives, similarity
+            )
+            for pair in touching
+        }
+        assert values[min(a, b), max(a, b)] >= max(values.values()) - 2e-6
+        new = len(segmentation.boxes) + step
+        masks[new] = masks[a] | masks[b]
+        alive = (alive - {a, b}) | {new}
+        renamed = ((new if n in (a, b) else n for n in pair) for pair in touching)
+        touching = {(min(p), max(p)) for p in map(tuple, renamed) if p[0] != p[1]}
+        y, x = np.nonzero(masks[new])
+        box = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+        assert segmentation.merged_boxes[0][step].tolist() == box
+    assert len(alive) == 1
+
+
+def _near_a_bin_edge(derivatives):
+    steps = np.abs(derivatives) / (0.43 * 255) * 9 + 0.5
+    return np.abs(steps - np.rint(steps)).min() < 1e-5
+
+
+@settings(deadline=None, max_examples=25)
+@given(picture=pictures(24), similarity=st.sampled_from(["CTSF", "TSF", "S", "T"]))
+def test_a_hierarchy_has_2n_minus_1_nodes(picture, similarity):
+    strategy = Strategy(("HSV",), (similarity,), (30.0,), min_size=5)
+    (segmentation,) = segmentations(picture, strategy, Workspace())
+    regions = len(segmentation.boxes)
+    merged = segmentation.merged[0]
+    assert merged.shape == (regions - 1, 2)
+    children = merged.ravel().tolist()
+    assert sorted(children) == list(range(2 * regions - 2))  # all but the root, each once
+    assert all(max(pair) < regions + step for step, pair in enumerate(merged.tolist()))
+    if regions > 1:
+        height, width = picture.shape[:2]
+        assert segmentation.merged_boxes[0][-1].tolist() == [0, 0, width, height]
+
+
+def test_a_star_of_many_neighbours_outgrows_the_first_capacity():
+    # A background around many dots, joined by similarity of size: every merge with the background
+    # renews an edge to each dot that is left.
+    labels = np.zeros((61, 61), np.int32)
+    labels[1::2, 1::2] = np.arange(1, 901).reshape(30, 30)
+    merged, _, sizes = _group(labels, "F")
+    assert len(merged) == 900
+    assert sizes[-1] == 61 * 61
+    with pytest.raises(KeyError):
+        measures("X")
