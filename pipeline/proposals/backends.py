@@ -5,6 +5,7 @@ Each is imported when it is first asked for, so that importing this station load
 
 from __future__ import annotations
 
+import warnings
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -51,13 +52,16 @@ def boxes(
     strategy: str | Strategy,
     random: np.random.Generator,
 ) -> NDArray[np.int32]:
-    """Boxes int32 `(N, 4)`, half open, best first, no two equal, of a picture uint8 `(H, W, 3)`."""
+    """Boxes int32 `(N, 4)`, half open, best first, no two equal, of a picture uint8 `(H, W, 3)`.
+
+    OpenCV ranks by random numbers that it seeds itself: its boxes are always the same, their order is not.
+    """
     if backend == "native":
         return _native(image, resolve(strategy), random)
     check(backend, strategy)
     if backend == "opencv":
         return _opencv(image, strategy)
-    return _selectivesearch(image)
+    return _selectivesearch(image, random)
 
 
 def parameters(backend: Backend, strategy: str | Strategy) -> dict[str, Any]:
@@ -141,14 +145,26 @@ def _selectivesearch_module() -> Any:
     return selectivesearch
 
 
-def _selectivesearch(image: NDArray[np.uint8]) -> NDArray[np.int32]:
-    _, regions = _selectivesearch_module().selective_search(image, **_PYPI)
-    return _unique_from_xywh([region["rect"] for region in regions])
+def _selectivesearch(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.int32]:
+    # It gives the initial regions and then the merges, unranked; its widths are last - first pixel.
+    from pipeline.proposals.ranking import hierarchy_positions, ranked  # noqa: PLC0415
+
+    with warnings.catch_warnings():  # of its own use of scikit-image
+        warnings.simplefilter("ignore")
+        _, regions = _selectivesearch_module().selective_search(image, **_PYPI)
+    corners = _corners([region["rect"] for region in regions])
+    corners[:, 2:] += 1
+    initial = sum(len(region["labels"]) == 1 for region in regions)
+    return ranked(*hierarchy_positions(corners[:initial], (corners[initial:],)), random)
 
 
 def _unique_from_xywh(found: Any) -> NDArray[np.int32]:
     from pipeline.proposals.ranking import first_occurrences  # noqa: PLC0415
 
-    rectangles = np.asarray(found, np.int32).reshape(-1, 4)
-    corners = np.concatenate([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]], axis=1)
+    corners = _corners(found)
     return np.asarray(corners[first_occurrences(corners)], np.int32)
+
+
+def _corners(rectangles: Any) -> NDArray[np.int32]:
+    found = np.asarray(rectangles, np.int32).reshape(-1, 4)
+    return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)

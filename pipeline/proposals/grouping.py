@@ -59,7 +59,7 @@ def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measu
     seen = np.zeros(nodes, np.int32)
     edges = len(pairs)
     for e in range(edges):
-        a, b = pairs[e]
+        a, b = pairs[e, 0], pairs[e, 1]
         value = _plain(sizes, boxes, a, b, measures, pixels)
         if measures & COLOUR:
             value += np.float32(pair_colour[e]) * _OF_UNIT
@@ -194,5 +194,6 @@ def _push(heap, at, item):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, error_model="numpy")
 def _doubled(array):  # type: ignore[no-untyped-def]
     larger = np.empty(2 * len(array), array.dtype)
-    larger[: len(array)] = array
+    for at in range(len(array)):
+        larger[at] = array[at]
     return larger

@@ -14,10 +14,10 @@ def hierarchy_positions(
     Per hierarchy the last merge, the whole picture, has position 1, the one before it 2, and so on. The
     initial regions, which all of a segmentation's hierarchies share, come once, behind every merge.
     """
-    merges = len(boxes) - 1
-    position = np.arange(1, merges + 1)
     found = [made[::-1] for made in merged_boxes] + [boxes]
-    positions = [position] * len(merged_boxes) + [np.full(len(boxes), merges + 1)]
+    positions = [np.arange(1, len(made) + 1) for made in merged_boxes]
+    last = max((len(made) for made in merged_boxes), default=0) + 1
+    positions.append(np.full(len(boxes), last))
     return np.concatenate(found), np.concatenate(positions)
 
 

@@ -11,9 +11,8 @@ def bounding_boxes(labels, boxes):  # type: ignore[no-untyped-def]
     """Fill `boxes` int32 `(R, 4)`, x1 y1 x2 y2 half open, with those of the regions of `labels` `(H, W)`."""
     # A row is a few runs of equal labels: only where a run ends is there anything to compare.
     height, width = labels.shape
-    boxes[:, 0] = width
-    boxes[:, 1] = height
-    boxes[:, 2:] = 0
+    for box in boxes:
+        box[0], box[1], box[2], box[3] = width, height, 0, 0
     for y in range(height):
         row = labels[y]
         begin = 0
@@ -82,7 +81,7 @@ def _insert(table, key):  # type: ignore[no-untyped-def]
 def _grown(found, capacity):  # type: ignore[no-untyped-def]
     table = np.full(capacity, -1, np.int64)
     larger = np.empty((capacity // 2, 2), np.int32)
-    larger[: len(found)] = found
-    for at in range(len(found)):
+    for at in range(len(found)):  # a slice would do, and take Numba 4 s to compile
+        larger[at, 0], larger[at, 1] = found[at, 0], found[at, 1]
         _insert(table, np.int64(found[at, 0]) << 32 | np.int64(found[at, 1]))
     return table, larger

@@ -84,9 +84,10 @@ def _join_similar(edges, width, k, parents, roots, refused):  # type: ignore[no-
     # floats that are not negative. An edge refused once joins nothing later either, as one of its
     # components is complete; only those edges matter for small components.
     offsets = _neighbour_offsets(width)
-    parents[:] = np.arange(len(parents)).astype(np.uint32)
-    roots[:, _SIZE] = 1
-    roots[:, _THRESHOLD] = np.float32(k).view(np.int32)
+    for pixel in range(len(parents)):
+        parents[pixel] = pixel
+        roots[pixel, _SIZE] = 1
+        roots[pixel, _THRESHOLD] = np.float32(k).view(np.int32)
     ones, others = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
     open_edges = np.empty(_BLOCK + 1, np.int64)
     count = 0

@@ -7,6 +7,7 @@ threads share nothing.
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -25,7 +26,8 @@ class Workspace:
 
     def array(self, name: str, shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """An array with any content, C-contiguous, over the buffer of this name."""
-        wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        sides = shape if isinstance(shape, tuple) else (shape,)
+        wanted = math.prod(sides) * np.dtype(dtype).itemsize
         buffer = self._buffers.get(name)
         if buffer is None or len(buffer) < wanted:
             self._buffers[name] = buffer = np.empty(wanted, np.uint8)

@@ -1,0 +1,75 @@
+"""A fresh worker process: what import, compiling, the first picture and memory cost.
+
+python -m tests.benchmarks.proposal_worker SIDE [STRATEGY] prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import numpy as np
+
+
+def measured(side: int, strategy: str = "fast", cold: bool = False) -> dict[str, Any]:
+    """Run a fresh process on a picture of side² pixels; `cold` gives it an empty Numba cache."""
+    command = [sys.executable, "-m", "tests.benchmarks.proposal_worker", str(side), strategy]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | ({"NUMBA_CACHE_DIR": folder} if cold else {})
+        ended = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return json.loads(ended.stdout)
+
+
+def _main(side: int, strategy: str) -> None:
+    begin = perf_counter(), process_time()
+    from pipeline.proposals import selective_search
+
+    imported = perf_counter(), process_time()
+    image = _structured(side)
+    first = perf_counter(), process_time()
+    selective_search(image, strategy)
+    done = perf_counter(), process_time()
+    again = process_time()
+    selective_search(image, strategy)
+    result = {
+        "side": side,
+        "import_seconds": imported[0] - begin[0],
+        "first_seconds": done[0] - first[0],
+        "first_cpu_seconds": done[1] - first[1],
+        "next_cpu_seconds": process_time() - again,
+        "peak_megabytes": _peak_megabytes(),
+        "torch_loaded": "torch" in sys.modules,
+    }
+    print(json.dumps(result))
+
+
+def _peak_megabytes() -> float:
+    # Linux's ru_maxrss starts from the parent's at the fork; VmHWM is this program's own.
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if found:
+            return int(found[1]) / 1024
+    unit = 2**20 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _structured(side: int) -> np.ndarray:
+    """A picture of smooth regions and some noise, like a photograph in what it asks of memory."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side] / side
+    waves = [np.sin(9 * a * x + 7 * b * y + c) for a, b, c in random.random((3, 3)) * 6]
+    picture = 127 + 90 * np.round(np.stack(waves, axis=2) * 2) / 2
+    return np.clip(picture + random.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "fast")
