@@ -35,8 +35,8 @@ def main() -> int:
             [
                 "selective_search",
                 *("--images", str(voc / "JPEGImages"), "--annotations", str(voc / "Annotations")),
-                *("--list", str(voc / "ImageSets" / "Main" / f"{split}.txt"), "--limit", "20"),
-                *("--json", f"{folder}/selective_search.json"),
+                *("--list", str(voc / "ImageSets" / "Main" / f"{split}.txt"), "--limit", "10"),
+                *("--slow-limit", "3", "--json", f"{folder}/selective_search.json"),
             ],
             ["propose_job", "--manifest", manifest, "--limit", str(LIMIT)],
         ]
