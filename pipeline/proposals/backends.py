@@ -22,6 +22,12 @@ _PACKAGES = {
     "opencv": ("opencv-contrib-python-headless", "pip install 'fast-rcnn-pipeline[opencv]'"),
     "selectivesearch": ("selectivesearch", "pip install selectivesearch"),
 }
+_OPENCV: dict[str, dict[str, float]] = {
+    "single": {"k": 100, "sigma": 0.8},
+    "fast": {"base_k": 50, "inc_k": 50, "sigma": 0.8},
+    "quality": {"base_k": 50, "inc_k": 50, "sigma": 0.8},
+}
+"""The paper's k; OpenCV makes k 50, 100, 150 of it for Fast and 50 to 250 for Quality."""
 _PYPI = {"scale": 500, "sigma": 0.9, "min_size": 10}
 """The values in the README of `selectivesearch`; it has one strategy only."""
 
@@ -68,7 +74,7 @@ def parameters(backend: Backend, strategy: str | Strategy) -> dict[str, Any]:
     """What the backend is told, as JSON values."""
     if backend == "native":
         return resolve(strategy).parameters()
-    return dict(_PYPI) if backend == "selectivesearch" else {"base_k": 50, "inc_k": 50}
+    return dict(_PYPI) if backend == "selectivesearch" else dict(_OPENCV[_opencv_name(strategy)])
 
 
 def version(backend: Backend, native_version: int) -> str:
@@ -117,7 +123,7 @@ def _opencv_module() -> Any:
 
 
 def _opencv_name(strategy: str | Strategy) -> str:
-    if not isinstance(strategy, str) or strategy not in ("single", "fast", "quality"):
+    if not isinstance(strategy, str) or strategy not in _OPENCV:
         raise InvalidConfiguration(
             f"backend 'opencv' takes the strategies single, fast and quality, got {strategy!r}"
         )
@@ -125,15 +131,15 @@ def _opencv_name(strategy: str | Strategy) -> str:
 
 
 def _opencv(image: NDArray[np.uint8], strategy: str | Strategy) -> NDArray[np.int32]:
-    cv2 = _opencv_module()
-    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    search = _opencv_module().ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(image[..., ::-1]))
-    if strategy == "single":
-        search.switchToSingleStrategy(100, 0.8)
-    elif strategy == "fast":
-        search.switchToSelectiveSearchFast(50, 50, 0.8)
-    else:
-        search.switchToSelectiveSearchQuality(50, 50, 0.8)
+    name = _opencv_name(strategy)
+    switches = {
+        "single": search.switchToSingleStrategy,
+        "fast": search.switchToSelectiveSearchFast,
+        "quality": search.switchToSelectiveSearchQuality,
+    }
+    switches[name](**_OPENCV[name])
     return _unique_from_xywh(search.process())
 
 

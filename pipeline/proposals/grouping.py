@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from pipeline.proposals.features import UNIT, intersection
+from pipeline.proposals.heap import edge_of, order, push, rank, sift_down, similarity_bits
 
 COLOUR, TEXTURE, SIZE, FILL = 1, 2, 4, 8
 """Bits of a similarity's measures."""
@@ -45,9 +46,10 @@ def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measu
     Returns:
         int32 `(R - 1, 2)`: which two nodes each merge joins.
     """
-    # A heap holds all edges that ever were, the most similar first and the earliest among equals; one
-    # whose end is gone is skipped when it comes up. A node's edges are a linked list of half-edges (2e
-    # and 2e + 1 for edge e), so a merge walks two lists and changes no other.
+    # A heap holds the edges, the most similar first and the earliest among equals; one whose end is gone
+    # is skipped when it comes up. A node's edges are a linked list of half-edges (2e and 2e + 1 for edge
+    # e), so a merge walks two lists and changes no other. When the arrays are full, edges that lost an
+    # end are thrown out: a background that touches everything would otherwise leave n² of them.
     nodes = len(sizes)
     count = (nodes + 1) // 2
     gone = np.zeros(nodes, np.bool_)
@@ -56,7 +58,7 @@ def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measu
     ends, following = np.empty(2 * capacity, np.int32), np.empty(2 * capacity, np.int32)
     heap = np.empty(capacity, np.uint64)
     heads = np.full(nodes, -1, np.int32)
-    seen = np.zeros(nodes, np.int32)
+    seen, others = np.zeros(nodes, np.int32), np.empty(nodes, np.int32)
     edges = len(pairs)
     for e in range(edges):
         a, b = pairs[e, 0], pairs[e, 1]
@@ -66,46 +68,86 @@ def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measu
         if measures & TEXTURE:
             value += np.float32(pair_texture[e]) * _OF_UNIT
         _link(ends, following, heads, e, a, b)
-        heap[e] = _rank(value, e)
+        heap[e] = rank(similarity_bits(value), e)
     waiting = edges
-    for at in range(waiting // 2 - 1, -1, -1):
-        _sift_down(heap, at, waiting)
+    order(heap, waiting)
     for m in range(count - 1):
         edge, waiting = _pop_live(heap, waiting, ends, gone)
         a, b, new = ends[2 * edge], ends[2 * edge + 1], count + m
         merged[m, 0], merged[m, 1] = a, b
         gone[a] = gone[b] = True
         _join(sizes, boxes, colour, texture, measures, a, b, new)
-        for half_list in range(2):
-            half = heads[a] if half_list == 0 else heads[b]
-            while half >= 0:
-                other = ends[half ^ 1]
-                half = following[half]
-                if gone[other] or seen[other] == new:
-                    continue
-                seen[other] = new
-                value = _plain(sizes, boxes, other, new, measures, pixels)
-                if measures & COLOUR:
-                    value += np.float32(intersection(colour[other], colour[new])) * _OF_UNIT
-                if measures & TEXTURE:
-                    value += np.float32(intersection(texture[other], texture[new])) * _OF_UNIT
-                if edges == len(heap):
-                    ends, following, heap = _doubled(ends), _doubled(following), _doubled(heap)
-                _link(ends, following, heads, edges, other, new)
-                _push(heap, waiting, _rank(value, edges))
-                waiting += 1
-                edges += 1
+        found = _neighbours(ends, following, heads[a], gone, seen, new, others, 0)
+        found = _neighbours(ends, following, heads[b], gone, seen, new, others, found)
+        if edges + found > len(heap):
+            ends, following, heap, edges = _compacted(
+                ends, heap, heads, gone, edges, waiting, found
+            )
+            waiting = edges
+        for at in range(found):
+            other = others[at]
+            value = _plain(sizes, boxes, other, new, measures, pixels)
+            if measures & COLOUR:
+                value += np.float32(intersection(colour[other], colour[new])) * _OF_UNIT
+            if measures & TEXTURE:
+                value += np.float32(intersection(texture[other], texture[new])) * _OF_UNIT
+            _link(ends, following, heads, edges, other, new)
+            push(heap, waiting, rank(similarity_bits(value), edges))
+            waiting += 1
+            edges += 1
     return merged
+
+
+@njit(inline="always")
+def _neighbours(ends, following, half, gone, seen, new, others, found):  # type: ignore[no-untyped-def]
+    # Add the nodes at the other ends of a list of half-edges to `others`, each once.
+    while half >= 0:
+        other = ends[half ^ 1]
+        if not gone[other] and seen[other] != new:
+            seen[other] = new
+            others[found] = other
+            found += 1
+        half = following[half]
+    return found
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _compacted(ends, heap, heads, gone, edges, waiting, wanted):  # type: ignore[no-untyped-def]
+    # Only edges with both ends are kept, in their order; at least half of the new arrays is free.
+    bits = np.zeros(edges, np.uint64)
+    alive = 0
+    for at in range(waiting):
+        edge = edge_of(heap[at])
+        if not (gone[ends[2 * edge]] or gone[ends[2 * edge + 1]]):
+            bits[edge] = heap[at] >> np.uint64(32)
+            alive += 1
+    capacity = max(len(heap), 2 * (alive + wanted))
+    new_ends, following = (
+        np.empty(2 * capacity, np.int32),
+        np.empty(2 * capacity, np.int32),
+    )
+    new_heap = np.empty(capacity, np.uint64)
+    for node in range(len(heads)):
+        heads[node] = -1
+    kept = 0
+    for edge in range(edges):
+        a, b = ends[2 * edge], ends[2 * edge + 1]
+        if not (gone[a] or gone[b]):
+            _link(new_ends, following, heads, kept, a, b)
+            new_heap[kept] = rank(bits[edge], kept)
+            kept += 1
+    order(new_heap, kept)
+    return new_ends, following, new_heap, kept
 
 
 @njit(inline="always")
 def _pop_live(heap, waiting, ends, gone):  # type: ignore[no-untyped-def]
     # The most similar edge whose ends both still are; how many edges wait behind it.
     while True:
-        edge = _edge_of(heap[0])
+        edge = edge_of(heap[0])
         waiting -= 1
         heap[0] = heap[waiting]
-        _sift_down(heap, 0, waiting)
+        sift_down(heap, 0, waiting)
         if not (gone[ends[2 * edge]] or gone[ends[2 * edge + 1]]):
             return edge, waiting
 
@@ -114,8 +156,14 @@ def _pop_live(heap, waiting, ends, gone):  # type: ignore[no-untyped-def]
 def _join(sizes, boxes, colour, texture, measures, a, b, new):  # type: ignore[no-untyped-def]
     # The joint node's size, box and histograms (equation 2).
     sizes[new] = sizes[a] + sizes[b]
-    boxes[new, 0], boxes[new, 1] = min(boxes[a, 0], boxes[b, 0]), min(boxes[a, 1], boxes[b, 1])
-    boxes[new, 2], boxes[new, 3] = max(boxes[a, 2], boxes[b, 2]), max(boxes[a, 3], boxes[b, 3])
+    boxes[new, 0], boxes[new, 1] = (
+        min(boxes[a, 0], boxes[b, 0]),
+        min(boxes[a, 1], boxes[b, 1]),
+    )
+    boxes[new, 2], boxes[new, 3] = (
+        max(boxes[a, 2], boxes[b, 2]),
+        max(boxes[a, 3], boxes[b, 3]),
+    )
     share = np.float32(sizes[a]) / np.float32(sizes[new])
     if measures & COLOUR:
         _blend(colour[a], colour[b], share, colour[new])
@@ -151,49 +199,3 @@ def _link(ends, following, heads, edge, a, b):  # type: ignore[no-untyped-def]
     ends[2 * edge], ends[2 * edge + 1] = a, b
     following[2 * edge], following[2 * edge + 1] = heads[a], heads[b]
     heads[a], heads[b] = 2 * edge, 2 * edge + 1
-
-
-@njit(inline="always")
-def _rank(value, edge):  # type: ignore[no-untyped-def]
-    # A float32 that is not negative orders like its bits: one integer holds similarity and age.
-    bits = np.uint64(np.float32(value).view(np.uint32))
-    return (bits << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(edge))
-
-
-@njit(inline="always")
-def _edge_of(rank):  # type: ignore[no-untyped-def]
-    return np.int64(np.uint64(0xFFFFFFFF) - (rank & np.uint64(0xFFFFFFFF)))
-
-
-@njit(inline="always")
-def _sift_down(heap, at, count):  # type: ignore[no-untyped-def]
-    item = heap[at]
-    child = 2 * at + 1
-    while child < count:
-        if child + 1 < count and heap[child + 1] > heap[child]:
-            child += 1
-        if heap[child] <= item:
-            break
-        heap[at] = heap[child]
-        at = child
-        child = 2 * at + 1
-    heap[at] = item
-
-
-@njit(inline="always")
-def _push(heap, at, item):  # type: ignore[no-untyped-def]
-    while at > 0:
-        above = (at - 1) >> 1
-        if heap[above] >= item:
-            break
-        heap[at] = heap[above]
-        at = above
-    heap[at] = item
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _doubled(array):  # type: ignore[no-untyped-def]
-    larger = np.empty(2 * len(array), array.dtype)
-    for at in range(len(array)):
-        larger[at] = array[at]
-    return larger

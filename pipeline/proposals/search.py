@@ -35,7 +35,7 @@ def selective_search(
     """Propose boxes for the objects in a picture, best first.
 
     Uijlings et al., "Selective Search for Object Recognition", IJCV 2013. Equal arguments give equal
-    boxes, on every machine and any number of threads.
+    boxes in equal order, on every machine and any number of threads (OpenCV's order alone is its own).
 
     Args:
         image: uint8 RGB `(H, W, 3)`.
