@@ -21,6 +21,7 @@ from jobs import entry
 from pipeline.engine import training_run
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.training_run import Execution
+from pipeline.engine.training_validation import Validation
 from pipeline.errors import InvalidConfiguration
 from pipeline.training.recipe import Recipe
 from pipeline.training.recipes import RECIPES, named
@@ -46,6 +47,7 @@ class Train(entry.JobOptions):
     overwrite: bool = False
     """Remove what a training with other settings wrote into the output."""
     propose: ProposalSettings = field(default_factory=ProposalSettings)
+    validation: Validation = field(default_factory=Validation)
     execution: Annotated[Execution, tyro.conf.OmitArgPrefixes] = field(default_factory=Execution)
     fields: Annotated[Recipe, tyro.conf.OmitArgPrefixes] = field(default_factory=Recipe)
 
@@ -86,6 +88,7 @@ def main(options: Train) -> None:
         seed=options.seed,
         overwrite=options.overwrite,
         execution=options.execution,
+        validation=options.validation,
     )
     print("\n".join(summary.lines()))
 

@@ -87,7 +87,7 @@ class TrainingProgress:
         self.last = record
         if self._first is None:
             self._first = (record.step, now)
-        if now < self._next_line and record.step < self._steps:
+        if now < self._next_line and record.step < self._steps and record.voc07_map50 is None:
             return
         self._next_line = now + LINE_EVERY
         log.info("%s", self._line(record, now))
@@ -99,10 +99,11 @@ class TrainingProgress:
         if steps:
             minutes, rest = divmod(round((self._steps - record.step) * seconds / steps), 60)
             left = f", {minutes}:{rest:02d} left"
+        score = "" if record.voc07_map50 is None else f", validation mAP {record.voc07_map50:.3f}"
         skipped = f", {record.skipped} skipped" if record.skipped else ""
         return (
             f"train: step {record.step}/{self._steps}, epoch {record.epoch:.2f}, "
             f"loss {record.loss:.3f} (class {record.loss_class:.3f}, box {record.loss_box:.3f}), "
             f"lr {record.learning_rate:.2e}, {record.images_per_second:.1f} images/s, "
-            f"{record.data_wait:.0%} waiting{skipped}{left}"
+            f"{record.data_wait:.0%} waiting{skipped}{score}{left}"
         )

@@ -14,13 +14,16 @@ import ray
 from pipeline import storage
 from pipeline.engine import cluster
 from pipeline.engine.training_board import Board, TrainingProgress
+from pipeline.engine.training_validation import Validator
 from pipeline.engine.training_workers import Workers
 from pipeline.errors import PipelineError, TrainingFailed
 from pipeline.training.logs import Record
 from pipeline.training.run import TrainingRun
 
 
-def fit(told: TrainingRun, workers: Workers, max_failures: int) -> Record | None:
+def fit(
+    told: TrainingRun, workers: Workers, max_failures: int, validator: Validator | None
+) -> Record | None:
     """Run Ray Train until the final model is written; the last record of this run.
 
     Raises:
@@ -35,13 +38,18 @@ def fit(told: TrainingRun, workers: Workers, max_failures: int) -> Record | None
 
     board = Board.remote()  # type: ignore[attr-defined]
     progress = TrainingProgress(board, told.steps)
-    scratch = tempfile.mkdtemp(
-        prefix="ray-train-"
-    )  # Ray Train insists on a folder; nothing is kept
+    # Ray Train insists on a folder; nothing is kept in it.
+    scratch = tempfile.mkdtemp(prefix="ray-train-")
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"run": told, "board": board, "threads": workers.cpus},
-        torch_config=TorchConfig(timeout_s=600),
+        train_loop_config={
+            "run": told,
+            "board": board,
+            "threads": workers.cpus,
+            "validate": validator,
+        },
+        # While the first worker validates the others wait for it.
+        torch_config=TorchConfig(timeout_s=600 if validator is None else 4 * 3600),
         scaling_config=train.ScalingConfig(
             num_workers=workers.count,
             use_gpu=workers.gpu,
@@ -85,10 +93,10 @@ def _work(config: dict[str, Any]) -> None:
             ingest_threads=1 if device.type == "cpu" else min(8, config["threads"]),
             report=board.post.remote,
             saved=lambda record: train.report(asdict(record)),
+            validate=config["validate"],
         )
-    except (
-        TrainingFailed
-    ) as error:  # lies in the data: all workers stop, and trying again is no use
+    except TrainingFailed as error:
+        # It lies in the data: all workers stop, and trying again is no use.
         ray.get(board.fail.remote(str(error)))
 
 

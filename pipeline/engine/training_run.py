@@ -18,6 +18,7 @@ from pipeline.engine import cluster, proposal_run
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.training_fit import fit
+from pipeline.engine.training_validation import Validation, Validator
 from pipeline.engine.training_workers import placed
 from pipeline.errors import MismatchedOutput
 from pipeline.manifest import Manifest
@@ -84,6 +85,7 @@ def run(
     seed: int = 0,
     overwrite: bool = False,
     execution: Execution = Execution(),
+    validation: Validation | None = None,
 ) -> TrainingSummary:
     """Train a detector, or go on with a training that was interrupted.
 
@@ -97,6 +99,7 @@ def run(
         seed: of initialisation, order, flips and RoIs.
         overwrite: remove what a training with other settings wrote there.
         execution: workers, states, patience.
+        validation: held-out pictures; the network that did best on them is kept in OUTPUT/best.
 
     Raises:
         PipelineError: a subclass that says what is wrong; wrong input is found before Ray starts.
@@ -105,6 +108,8 @@ def run(
     weights = None if weights is None else _located(weights)
     manifests = open_manifests(manifest_uris)
     check_objects(manifests)
+    validation = validation or Validation()
+    validator = validation.validator(manifests[0].classes or ())
     sources = None
     if not isinstance(proposals, ProposalSettings):
         sources = open_sources(manifests, proposals)
@@ -123,8 +128,9 @@ def run(
             seed=seed,
             checkpoint_every=execution.checkpoint_every,
             log_every=execution.log_every,
+            validate_every=None if validator is None else validation.every,
         )
-        return _trained(told, execution, overwrite)
+        return _trained(told, execution, overwrite, validator)
 
 
 def _computed(
@@ -140,7 +146,9 @@ def _computed(
     return places
 
 
-def _trained(told: TrainingRun, execution: Execution, overwrite: bool) -> TrainingSummary:
+def _trained(
+    told: TrainingRun, execution: Execution, overwrite: bool, validator: Validator | None
+) -> TrainingSummary:
     started = monotonic()
     workers = placed(told.recipe, execution.workers, execution.no_capacity_after)
     told = replace(told, recipe=workers.recipe, workers=workers.count)
@@ -155,7 +163,7 @@ def _trained(told: TrainingRun, execution: Execution, overwrite: bool) -> Traini
         told.steps,
         workers,
     )
-    last = fit(told, workers, execution.max_failures)
+    last = fit(told, workers, execution.max_failures, validator)
     return TrainingSummary(told.output, told.steps, found.images, last, monotonic() - started)
 
 

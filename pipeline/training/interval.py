@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ class Interval:
     foreground: int = 0
     background: int = 0
     images: int = 0
+    target_squares: float = 0.0
     skipped: int = 0
     waited: float = 0.0
     """Seconds."""
@@ -35,6 +37,7 @@ class Interval:
         self.foreground += result.foreground
         self.background += result.background
         self.images += result.images
+        self.target_squares += result.target_squares
         self.skipped += skipped
         self.waited += waited
         self.seconds += seconds
@@ -80,4 +83,5 @@ class Interval:
             skipped=skipped,
             images_per_second=self.images / max(self.seconds / workers, 1e-9),
             data_wait=self.waited / max(self.seconds, 1e-9),
+            target_rms=math.sqrt(self.target_squares / max(self.foreground, 1)),
         )

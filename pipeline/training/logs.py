@@ -45,6 +45,10 @@ class Record:
     images_per_second: float
     data_wait: float
     """Share of the time that workers waited for pictures."""
+    target_rms: float = 1.0
+    """Root mean square of the foreground's normalised targets: near 1 where their statistics fit."""
+    voc07_map50: float | None = None
+    """Validation's VOC2007 11-point mean AP at IoU 0.5, where it was due at this step."""
 
 
 class TrainingLog:
@@ -79,7 +83,7 @@ def _events(records: list[Record]) -> bytes:
         with SummaryWriter(folder) as writer:
             for record in records:
                 for name, value in asdict(record).items():
-                    if name != "step":
+                    if name != "step" and value is not None:
                         writer.add_scalar(name, value, record.step, walltime=float(record.step))
         (written,) = Path(folder).iterdir()
         return written.read_bytes()

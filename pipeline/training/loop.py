@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,18 +14,24 @@ import torch
 from pipeline import storage
 from pipeline.detector import checkpoint
 from pipeline.detector.network import FastRCNN
+from pipeline.detector.preprocessing import Preprocessing
 from pipeline.detector.targets import fold_targets
 from pipeline.errors import TrainingFailed
 from pipeline.training import state
 from pipeline.training.dataset import Dataset, Sample, SampleStream, Skipped
 from pipeline.training.interval import Interval
 from pipeline.training.logs import Record, TrainingLog
+from pipeline.training.not_finite import stop_at
 from pipeline.training.optimisation import optimiser, schedule, set_rates
 from pipeline.training.run import TrainingRun, initial_network
-from pipeline.training.step import StepResult, TrainingStep
+from pipeline.training.step import TrainingStep
 
 log = logging.getLogger(__name__)
 
+Validate = Callable[[FastRCNN, Preprocessing], float]
+
+BEST = "best"
+"""Folder of the checkpoint that validation liked best."""
 MAX_SKIPPED = 0.05
 """Share of pictures that may be unreadable; above it training stops, as the detection runs do."""
 FEWEST_JUDGED = 200
@@ -41,6 +46,7 @@ def train(
     ingest_threads: int = 1,
     report: Callable[[Record], None] | None = None,
     saved: Callable[[Record], None] | None = None,
+    validate: Validate | None = None,
 ) -> None:
     """Train from the latest state of the output on, as worker `rank` of `run.workers`.
 
@@ -54,6 +60,7 @@ def train(
         ingest_threads: that prepare samples ahead.
         report: called on worker 0 with each record of the log.
         saved: called on every worker with the last record when a state has been written.
+        validate: gives a network's score, the larger the better; called on worker 0, the others wait.
 
     Raises:
         TrainingFailed: a loss or gradient that is not finite, or too many unreadable pictures.
@@ -67,6 +74,7 @@ def train(
         ingest_threads=ingest_threads,
         report=report,
         saved=saved,
+        validate=validate,
     )
     worker.work()
 
@@ -81,10 +89,11 @@ class _Worker:
         ingest_threads: int,
         report: Callable[[Record], None] | None,
         saved: Callable[[Record], None] | None,
+        validate: Validate | None,
     ) -> None:
         self.run, self.rank, self.device = run, rank, device
         self.threads = ingest_threads
-        self.report, self.saved = report, saved
+        self.report, self.saved, self.validate = report, saved, validate
         latest = state.latest(run.output)
         self.finished = latest is not None and latest.finished
         self.step = 0 if latest is None else latest.step
@@ -170,15 +179,13 @@ class _Worker:
             rate = self._rate()
             result = self.training_step(usable, self.step)
             if not np.isfinite(result.gradient_norm):
-                self._stop_at(usable, result)
+                stop_at(run.output, self.step, self.rank, usable, result)
             self.step += 1
             interval.add(result, len(taken) - len(usable), waited, perf_counter() - started)
-            state_due = self.step % run.checkpoint_every == 0 or self.step == run.steps
-            if state_due or self.step % run.log_every == 0:
-                told = interval.over_all_workers(run.workers, self.device)
-                record = self._record(told, rate)
+            if run.state_due(self.step) or self.step % run.log_every == 0:
+                record = self._record(interval.over_all_workers(run.workers, self.device), rate)
                 interval = Interval()
-                if state_due:
+                if run.state_due(self.step):
                     self._save(record)
 
     def _record(self, told: Interval, rate: float) -> Record:
@@ -199,10 +206,29 @@ class _Worker:
             skipped=self.skipped,
         )
         if self.log is not None:
+            if self.validate is not None and run.validation_due(self.step):
+                record = self._validated(record)
             self.log.records.append(record)
             if self.report is not None:
                 self.report(record)
         return record
+
+    def _validated(self, record: Record) -> Record:
+        """The record with validation's score; the best network so far is kept beside the final one."""
+        assert self.validate is not None
+        assert self.log is not None
+        exported = self._exported()
+        score = self.validate(exported, self.preprocessing)
+        before = [r.voc07_map50 for r in self.log.records if r.voc07_map50 is not None]
+        if not before or score > max(before):
+            extra = {
+                "recipe": self.run.recipe.as_settings(),
+                "steps": self.step,
+                "voc07_map50": score,
+            }
+            folder = storage.join(self.run.output, BEST)
+            checkpoint.save(folder, exported, self.preprocessing, extra=extra)
+        return replace(record, voc07_map50=score)
 
     def _save(self, record: Record) -> None:
         if self.log is not None:
@@ -217,42 +243,20 @@ class _Worker:
         if self.saved is not None:
             self.saved(record)
 
-    def _stop_at(self, samples: list[Sample], result: StepResult) -> None:
-        """Keep the samples of a step whose gradient is not finite, and stop."""
-        parts = float(result.classification), float(result.localisation)
-        mine = not np.isfinite(sum(parts))
-        ids = ", ".join(repr(sample.image_id) for sample in samples)
-        where = storage.join(
-            self.run.output, "logs", f"not-finite-step-{self.step}-worker-{self.rank}.npz"
-        )
-        arrays = {
-            f"{name}_{index}": getattr(sample, name)
-            for index, sample in enumerate(samples)
-            for name in ("picture", "rois", "labels", "targets")
-        }
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, image_ids=[s.image_id for s in samples], **arrays)
-        storage.put(where, buffer.getvalue())
-        raise TrainingFailed(
-            f"step {self.step}: the {'loss' if mine else 'gradient'} is not finite (classification "
-            f"{parts[0]:.3g}, boxes {parts[1]:.3g}) with images {ids}; they and their RoIs are in "
-            f"{storage.shown(where)}; try a lower learning rate or gradient-clip"
-        )
-
     def _export(self) -> None:
+        run = self.run
+        extra = {"recipe": run.recipe.as_settings(), "steps": run.steps, "seed": run.seed}
+        checkpoint.save(run.output, self._exported(), self.preprocessing, extra=extra)
+        state.point_to(run.output, self.step, finished=True)
+
+    def _exported(self) -> FastRCNN:
+        """A copy whose deltas are raw."""
         run, statistics = self.run, self.run.survey.statistics
-        exported = _copy(self.model)
-        if run.recipe.box_loss_weight > 0 or run.steps > run.joint_steps:
+        exported = FastRCNN(self.model.architecture)
+        exported.load_state_dict(self.model.state_dict())
+        if run.recipe.box_loss_weight > 0 or self.step > run.joint_steps:
             fold_targets(exported, statistics.means, statistics.stds)
         else:  # the box layer was never trained: deltas of 0 keep the proposals' boxes
             torch.nn.init.zeros_(exported.bbox_pred.weight)
             torch.nn.init.zeros_(exported.bbox_pred.bias)
-        extra = {"recipe": run.recipe.as_settings(), "steps": run.steps, "seed": run.seed}
-        checkpoint.save(run.output, exported, self.preprocessing, extra=extra)
-        state.point_to(run.output, self.step, finished=True)
-
-
-def _copy(model: FastRCNN) -> FastRCNN:
-    copy = FastRCNN(model.architecture)
-    copy.load_state_dict(model.state_dict())
-    return copy
+        return exported.eval()

@@ -80,7 +80,7 @@ def tiny() -> Recipe:
         schedule="cosine",
         warm_up=0.05,
         gradient_clip=10.0,
-        epochs=10.0,
+        epochs=8.0,
     )
 
 

@@ -36,6 +36,8 @@ class TrainingRun:
     """Steps between states."""
     log_every: int = 20
     """Steps between records of the log."""
+    validate_every: int | None = None
+    """Steps between validations; none validates never."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -51,6 +53,16 @@ class TrainingRun:
     def steps(self) -> int:
         """Steps of the whole training."""
         return sum(self.recipe.steps(self.survey.images, self.workers))
+
+    def validation_due(self, step: int) -> bool:
+        """Whether the network is validated after so many steps."""
+        every = self.validate_every
+        return every is not None and (step % every == 0 or step == self.steps)
+
+    def state_due(self, step: int) -> bool:
+        """Whether a state is written after so many steps."""
+        last = step in (self.joint_steps, self.steps)
+        return last or step % self.checkpoint_every == 0 or self.validation_due(step)
 
     @property
     def images_per_step(self) -> int:

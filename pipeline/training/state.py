@@ -111,6 +111,6 @@ def clear(output: str) -> None:
     """Remove what an earlier training wrote: the pointer first, so that nothing half removed is resumed."""
     for name in (storage.join(FOLDER, POINTER), "model.json", "model.safetensors"):
         storage.remove(storage.join(output, name))
-    for folder in (FOLDER, "logs"):
+    for folder in (FOLDER, "logs", "best"):
         for name in storage.names(storage.join(output, folder)):
             storage.remove(storage.join(output, folder, name))

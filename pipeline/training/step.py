@@ -32,6 +32,8 @@ class StepResult:
     images: int
     foreground: int
     background: int
+    target_squares: float
+    """Sum over the foreground of the mean square of its four normalised targets."""
 
 
 class PicturesForward(nn.Module):
@@ -124,6 +126,7 @@ class TrainingStep:
             len(samples),
             int((labels > 0).sum()),
             int((labels == 0).sum()),
+            float(sum(np.square(s.targets[s.labels > 0]).sum() for s in samples)) / 4,
         )
 
     def _backward(self, samples: Sequence[Sample], normalizer: float) -> tuple[Tensor, Tensor]:

@@ -135,6 +135,32 @@ def test_stage_wise_training_resumes_at_and_after_the_border(data, tmp_path, ste
     assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
 
 
+def test_the_network_that_validates_best_is_kept(data, tmp_path):
+    scores, seen = iter([0.2, 0.5, 0.3]), []
+
+    def validate(model, preprocessing):
+        assert not model.training
+        assert preprocessing.short_side == 64
+        seen.append(model.bbox_pred.weight.clone())
+        return next(scores)
+
+    run = make_run(tmp_path, data[0], validate_every=3, checkpoint_every=100)
+    train(run, validate=validate)
+    told = [(r.step, r.voc07_map50) for r in logs.read(run.output) if r.voc07_map50 is not None]
+    assert told == [(3, 0.2), (6, 0.5), (8, 0.3)]
+    best = checkpoint.load(str(tmp_path / "best"))
+    assert (best.extra["steps"], best.extra["voc07_map50"]) == (6, 0.5)
+    torch.testing.assert_close(best.model.bbox_pred.weight.data, seen[1], rtol=0, atol=0)
+    final = checkpoint.load(run.output)
+    torch.testing.assert_close(final.model.bbox_pred.weight.data, seen[2], rtol=0, atol=0)
+
+
+def test_normalised_targets_have_a_root_mean_square_of_one(data, tmp_path):
+    long = dataclasses.replace(QUICK, iterations=40)
+    train(make_run(tmp_path, data[0], long, log_every=40, checkpoint_every=40))
+    assert logs.read(str(tmp_path))[-1].target_rms == pytest.approx(1, abs=0.1)
+
+
 def test_what_is_not_finite_stops_with_step_and_images(data, tmp_path):
     wild = dataclasses.replace(QUICK, optimiser="sgd", learning_rate=1e20, gradient_clip=None)
     with pytest.raises(TrainingFailed, match=r"step \d+: .* not finite .*'p\d'") as failure:
