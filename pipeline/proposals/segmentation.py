@@ -15,9 +15,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.proposals.prefetch import prefetch
 from pipeline.proposals.workspace import Workspace
 
 _BLOCK = 256
+_AHEAD = 32
 _SIZE, _THRESHOLD = 0, 1
 
 
@@ -82,7 +84,9 @@ def _join_similar(edges, width, k, parents, roots, refused):  # type: ignore[no-
     # loads overlap and the half of all edges that lie inside a component cost nothing more. The
     # second goes through what was kept, in order. Weights and thresholds compare as integers: bits of
     # floats that are not negative. An edge refused once joins nothing later either, as one of its
-    # components is complete; only those edges matter for small components.
+    # components is complete; only those edges matter for small components. The parents of the pixels 32
+    # edges on, and the roots that the second step will look at, are asked for ahead: nothing at 500x375,
+    # a seventh of the time at 640x480, a third at 2000x2000, where the arrays outgrow the caches.
     offsets = _neighbour_offsets(width)
     for pixel in range(len(parents)):
         parents[pixel] = pixel
@@ -90,10 +94,14 @@ def _join_similar(edges, width, k, parents, roots, refused):  # type: ignore[no-
         roots[pixel, _THRESHOLD] = np.float32(k).view(np.int32)
     ones, others = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
     open_edges = np.empty(_BLOCK + 1, np.int64)
-    count = 0
+    count, last = 0, len(edges) - 1
     for begin in range(0, len(edges), _BLOCK):
         kept = 0
         for at in range(begin, min(begin + _BLOCK, len(edges))):
+            name = np.uint32(edges[min(at + _AHEAD, last)])
+            one = name >> np.uint32(2)
+            prefetch(parents, one)
+            prefetch(parents, one + offsets[name & np.uint32(3)])
             edge = edges[at]
             name = np.uint32(edge)
             one = name >> np.uint32(2)
@@ -103,6 +111,9 @@ def _join_similar(edges, width, k, parents, roots, refused):  # type: ignore[no-
             parents[other] = other_above
             ones[kept], others[kept], open_edges[kept] = one_above, other_above, edge
             kept += one_above != other_above
+        for at in range(kept):
+            prefetch(roots, ones[at])
+            prefetch(roots, others[at])
         for at in range(kept):
             one, other = _root(parents, ones[at]), _root(parents, others[at])
             if one == other:
