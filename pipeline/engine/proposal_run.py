@@ -132,7 +132,7 @@ class ProposalWork:
     def failed_table(self, piece: Piece, failure: Failure) -> pa.Table:
         """The row of a picture that ended its workers."""
         rows = piece.image_rows(self.plan.manifest, self.plan.fingerprint)
-        return _table(self.plan, [Picture(*rows[0], failure=failure)])
+        return _rows([Picture(*rows[0], failure=failure)], self.plan)
 
 
 @ray.remote(num_cpus=1, max_retries=0)
@@ -147,10 +147,17 @@ def _propose_piece(plan: ProposalPlan, piece: Piece) -> Report:
         elif picture.boxes is not None:
             report.counts["proposals"] += len(picture.boxes)
         done.append(picture)
-    return finished(piece, plan.output, _table(plan, done), report)
+    return finished(piece, plan.output, _rows(done, plan), report)
 
 
-def _table(plan: ProposalPlan, pictures: list[Picture]) -> pa.Table:
+def _rows(pictures: Sequence[Picture], plan: ProposalPlan) -> pa.Table:
+    return proposals_table(pictures, plan.provenance, plan.fingerprint)
+
+
+def proposals_table(
+    pictures: Sequence[Picture], provenance: dict[str, Any], fingerprint: str
+) -> pa.Table:
+    """Rows of `schema.PROPOSALS`, one per picture."""
     failures = [picture.failure for picture in pictures]
     columns = {
         "image_id": [picture.image_id for picture in pictures],
@@ -164,6 +171,6 @@ def _table(plan: ProposalPlan, pictures: list[Picture]) -> pa.Table:
         "error_message": pa.array([f.message if f else None for f in failures], pa.string()),
     }
     kept = schema.with_metadata(
-        schema.PROPOSALS, {"provenance": plan.provenance, "fingerprint": plan.fingerprint}
+        schema.PROPOSALS, {"provenance": provenance, "fingerprint": fingerprint}
     )
     return pa.table(columns, schema=kept)

@@ -17,8 +17,9 @@ from pipeline.errors import InvalidConfiguration, MismatchedProposals, Unreadabl
 class ProposalSettings:
     """How proposals are made; equal settings give equal boxes on any worker."""
 
-    strategy: Literal["single", "fast", "quality"] = "fast"
-    """Selective search's strategy: 1, 8 or 80 hierarchies."""
+    strategy: str = "fast"
+    """single, fast or quality (1, 8, 80 hierarchies), or one's own: COLOUR_SPACES:SIMILARITIES:KS, as in
+    HSV,Lab:CTSF,TSF:50,100, with :sigma=0.8 and :min_size=20 behind it if need be."""
     max_boxes: int | None = 2000
     """At most so many boxes per picture, best first; None keeps all."""
     min_side: int = 20

@@ -24,7 +24,7 @@ class Options:
     top: int = 50
     """How many of the best boxes to draw, or to print where nothing is drawn."""
     strategy: str = "fast"
-    """single, fast or quality."""
+    """single, fast or quality, or one's own: COLOUR_SPACES:SIMILARITIES:KS, as in HSV,Lab:CTSF,TSF:50,100."""
     max_boxes: int | None = None
     """Keep so many boxes at most, the best ones."""
     min_side: float = 20

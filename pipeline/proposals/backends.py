@@ -45,7 +45,10 @@ def check(backend: Backend, strategy: str | Strategy) -> None:
         _opencv_name(strategy)
     elif backend == "selectivesearch":
         _selectivesearch_module()
-        resolve(strategy)
+        if strategy not in ("single", "fast"):
+            raise InvalidConfiguration(
+                f"backend 'selectivesearch' has one strategy of its own: leave out {strategy!r}"
+            )
     else:
         raise InvalidConfiguration(
             f"unknown backend {backend!r}; there are native, opencv, selectivesearch"

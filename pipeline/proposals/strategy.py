@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.errors import InvalidConfiguration
 
@@ -86,15 +86,44 @@ STRATEGIES: Mapping[str, Strategy] = {
 
 
 def resolve(strategy: str | Strategy) -> Strategy:
-    """The strategy itself, or the one of that name.
+    """The strategy itself, the one of that name, or the one that a text describes.
+
+    A text is `COLOUR_SPACES:SIMILARITIES:KS`, each a list with commas, and may go on with `:sigma=NUMBER`
+    and `:min_size=NUMBER`; "HSV,Lab:CTSF,TSF:50,100" is what `fast` stands for.
 
     Raises:
-        InvalidConfiguration: no strategy has that name.
+        InvalidConfiguration: no strategy has that name, or the text describes none.
     """
     if isinstance(strategy, Strategy):
         return strategy
+    if ":" in strategy:
+        return _described(strategy)
     if strategy not in STRATEGIES:
         raise InvalidConfiguration(
-            f"unknown strategy {strategy!r}; there are {', '.join(STRATEGIES)}"
+            f"unknown strategy {strategy!r}; there are {', '.join(STRATEGIES)}, and one's own as in "
+            "'HSV,Lab:CTSF,TSF:50,100'"
         )
     return STRATEGIES[strategy]
+
+
+def _described(text: str) -> Strategy:
+    spaces, similarities, *rest = text.split(":")
+    ks, further = rest[:1], dict(part.partition("=")[::2] for part in rest[1:])
+    try:
+        return Strategy(
+            tuple(spaces.split(",")),
+            tuple(similarities.split(",")),
+            tuple(float(k) for k in "".join(ks).split(",")),
+            sigma=float(further.pop("sigma", "0.8")),
+            min_size=int(further.pop("min_size")) if "min_size" in further else None,
+            **{name: _no_such_part(name) for name in further},
+        )
+    except ValueError as error:
+        raise InvalidConfiguration(
+            f"strategy {text!r} is not of the form 'HSV,Lab:CTSF,TSF:50,100[:sigma=0.8][:min_size=20]': "
+            f"{error}"
+        ) from error
+
+
+def _no_such_part(name: str) -> NoReturn:
+    raise ValueError(f"{name!r} is neither sigma nor min_size")

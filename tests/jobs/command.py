@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs import analyze, detect, entry, prepare, propose, train
+from jobs import analyze, detect, entry, exchange, prepare, propose, train
 
 
 def _options(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
@@ -16,6 +16,8 @@ def _options(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
         return prepare.Voc | prepare.Coco | prepare.Folder, prepare.main
     if job == "analyze":
         return analyze.Detections | analyze.Proposals, analyze.main
+    if job == "exchange":
+        return exchange.Exchange, exchange.main
     if job == "train":
         return train.options_for(list(arguments)), train.main
     return (propose.Propose, propose.main) if job == "propose" else (detect.Detect, detect.main)

@@ -86,6 +86,8 @@ CASES = [
     *_replaced(SCORE, "--output", OUTPUTS),
     *_replaced(VOC, "--output", {k: v for k, v in OUTPUTS.items() if k != "{w}/m.parquet"}),
     *((f"{PROPOSE} {value}", told) for value, told in RUN_VALUES.items()),
+    (f"{PROPOSE} --strategy foo", "unknown strategy 'foo'; there are single, fast, quality"),
+    (f"{DETECT} --strategy HSV:X:50", "similarity 'X' is not a subset of CTSF"),
     *((f"{DETECT} {value}", told) for value, told in (RUN_VALUES | DETECT_VALUES).items()),
     (f"{DETECT} --proposals {{w}}/proposals --seed 1", "--proposals takes stored boxes as they"),
     *_replaced(
@@ -171,7 +173,6 @@ WITH_RAY = [
     ),
 ]
 USAGE = [
-    (f"{PROPOSE} --strategy foo", "strategy"),
     (f"{PROPOSE} --limit few", "--limit"),
     (f"{DETECT} --precision fp64", "precision"),
     (f"{DETECT} --nonsense 1", "--nonsense"),

@@ -42,3 +42,26 @@ def test_what_cannot_be_done_is_refused(changes, named):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(InvalidConfiguration, match="single, fast, quality"):
         resolve("slow")
+
+
+def test_one_s_own_strategy_is_told_in_words():
+    assert resolve("HSV,Lab:CTSF,TSF:50,100") == STRATEGIES["fast"]
+    assert resolve("I:F:200:min_size=20:sigma=0.5") == Strategy(
+        ("I",), ("F",), (200.0,), sigma=0.5, min_size=20
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("HSV:CTSF", "of the form"),
+        ("HSV:CTSF:many", "'many'"),
+        ("HSV:CTSF:50:size=3", "'size' is neither"),
+        ("HSV:CTSF:50:min_size=few", "'few'"),
+        ("HSV,CMYK:CTSF:50", "CMYK"),
+        ("HSV::50", "subset"),
+    ],
+)
+def test_words_that_describe_no_strategy(text, named):
+    with pytest.raises(InvalidConfiguration, match=named):
+        resolve(text)

@@ -1,0 +1,159 @@
+"""Boxes of others become an output of propose that the other jobs take, and go out again."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from pipeline import schema, shards
+from pipeline.manifest import open_manifest
+from pipeline.proposals.stored import matching
+from tests.jobs.command import run_job
+from tests.outputs import Failure, an_object, write_annotations, write_proposals
+
+BOXES = {"a": [[0, 0, 10, 20], [5, 5, 100, 100]], "b": [], "c": [[1, 2, 3, 4]]}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> str:
+    pictures = {name: [an_object("cat", (0, 0, 10, 20))] for name in BOXES}
+    return write_annotations(str(tmp_path / "m.parquet"), pictures, ("cat",))
+
+
+def write_pickle(path: Path, boxes: dict[str, list[list[int]]], **changes: object) -> str:
+    content = {
+        "ids": list(boxes),
+        "boxes": [np.array(rows, np.float32).reshape(-1, 4) for rows in boxes.values()],
+        "objectness_logits": [-np.arange(len(rows), dtype=np.float32) for rows in boxes.values()],
+        "bbox_mode": 0,
+    }
+    path.write_bytes(pickle.dumps(content | changes))
+    return str(path)
+
+
+def write_mat(path: Path, boxes: dict[str, list[list[int]]]) -> str:
+    images, cells = np.empty((len(boxes), 1), object), np.empty((1, len(boxes)), object)
+    for index, (name, rows) in enumerate(boxes.items()):
+        corners = np.array(rows, float).reshape(-1, 4)
+        images[index, 0] = np.array([name])
+        cells[0, index] = corners[:, (1, 0, 3, 2)] + [1, 1, 0, 0]
+    savemat(path, {"images": images, "boxes": cells})
+    return str(path)
+
+
+def read_boxes(folder: Path) -> dict[str, list[list[float]]]:
+    found = {}
+    for table in shards.open_parts(str(folder)).tables():
+        boxes = [rows.tolist() for rows in schema.box_arrays(table["boxes"])]
+        found.update(zip(table["image_id"].to_pylist(), boxes, strict=True))
+    return found
+
+
+def bring_in(source: str, manifest: str, output: Path, *more: str) -> int:
+    told = ("--source", source, "--manifest", manifest, "--output", str(output))
+    return run_job("exchange", "import", *told, *more)
+
+
+@pytest.mark.parametrize("kind", ["mat", "pkl"])
+def test_what_comes_in_is_an_output_of_propose(
+    kind: str, tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = write_mat if kind == "mat" else write_pickle
+    source = write(
+        tmp_path / f"boxes.{kind}", dict(reversed(BOXES.items())) | {"more": [[1, 1, 2, 2]]}
+    )
+    output = tmp_path / "proposals"
+    assert bring_in(source, manifest, output) == 0
+    assert (
+        "3 images, 3 boxes; 1 images of the file are not in the manifest" in capsys.readouterr().out
+    )
+    assert read_boxes(output) == BOXES
+    stored = matching(str(output), open_manifest(manifest))
+    assert stored.provenance["stored"]["format"] == kind
+    recall = (
+        "--proposals",
+        str(output),
+        "--manifest",
+        manifest,
+        "--output",
+        str(tmp_path / "recall"),
+    )
+    assert run_job("analyze", "proposals", *recall) == 0
+    metrics = json.loads((tmp_path / "recall/metrics.json").read_text())
+    assert metrics["recall50"] == pytest.approx(1 / 3)
+
+
+def test_only_the_first_boxes_where_asked(tmp_path: Path, manifest: str) -> None:
+    source = write_pickle(tmp_path / "boxes.pkl", BOXES)
+    assert bring_in(source, manifest, tmp_path / "proposals", "--max-boxes", "1") == 0
+    assert read_boxes(tmp_path / "proposals")["a"] == BOXES["a"][:1]
+
+
+def test_a_second_import_is_one_of_the_same_file(
+    tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_pickle(tmp_path / "boxes.pkl", BOXES)
+    output = tmp_path / "proposals"
+    assert bring_in(source, manifest, output) == 0
+    (part,) = output.glob("part-*")
+    before = part.stat().st_mtime_ns
+    assert bring_in(source, manifest, output) == 0
+    assert part.stat().st_mtime_ns == before
+    write_pickle(tmp_path / "boxes.pkl", BOXES | {"b": [[1, 1, 9, 9]]})
+    assert bring_in(source, manifest, output) == 2
+    assert "proposals.digest" in capsys.readouterr().err
+    assert bring_in(source, manifest, output, "--overwrite") == 0
+    assert read_boxes(output)["b"] == [[1, 1, 9, 9]]
+
+
+def test_what_goes_out_comes_back(
+    tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = write_proposals(str(tmp_path / "ours"), manifest, BOXES | {"b": Failure()})
+    target = tmp_path / "ours.pkl"
+    assert run_job("exchange", "export", "--proposals", ours, "--output", str(target)) == 0
+    assert "2 images, 3 boxes; 1 images failed and are left out" in capsys.readouterr().out
+    content = pickle.loads(target.read_bytes())
+    assert content["ids"] == ["a", "c"]
+    assert content["boxes"][0].tolist() == BOXES["a"]
+    assert content["objectness_logits"][0].tolist() == [0, -1]
+
+
+def test_what_cannot_be_exchanged(
+    tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "proposals"
+
+    def refused(source: str, told: str) -> None:
+        assert bring_in(source, manifest, output) == 2
+        error = capsys.readouterr().err
+        assert told in error
+        assert error.count("\n") == 1
+        assert not list(output.glob("part-*"))
+
+    fewer = write_pickle(tmp_path / "fewer.pkl", {"a": [], "x": []})
+    refused(fewer, "fewer.pkl has no boxes for 2 of the 3 images of")
+    larger = write_pickle(tmp_path / "larger.pkl", BOXES | {"b": [[0, 0, 300, 50]]})
+    refused(larger, "a box of image 'b' lies outside the picture, which is 100x100")
+    twice = write_pickle(tmp_path / "twice.pkl", BOXES, ids=["a", "b", "a"])
+    refused(twice, "names image 'a' twice")
+    refused(str(tmp_path / "boxes.json"), "boxes.json is neither a .mat")
+    refused(str(tmp_path / "none.pkl"), "none.pkl does not exist")
+    (tmp_path / "broken.mat").write_bytes(b"no matrix" * 50)
+    refused(str(tmp_path / "broken.mat"), "broken.mat is no MATLAB file")
+    for proposals, target, told in (
+        (str(tmp_path / "none"), "o.pkl", "holds no shards.parquet"),
+        (
+            write_proposals(str(tmp_path / "p"), manifest, BOXES),
+            "o.mat",
+            "only .pkl files are written",
+        ),
+    ):
+        asked = ("--proposals", proposals, "--output", str(tmp_path / target))
+        assert run_job("exchange", "export", *asked) == 2
+        assert told in capsys.readouterr().err
