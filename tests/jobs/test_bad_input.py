@@ -63,6 +63,9 @@ DETECT_VALUES = {
     "--gpus-per-actor -1": "--gpus-per-actor is -1.0, expected 0 or more",
     "--nms-iou 2": "score threshold and NMS IoU lie between 0 and 1",
     "--max-per-image 0": "at most 0 detections per picture",
+    "--scales 300 --scale-cap 200": "--scales, --scale-cap: short side 300 and cap 200",
+    "--max-proposals 9": "--max-proposals takes the best of stored --proposals",
+    "--proposals {w}/proposals --max-proposals 0": "--max-proposals is 0, expected more than 0",
 }
 
 
