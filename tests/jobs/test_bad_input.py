@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from pipeline.shards import open_parts
-from tests.jobs.broken_inputs import COCO, DETECT, FOLDER, PROPOSE, RECALL, SCORE, VOC, write_world
+from tests.jobs.broken_inputs import (
+    COCO,
+    COMPARE,
+    DETECT,
+    FOLDER,
+    PROPOSE,
+    RECALL,
+    SCORE,
+    VOC,
+    write_world,
+)
 from tests.jobs.command import run_job
 from tests.outputs import write_annotations
 
@@ -82,6 +92,8 @@ CASES = [
     *_replaced(DETECT, "--manifest", MANIFESTS),
     *_replaced(SCORE, "--manifest", MANIFESTS),
     *_replaced(RECALL, "--manifest", MANIFESTS),
+    *_replaced(COMPARE, "--manifest", MANIFESTS),
+    *_replaced(COMPARE, "--output", OUTPUTS),
     *_replaced(DETECT, "--checkpoint", CHECKPOINTS),
     *_replaced(f"{DETECT} --proposals x", "--proposals", PROPOSALS),
     *_replaced(PROPOSE, "--output", OUTPUTS),
@@ -108,6 +120,25 @@ CASES = [
             "{w}/unlabelled.parquet": "{w}/unlabelled.parquet has no annotated objects",
         },
     ),
+    *_replaced(
+        COMPARE,
+        "--detections",
+        {
+            "{w}/none": "{w}/none holds no shards.parquet",
+            "{w}/proposals": "{w}/proposals has no column detections, so no detect run wrote it",
+            "{w}/fewer_found": "of different pictures: row 1, '001', is in {w}/detections alone",
+            "{w}/others_found": "row 0 is 'o0' in {w}/others_found and '000' in {w}/detections",
+        },
+    ),
+    *_replaced(
+        COMPARE,
+        "--manifest",
+        {
+            "{w}/other.parquet": "row 0 is '000' in {w}/detections and 'o0' in {w}/other.parquet",
+            "{w}/unlabelled.parquet": "{w}/unlabelled.parquet has no annotated objects",
+        },
+    ),
+    (f"{COMPARE} --resamples 0", "0 resamples, expected at least 1"),
     *_replaced(
         RECALL,
         "--proposals",
@@ -181,6 +212,7 @@ USAGE = [
     ("propose --manifest {w}/m.parquet", "--output"),
     ("prepare zip --output x", "zip"),
     ("analyze", "detections"),
+    ("analyze compare --detections {w}/detections --manifest x --output y", "--detections"),
     ("train --manifest {w}/m.parquet", "--recipe"),
 ]
 
