@@ -1,10 +1,13 @@
-"""Score what a run wrote against annotations: detections by average precision, proposals by recall.
+"""Score what a run wrote against annotations, or compare the detections of two runs.
 
 python jobs/analyze.py detections --detections out/detections --manifest test.parquet --output out
 
 python jobs/analyze.py proposals --proposals out/proposals --manifest test.parquet --output out
 
-The figures are printed and, as `metrics.json`, written to --output; for proposals also `recall.png`.
+python jobs/analyze.py compare --detections out/plain out/compressed --manifest test.parquet --output out
+
+The figures are printed and, as `metrics.json`, written to --output; for proposals also `recall.png`, for
+a comparison `comparison.json` alone.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from rich.console import Console
 from jobs.entry import JobOptions, run
 from pipeline import storage
 from pipeline.analysis import tables
+from pipeline.analysis.comparison import compare
 from pipeline.analysis.evaluation import evaluate
 from pipeline.analysis.recall import proposal_recall
 from pipeline.analysis.recall_plot import recall_plot
@@ -48,11 +52,33 @@ class Proposals(JobOptions):
     """Folder for metrics.json and recall.png."""
 
 
-def main(options: Detections | Proposals) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Compare(JobOptions):
+    """The difference in average precision of two runs over the same pictures, with its interval.
+
+    The interval is a paired bootstrap's over the pictures: 95 % of the differences over resampled
+    pictures lie in it. What another training, with another seed, would change is not in it.
+    """
+
+    detections: tuple[str, str]
+    """Two outputs of detect; the difference is the second's less the first's."""
+    manifest: str
+    """The manifest that both were made from, with annotations."""
+    output: str
+    """Folder for comparison.json."""
+    resamples: int = 1000
+    """Times that the pictures are drawn anew."""
+    seed: int = 0
+    """Seed of the draws."""
+
+
+def main(options: Detections | Proposals | Compare) -> None:
     """Score, print, and write the figures."""
     storage.check_writable(options.output)
     if isinstance(options, Detections):
         analyze_detections(options)
+    elif isinstance(options, Compare):
+        analyze_difference(options)
     else:
         analyze_proposals(options)
 
@@ -65,6 +91,19 @@ def analyze_detections(options: Detections) -> None:
     console.print(tables.summary_table(metrics))
     _print_notes(console, metrics.notes)
     _write_metrics(console, options.output, metrics.to_json())
+
+
+def analyze_difference(options: Compare) -> None:
+    """Average precision of two runs side by side."""
+    found = compare(
+        *options.detections, options.manifest, resamples=options.resamples, seed=options.seed
+    )
+    console = Console()
+    for which, uri in zip(("first: ", "second:"), options.detections, strict=True):
+        _print_line(console, f"{which} {storage.shown(storage.absolute(uri))}")
+    console.print(tables.comparison_table(found))
+    _print_notes(console, found.notes)
+    _write_metrics(console, options.output, found.to_json(), "comparison.json")
 
 
 def analyze_proposals(options: Proposals) -> None:
@@ -82,14 +121,20 @@ def analyze_proposals(options: Proposals) -> None:
 
 def _print_notes(console: Console, notes: Sequence[str]) -> None:
     for note in notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        _print_line(console, f"note: {note}")
 
 
-def _write_metrics(console: Console, output: str, metrics: dict[str, Any]) -> None:
-    uri = storage.join(output, "metrics.json")
+def _print_line(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _write_metrics(
+    console: Console, output: str, metrics: dict[str, Any], name: str = "metrics.json"
+) -> None:
+    uri = storage.join(output, name)
     storage.put(uri, json.dumps(metrics, indent=2, allow_nan=False).encode() + b"\n")
-    console.print(f"wrote {storage.shown(uri)}", markup=False, highlight=False, soft_wrap=True)
+    _print_line(console, f"wrote {storage.shown(uri)}")
 
 
 if __name__ == "__main__":
-    run(Detections | Proposals, main, __doc__)
+    run(Detections | Proposals | Compare, main, __doc__)

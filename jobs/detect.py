@@ -14,6 +14,7 @@ import tyro
 
 from jobs import entry
 from pipeline.detector.keep import Keep
+from pipeline.detector.pyramid import Pyramid
 from pipeline.engine import detection_run
 from pipeline.engine.detection_run import DetectionSettings
 from pipeline.engine.reading import ProposalSettings
@@ -33,10 +34,13 @@ class Detect(entry.JobOptions):
     """Folder for the detections; any fsspec URI."""
     proposals: str | None = None
     """Stored proposals of these pictures; without them they are computed on the way."""
+    max_proposals: int | None = None
+    """Score only so many of a picture's stored proposals, the best; unset: all."""
     compute: Annotated[ProposalSettings, tyro.conf.OmitArgPrefixes] = field(
         default_factory=ProposalSettings
     )
     keep: Annotated[Keep, tyro.conf.OmitArgPrefixes] = field(default_factory=Keep)
+    pyramid: Annotated[Pyramid, tyro.conf.OmitArgPrefixes] = field(default_factory=Pyramid)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the network; auto takes bf16 where the device computes in it."""
     actors: int | None = None
@@ -58,8 +62,13 @@ def main(options: Detect) -> None:
     """Run the job.
 
     Raises:
-        InvalidConfiguration: stored proposals together with options of how to compute them.
+        InvalidConfiguration: stored proposals together with options of how to compute them, or a cap
+            on stored proposals without any.
     """
+    if options.proposals is None and options.max_proposals is not None:
+        raise InvalidConfiguration(
+            "--max-proposals takes the best of stored --proposals; for computed ones there is --max-boxes"
+        )
     if options.proposals is not None and options.compute != ProposalSettings():
         raise InvalidConfiguration(
             "--proposals takes stored boxes as they are: leave out --strategy, --max-boxes, --min-side, "
@@ -70,7 +79,12 @@ def main(options: Detect) -> None:
         options.checkpoint,
         options.output,
         proposals=options.proposals or options.compute,
-        settings=DetectionSettings(keep=options.keep, precision=options.precision),
+        settings=DetectionSettings(
+            keep=options.keep,
+            precision=options.precision,
+            pyramid=options.pyramid,
+            max_proposals=options.max_proposals,
+        ),
         actors=options.actors,
         gpus_per_actor=options.gpus_per_actor,
         options=options.run,

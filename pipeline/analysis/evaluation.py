@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import schema, shards
@@ -17,8 +16,7 @@ from pipeline.analysis.average_precision import VocAveragePrecision, VocScores
 from pipeline.analysis.classes import annotated_classes, compare_classes
 from pipeline.analysis.coco import CocoAveragePrecision, CocoScores
 from pipeline.analysis.coverage import coverage_notes, failure_reasons
-from pipeline.analysis.joined import Step, check_holds, joined
-from pipeline.errors import UnreadableDataset
+from pipeline.analysis.joined import Step, check_finite, check_holds, joined, labelled
 from pipeline.manifest import Manifest, open_manifest
 
 
@@ -116,22 +114,13 @@ class _Scoring:
         self.reasons.update(failure_reasons(step.results))
         found = flat.detections(step.results.column("detections"), self.classes)
         self.detections += len(found.scores)
-        self._check_scores(found, step)
+        check_finite(found, step)
         truth = flat.ground_truth(step.manifest.column("objects"), self.classes)
-        labelled = _labelled(step)
-        self.unlabelled += int((~labelled).sum())
-        scored = found[(found.class_id >= 0) & labelled[found.picture]]
+        known = labelled(step)
+        self.unlabelled += int((~known).sum())
+        scored = found[(found.class_id >= 0) & known[found.picture]]
         self.voc.update(truth, scored)
         self.coco.update(range(step.first_row, step.first_row + len(step.results)), truth, scored)
-
-    def _check_scores(self, found: flat.Detections, step: Step) -> None:
-        wrong = ~np.isfinite(found.scores) | ~np.isfinite(found.boxes).all(axis=1)
-        if wrong.any():
-            picture = int(found.picture[wrong.argmax()])
-            raise UnreadableDataset(
-                f"picture {step.results.column('image_id')[picture].as_py()!r} has a detection "
-                "whose score or box is not a finite number"
-            )
 
     def metrics(self, notes: list[str]) -> Metrics:
         voc, coco = self.voc.result(), self.coco.result()
@@ -172,13 +161,6 @@ class _Scoring:
 def _mean(values: NDArray[np.float64]) -> float:
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
-
-
-def _labelled(step: Step) -> NDArray[np.bool_]:
-    labelled: NDArray[np.bool_] = (
-        pc.is_valid(step.manifest.column("objects")).combine_chunks().to_numpy(zero_copy_only=False)
-    )
-    return labelled
 
 
 def _defined(value: float) -> float | None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.analysis.flat import Detections
 from pipeline.errors import UnreadableDataset
 from pipeline.manifest import ROW_GROUP, Manifest
 from pipeline.shards import Parts
@@ -67,6 +70,29 @@ def joined(parts: Parts, manifest: Manifest, columns: Sequence[str]) -> Iterator
                 results.slice(start, PICTURES),
                 annotated.slice(start, PICTURES),
             )
+
+
+def labelled(step: Step) -> NDArray[np.bool_]:
+    """Which of the step's pictures are annotated, `(P,)`; the others are not scored."""
+    known: NDArray[np.bool_] = (
+        pc.is_valid(step.manifest.column("objects")).combine_chunks().to_numpy(zero_copy_only=False)
+    )
+    return known
+
+
+def check_finite(found: Detections, step: Step) -> None:
+    """Check the scores and boxes of a step's detections.
+
+    Raises:
+        UnreadableDataset: one is not a finite number; it names the picture.
+    """
+    wrong = ~np.isfinite(found.scores) | ~np.isfinite(found.boxes).all(axis=1)
+    if wrong.any():
+        picture = int(found.picture[wrong.argmax()])
+        raise UnreadableDataset(
+            f"picture {step.results.column('image_id')[picture].as_py()!r} has a detection "
+            "whose score or box is not a finite number"
+        )
 
 
 class _ManifestRows:

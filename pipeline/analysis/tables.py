@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Column, Table
 from rich.text import Text
 
+from pipeline.analysis.comparison import Comparison, Difference
 from pipeline.analysis.evaluation import Metrics
 from pipeline.analysis.overlap import GroupRecall, RecallPoint
 from pipeline.analysis.recall import ProposalRecall
@@ -45,6 +46,26 @@ def summary_table(metrics: Metrics) -> Table:
     table.add_row("detections", str(metrics.detections))
     _add_failures(table, metrics.failed, metrics.failed_by_reason)
     return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """The means of both runs by both rules, then each class by VOC2007's."""
+    percent = f"{100 * comparison.confidence:.0f} % interval"
+    table = Table("", *_right("objects", "first", "second", "difference", percent))
+    objects = sum(row.objects for row in comparison.per_class)
+    table.add_row("mAP 11-point", str(objects), *_compared(comparison.voc07_map50))
+    table.add_row("mAP area", str(objects), *_compared(comparison.voc_map50))
+    table.add_section()
+    for row in comparison.per_class:
+        table.add_row(Text(row.label), str(row.objects), *_compared(row.ap11))
+    return table
+
+
+def _compared(scores: Difference) -> list[str]:
+    told = [_share(scores.first), _share(scores.second)]
+    if scores.difference is None:
+        return [*told, "-", "-"]
+    return [*told, f"{scores.difference:+.3f}", f"{scores.low:+.3f} to {scores.high:+.3f}"]
 
 
 def budget_table(recall: ProposalRecall) -> Table:

@@ -18,6 +18,7 @@ from pipeline import images, storage
 from pipeline.detector.checkpoint_record import peek
 from pipeline.detector.keep import Keep
 from pipeline.detector.predictor import Detections, Predictor
+from pipeline.detector.pyramid import Pyramid
 from pipeline.errors import InvalidConfiguration, PipelineError, UnreadableImage
 from pipeline.proposals import selective_search
 
@@ -44,6 +45,8 @@ class Options:
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto takes bf16 where the processor computes in it."""
+    pyramid: Annotated[Pyramid, tyro.conf.arg(name="")] = field(default_factory=Pyramid)
+    """At which scales the picture is looked at."""
     keep: Annotated[Keep, tyro.conf.arg(name="")] = field(default_factory=Keep)
     """Which scored boxes are kept."""
 
@@ -62,6 +65,7 @@ def main(options: Options) -> None:
         device=options.device,
         precision=options.precision,
         keep=options.keep,
+        pyramid=options.pyramid,
     )
     proposals = selective_search(image, options.strategy, options.seed, max_boxes=options.max_boxes)
     (found,) = predictor([image], [proposals])

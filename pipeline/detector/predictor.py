@@ -15,11 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline import images as pictures
 from pipeline.detector import checkpoint as checkpoints
 from pipeline.detector.backbones.frozen_norm import bake_frozen_norms
 from pipeline.detector.keep import Keep
 from pipeline.detector.keeping import kept
 from pipeline.detector.network import FastRCNN
+from pipeline.detector.pyramid import Part, Pyramid, Size, parts
 from pipeline.detector.rois import Rois, gather, usable
 from pipeline.errors import InvalidConfiguration
 
@@ -55,6 +57,7 @@ class Predictor:
         device: str = "auto",
         precision: str = "auto",
         keep: Keep = Keep(),
+        pyramid: Pyramid = Pyramid(),
         max_rois_per_batch: int | None = None,
         max_images_per_batch: int | None = None,
     ) -> None:
@@ -66,12 +69,13 @@ class Predictor:
             precision: `fp32` or `bf16` for trunk and head; the last layers and the softmax stay fp32.
                 `auto` takes bf16 where the processor computes in it.
             keep: which boxes become detections.
+            pyramid: other scales than the checkpoint's own at which pictures are looked at.
             max_rois_per_batch: how many RoIs go through the head at once; None suits the device.
             max_images_per_batch: how many pictures go through the trunk at once; likewise.
 
         Raises:
             InvalidCheckpoint: the checkpoint cannot be used.
-            InvalidConfiguration: an unknown device or precision.
+            InvalidConfiguration: an unknown device or precision, a scale above the cap.
             StorageError: the store cannot be read.
         """
         if isinstance(checkpoint, str):
@@ -80,6 +84,7 @@ class Predictor:
         self.dtype = _dtype(precision, self.device)
         self.keep = keep
         self.preprocessing = checkpoint.preprocessing
+        self.levels = pyramid.levels(checkpoint.preprocessing)
         self.classes = checkpoint.classes
         on_gpu = self.device.type == "cuda"
         self.max_rois_per_batch = max_rois_per_batch or (
@@ -98,43 +103,49 @@ class Predictor:
             proposals: per picture `(N, 4)` in its pixels; what lies outside is cut off.
 
         Pictures whose resized shapes are equal go through the trunk together, in the order given and
-        never padded. A picture without proposals has no detections.
+        never padded. A picture without proposals has no detections. With several scales each proposal
+        is looked at in one of them (`pyramid.nearest`).
         """
         found = [_nothing() for _ in images]
         boxes = [
             usable(ours, *image.shape[:2]) for image, ours in zip(images, proposals, strict=True)
         ]
-        for shape, batch in self._batches(images, boxes):
-            sizes = [images[index].shape[:2] for index in batch]
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
+        outputs = [_Outputs() for _ in images]
+        for shape, batch in self._batches(parts(boxes, sizes, self.levels)):
             rois = gather(
-                [boxes[index] for index in batch],
-                [(height, width) for height, width in sizes],
+                [boxes[part.picture][part.rows] for part in batch],
+                [sizes[part.picture] for part in batch],
                 shape,
                 self._model.spatial_scale,
             )
-            scores, deltas = self._computed([images[index] for index in batch], rois)
-            for position, index in enumerate(batch):
-                found[index] = self._detections(scores, deltas, rois, position, sizes[position])
+            scores, deltas = self._computed([images[part.picture] for part in batch], shape, rois)
+            for position, part in enumerate(batch):
+                mine = torch.from_numpy(rois.unique_index[rois.picture == position])
+                mine = mine.to(self.device)
+                picture = part.picture
+                outputs[picture].add(part.rows, scores[mine], deltas[mine])
+                if outputs[picture].count == len(boxes[picture]):
+                    found[picture] = self._detections(
+                        *outputs[picture].ordered(), boxes[picture], sizes[picture]
+                    )
+                    outputs[picture] = _Outputs()
         return found
 
-    def _batches(
-        self, images: Sequence[Image], boxes: Sequence[Boxes]
-    ) -> Iterator[tuple[tuple[int, int], list[int]]]:
-        """Resized shape and indices of the pictures of each batch."""
-        by_shape: dict[tuple[int, int], list[int]] = {}
-        for index, image in enumerate(images):
-            if len(boxes[index]):
-                shape = self.preprocessing.resized_shape(*image.shape[:2])
-                by_shape.setdefault(shape, []).append(index)
-        for shape, indices in by_shape.items():
-            for start in range(0, len(indices), self.max_images_per_batch):
-                yield shape, indices[start : start + self.max_images_per_batch]
+    def _batches(self, work: Sequence[Part]) -> Iterator[tuple[Size, list[Part]]]:
+        """The parts of each batch, which are of one resized shape."""
+        by_shape: dict[Size, list[Part]] = {}
+        for part in work:
+            by_shape.setdefault(part.shape, []).append(part)
+        for shape, of_shape in by_shape.items():
+            for start in range(0, len(of_shape), self.max_images_per_batch):
+                yield shape, of_shape[start : start + self.max_images_per_batch]
 
     @torch.inference_mode()
-    def _computed(self, images: Sequence[Image], rois: Rois) -> tuple[Tensor, Tensor]:
+    def _computed(self, images: Sequence[Image], shape: Size, rois: Rois) -> tuple[Tensor, Tensor]:
         """Softmax scores `(U, K + 1)` and deltas `(U, K + 1, 4)` of the unique RoIs, in fp32."""
-        pictures = np.stack([self.preprocessing.resized(image) for image in images])
-        batch = self.preprocessing.normalised(torch.from_numpy(pictures).to(self.device))
+        resized = np.stack([pictures.resize(image, shape[1], shape[0]) for image in images])
+        batch = self.preprocessing.normalised(torch.from_numpy(resized).to(self.device))
         features = self._model.features(batch.to(self.dtype))
         rows = torch.from_numpy(rois.unique).to(self.device)
         outputs = [
@@ -146,18 +157,32 @@ class Predictor:
         return scores, deltas.view(len(deltas), -1, 4)
 
     @torch.inference_mode()
-    def _detections(
-        self, scores: Tensor, deltas: Tensor, rois: Rois, position: int, size: tuple[int, ...]
-    ) -> Detections:
-        mine = rois.picture == position
-        rows = torch.from_numpy(rois.unique_index[mine]).to(self.device)
-        boxes = torch.from_numpy(rois.boxes[mine]).to(self.device)
-        found, values, labels = kept(
-            scores[rows], deltas[rows], boxes, (size[0], size[1]), self.keep
-        )
+    def _detections(self, scores: Tensor, deltas: Tensor, rois: Boxes, size: Size) -> Detections:
+        boxes = torch.from_numpy(rois).to(self.device)
+        found, values, labels = kept(scores, deltas, boxes, size, self.keep)
         return Detections(
             found.cpu().numpy(), values.cpu().numpy(), labels.cpu().numpy().astype(np.int32)
         )
+
+
+class _Outputs:
+    """What the network said of one picture's RoIs, scale by scale."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._parts: list[tuple[NDArray[np.intp], Tensor, Tensor]] = []
+
+    def add(self, rows: NDArray[np.intp], scores: Tensor, deltas: Tensor) -> None:
+        self.count += len(rows)
+        self._parts.append((rows, scores, deltas))
+
+    def ordered(self) -> tuple[Tensor, Tensor]:
+        """Scores `(R, K + 1)` and deltas `(R, K + 1, 4)` in the order of the proposals."""
+        rows, scores, deltas = zip(*self._parts, strict=True)
+        if len(rows) == 1:
+            return scores[0], deltas[0]
+        order = torch.from_numpy(np.argsort(np.concatenate(rows))).to(scores[0].device)
+        return torch.cat(scores)[order], torch.cat(deltas)[order]
 
 
 def _nothing() -> Detections:

@@ -18,8 +18,6 @@ class Rois(NamedTuple):
     """`(U, 5)`: index in the batch, x1, y1, x2, y2 in pixels of the resized pictures."""
     unique_index: NDArray[np.int64]
     """`(R,)`: the row of `unique` that pools the same cells as each RoI."""
-    boxes: NDArray[np.float32]
-    """`(R, 4)` in pixels of the original pictures."""
     picture: NDArray[np.int64]
     """`(R,)`: index in the batch."""
 
@@ -56,7 +54,7 @@ def gather(
     ]
     rois = np.concatenate(rows)
     first, index = _first_of_equal(_cells(rois, spatial_scale))
-    return Rois(rois[first], index, np.concatenate(list(proposals)), rois[:, 0].astype(np.int64))
+    return Rois(rois[first], index, rois[:, 0].astype(np.int64))
 
 
 def _cells(rois: NDArray[np.float32], spatial_scale: float) -> NDArray[np.int64]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline import manifest as manifests
 from pipeline import storage
 from pipeline.detector import checkpoint_record
 from pipeline.detector.keep import Keep
+from pipeline.detector.pyramid import Pyramid
 from pipeline.engine import cluster, output
 from pipeline.engine.detection_work import ActorResources, DetectionWork
 from pipeline.engine.detector_actor import DetectionPlan
@@ -18,6 +19,7 @@ from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import work_through
 from pipeline.engine.summary import Summary, summarise
+from pipeline.errors import InvalidConfiguration
 from pipeline.proposals.stored import matching
 from pipeline.run_record import RunRecord
 
@@ -35,6 +37,25 @@ class DetectionSettings:
     """Which detections of a picture are kept."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto, fp32 or bf16."""
+    pyramid: Pyramid = field(default_factory=Pyramid)
+    """The scales at which pictures are looked at."""
+    max_proposals: int | None = None
+    """At most so many proposals of a picture are scored, the best; None scores all."""
+
+    def __post_init__(self) -> None:
+        if self.max_proposals is not None and self.max_proposals < 1:
+            raise InvalidConfiguration(
+                f"--max-proposals is {self.max_proposals}, expected more than 0"
+            )
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings as run.json holds them; what is off is not mentioned."""
+        told = asdict(self)
+        if self.pyramid == Pyramid():
+            del told["pyramid"]
+        if self.max_proposals is None:
+            del told["max_proposals"]
+        return told
 
 
 def run(
@@ -65,6 +86,7 @@ def run(
     """
     opened = manifests.open_manifest(manifest_uri)
     checkpoint = checkpoint_record.peek(checkpoint_uri)
+    settings.pyramid.levels(checkpoint.preprocessing)  # a scale above the cap is an error now
     target = storage.absolute(output_uri)
     storage.check_writable(target)
     stored = matching(proposals, opened, options.limit) if isinstance(proposals, str) else None
@@ -80,7 +102,7 @@ def run(
                 "dataset": cut.dataset,
                 "checkpoint": checkpoint.digest,
                 "proposals": made,
-                **asdict(settings),
+                **settings.recorded(),
             },
             {"manifest": storage.shown(opened.uri), "checkpoint": storage.shown(checkpoint_uri)},
         )
@@ -95,6 +117,8 @@ def run(
             classes=checkpoint.classes,
             keep=settings.keep,
             precision=settings.precision,
+            pyramid=settings.pyramid,
+            max_proposals=settings.max_proposals,
             proposals=None if isinstance(proposals, str) else proposals,
             stored=stored,
             image_seconds=options.image_seconds,

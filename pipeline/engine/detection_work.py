@@ -199,6 +199,8 @@ def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[list[Pictur
     chunk: list[Picture] = []
     size = total = 0
     for picture in pictures:
+        if picture.boxes is not None:
+            picture.boxes = picture.boxes[: plan.max_proposals]
         chunk.append(picture)
         size += picture.nbytes
         if size >= CHUNK_BYTES:

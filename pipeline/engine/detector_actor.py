@@ -15,6 +15,7 @@ from ray import ObjectRef
 
 from pipeline import images, schema, storage
 from pipeline.detector.keep import Keep
+from pipeline.detector.pyramid import Pyramid
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.work import Failure, Picture, Piece, Report, finished, time_limit
 from pipeline.errors import InvalidCheckpoint, UnreadableImage
@@ -40,6 +41,8 @@ class DetectionPlan:
     classes: tuple[str, ...]
     keep: Keep
     precision: Literal["auto", "fp32", "bf16"]
+    pyramid: Pyramid
+    max_proposals: int | None
     proposals: ProposalSettings | None
     stored: StoredProposals | None
     image_seconds: float
@@ -75,7 +78,12 @@ class DetectorActor:
                 raise InvalidCheckpoint(
                     f"{storage.shown(self.plan.checkpoint)} changed while the run was at work"
                 )
-            self._loaded = Predictor(loaded, keep=self.plan.keep, precision=self.plan.precision)
+            self._loaded = Predictor(
+                loaded,
+                keep=self.plan.keep,
+                precision=self.plan.precision,
+                pyramid=self.plan.pyramid,
+            )
         return self._loaded
 
     def detect(

@@ -14,6 +14,11 @@ from pipeline.detector.keep import Keep
 
 def detect(checkpoint: Checkpoint, keep: Keep, image: np.ndarray, proposals: np.ndarray) -> list:
     """Score, class and box of each detection, best first."""
+    return kept(scored(checkpoint, image, proposals), keep, len(checkpoint.classes))
+
+
+def scored(checkpoint: Checkpoint, image: np.ndarray, proposals: np.ndarray) -> list:
+    """Score, class and box for every proposal and class."""
     height, width = image.shape[:2]
     settings = checkpoint.preprocessing
     factor = min(settings.short_side / min(height, width), settings.max_side / max(height, width))
@@ -22,7 +27,7 @@ def detect(checkpoint: Checkpoint, keep: Keep, image: np.ndarray, proposals: np.
     values = np.asarray(resized).astype(np.float64) * settings.scale
     values = (values - np.array(settings.mean)) / np.array(settings.std)
     tensor = torch.from_numpy(values.transpose(2, 0, 1).astype(np.float32))[None]
-    scored = []
+    found = []
     for proposal in proposals:
         box = [float(v) for v in proposal]
         x, y = new_width / width, new_height / height
@@ -33,8 +38,8 @@ def detect(checkpoint: Checkpoint, keep: Keep, image: np.ndarray, proposals: np.
         for label in range(len(checkpoint.classes)):
             score = exponents[label + 1] / sum(exponents)
             target = moved(box, deltas[0, 4 * (label + 1) : 4 * (label + 2)].tolist())
-            scored.append((score, label, clipped(target, width, height)))
-    return kept(scored, keep, len(checkpoint.classes))
+            found.append((score, label, clipped(target, width, height)))
+    return found
 
 
 def moved(box: list, delta: list) -> list:
@@ -52,10 +57,10 @@ def clipped(box: list, width: int, height: int) -> list:
     ]
 
 
-def kept(scored: list, keep: Keep, classes: int) -> list:
+def kept(every: list, keep: Keep, classes: int) -> list:
     result = []
     for label in range(classes):
-        of_class = sorted((s for s in scored if s[1] == label), key=lambda s: -s[0])
+        of_class = sorted((s for s in every if s[1] == label), key=lambda s: -s[0])
         if keep.rule == "paper":
             of_class = of_class[: keep.max_per_image]
         else:

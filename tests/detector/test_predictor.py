@@ -7,6 +7,7 @@ import torch
 from pipeline.detector import checkpoint as checkpoints
 from pipeline.detector.keep import Keep
 from pipeline.detector.predictor import Predictor
+from pipeline.detector.pyramid import Pyramid, nearest, parts
 from pipeline.errors import InvalidCheckpoint, InvalidConfiguration
 from tests.detector import plain_predictor
 from tests.detector.networks import (
@@ -81,10 +82,60 @@ def test_batches_do_not_change_what_is_found():
 
 def test_batches_are_of_equal_shape_in_the_order_given():
     predictor = Predictor(random_checkpoint(), max_images_per_batch=2)
-    images = [np.zeros((*size, 3), np.uint8) for size in [(6, 8), (8, 6), (6, 8), (12, 16), (9, 9)]]
+    sizes = [(6, 8), (8, 6), (6, 8), (12, 16), (9, 9)]
     boxes = [np.ones((1, 4), np.float32)] * 4 + [np.zeros((0, 4), np.float32)]
-    batches = list(predictor._batches(images, boxes))
+    batches = [
+        (shape, [part.picture for part in batch])
+        for shape, batch in predictor._batches(parts(boxes, sizes, predictor.levels))
+    ]
     assert batches == [((64, 85), [0, 2]), ((64, 85), [3]), ((85, 64), [1])]
+
+
+def test_several_scales_equal_the_plain_one():
+    checkpoint = random_checkpoint(3)
+    size = (160, 220)
+    image, proposals = case(3, *size, count=12)
+    proposals = np.concatenate([proposals, np.array([[0, 0, 200, 150]], np.float32)])
+    # Doubles differ by less than a cell, so each scale computes them once.
+    proposals = np.concatenate([proposals, proposals + np.float32(0.02)]).clip(0, 160)
+    pyramid = Pyramid(scales=(160, 320, 480), scale_cap=800)
+    levels = pyramid.levels(SMALL)
+    of_roi = nearest(proposals, size, [level.resized_shape(*size) for level in levels])
+    assert set(of_roi) == {0, 1, 2}
+    every = [
+        row
+        for number, level in enumerate(levels)
+        for row in plain_predictor.scored(
+            replace(checkpoint, preprocessing=level), image, proposals[of_roi == number]
+        )
+    ]
+    keep = Keep(score_threshold=0.1, nms_iou=0.5)
+    expected = plain_predictor.kept(every, keep, len(CLASSES))
+    assert len(expected) > 5
+    predictor = Predictor(checkpoint, precision="fp32", keep=keep, pyramid=pyramid)
+    others = [case(seed, *size) for seed, size in ((5, (160, 220)), (6, (220, 160)))]
+    found = predictor([others[0][0], image, others[1][0]], [others[0][1], proposals, others[1][1]])
+    assert_same(found[1], expected)
+
+
+@pytest.mark.parametrize(
+    "pyramid",
+    [
+        Pyramid(scales=(64, 64, 64)),
+        Pyramid(scales=(72, 64, 80), scale_cap=80),  # all come to 60 x 80
+        Pyramid(scale_cap=128),
+    ],
+)
+def test_equal_scales_are_one(pyramid):
+    checkpoint = random_checkpoint(2)
+    image, proposals = case(2)
+    level = pyramid.levels(SMALL)[0]
+    alone = replace(checkpoint, preprocessing=level)
+    single = Predictor(alone, precision="fp32")([image], [proposals])[0]
+    assert len(single.scores) > 5
+    several = Predictor(checkpoint, precision="fp32", pyramid=pyramid)([image], [proposals])[0]
+    for one, other in zip(single, several, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_results_are_well_formed():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,17 @@ import pytest
 
 from pipeline import images, manifest, proposals, shards
 from pipeline.detector.keep import Keep
+from pipeline.detector.pyramid import Pyramid
 from pipeline.engine import detection_run, proposal_run
 from pipeline.engine.detection_run import DetectionSettings
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
-from pipeline.errors import InvalidCheckpoint, MismatchedOutput, MismatchedProposals
+from pipeline.errors import (
+    InvalidCheckpoint,
+    InvalidConfiguration,
+    MismatchedOutput,
+    MismatchedProposals,
+)
 from tests.engine.pictures import damaged_manifest, draw_pictures, random_checkpoint
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -148,6 +156,38 @@ def test_proposals_of_the_same_pictures_elsewhere_are_taken(
     )
     # What could not be proposed there has no boxes here, though the moved picture is whole.
     assert [r["image_id"] for r in rows if r["stage"] == "propose"] == ["003", "004", "005"]
+
+
+def test_scales_and_a_cap_on_the_proposals_are_settings(
+    pictures: str, checkpoint: str, tmp_path: Path
+) -> None:
+    plain = _detect(pictures, checkpoint, tmp_path / "plain", limit=3)
+    known = json.loads((tmp_path / "plain" / "run.json").read_text())["settings"]
+    assert not {"pyramid", "max_proposals"} & set(known)
+    pyramid = Pyramid(scales=(60, 120), scale_cap=200)
+    changed = dataclasses.replace(SETTINGS, pyramid=pyramid, max_proposals=5)
+    output = tmp_path / "changed"
+    rows = _detect(pictures, checkpoint, output, limit=3, settings=changed)
+    known = json.loads((output / "run.json").read_text())["settings"]
+    assert known["pyramid"] == {"scales": [60, 120], "scale_cap": 200}
+    assert known["max_proposals"] == 5
+    assert [row["num_proposals"] for row in rows] == [5, 5, 5]
+    assert min(row["num_proposals"] for row in plain) > 5
+    from pipeline.detector.predictor import Predictor
+
+    predictor = Predictor(checkpoint, keep=SETTINGS.keep, precision="fp32", pyramid=pyramid)
+    image = images.decode((tmp_path / "pictures" / "001.png").read_bytes())
+    boxes = proposals.selective_search(
+        image, "single", seed=proposals.image_seed(0, "001"), max_boxes=50, min_side=8
+    )
+    (expected,) = predictor([image], [boxes[:5]])
+    found = [row["score"] for row in rows[1]["detections"]]
+    np.testing.assert_allclose(found, expected.scores, atol=1e-3)
+    with pytest.raises(MismatchedOutput, match="max_proposals: 5 there, nothing now"):
+        _detect(pictures, checkpoint, output, limit=3)
+    tall = dataclasses.replace(SETTINGS, pyramid=Pyramid(scales=(60, 300)))
+    with pytest.raises(InvalidConfiguration, match="short side 300 and cap 100"):
+        _detect(pictures, checkpoint, tmp_path / "tall", limit=3, settings=tall)
 
 
 def test_another_checkpoint_or_rule_is_refused_by_name(

@@ -19,6 +19,8 @@ BOX = (10, 10, 40, 40)
 PROPOSE = "propose --manifest {w}/m.parquet --output {w}/out"
 DETECT = "detect --manifest {w}/m.parquet --checkpoint {w}/checkpoint --output {w}/out"
 SCORE = "analyze detections --detections {w}/detections --manifest {w}/m.parquet --output {w}/out"
+COMPARE = "analyze compare --detections {w}/detections {w}/detections --manifest {w}/m.parquet"
+COMPARE += " --output {w}/out"
 RECALL = "analyze proposals --proposals {w}/proposals --manifest {w}/m.parquet --output {w}/out"
 VOC = "prepare voc --root {w}/voc --split train --output {w}/out"
 COCO = "prepare coco --annotations {w}/coco.json --images {w}/voc --output {w}/out"
@@ -43,6 +45,9 @@ def write_world(root: Path) -> None:
     write_proposals(f"{root}/fewer", good, dict.fromkeys(("000", "001"), (BOX,)))
     write_proposals(f"{root}/others", f"{root}/other.parquet", {f"o{i}": [BOX] for i in range(4)})
     write_detections(f"{root}/detections", good, dict.fromkeys(places, ()), ("cat",))
+    write_detections(f"{root}/fewer_found", good, {"000": ()}, ("cat",))
+    others = dict.fromkeys((f"o{i}" for i in range(4)), ())
+    write_detections(f"{root}/others_found", f"{root}/other.parquet", others, ("cat",))
     record = root / "detections" / "run.json"
     record.write_text(record.read_text().replace('"test"', '"detect"'))
     _write_checkpoints(root)

@@ -15,7 +15,7 @@ def _options(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
     if job == "prepare":
         return prepare.Voc | prepare.Coco | prepare.Folder, prepare.main
     if job == "analyze":
-        return analyze.Detections | analyze.Proposals, analyze.main
+        return analyze.Detections | analyze.Proposals | analyze.Compare, analyze.main
     if job == "exchange":
         return exchange.Exchange, exchange.main
     if job == "train":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.analyze import Detections, Proposals, main
+from jobs.analyze import Compare, Detections, Proposals, main
 from pipeline import images
 from pipeline.errors import StorageError
 from tests.outputs import (
@@ -58,6 +58,25 @@ def test_proposals(tmp_path, manifest, capsys):
     printed = capsys.readouterr().out
     assert "TimedOut" in printed
     assert "recall@0.5" in printed
+
+
+def test_a_comparison(tmp_path, manifest, capsys):
+    classes = ("[red]cat", "dog")
+    runs = {
+        "worse": {"one": [("[red]cat", 0.9, A)], "two": [], "three": Failure()},
+        "better": {"one": [("[red]cat", 0.9, A)], "two": [("dog", 0.5, B)], "three": []},
+    }
+    uris = [write_detections(str(tmp_path / n), manifest, r, classes) for n, r in runs.items()]
+    main(Compare(detections=tuple(uris), manifest=manifest, output=str(tmp_path / "out")))
+    told = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert told["voc_map50"]["difference"] == pytest.approx(0.25)  # dog: one of two found
+    assert [row["ap_area"]["difference"] for row in told["per_class"]] == [0, 0.5]
+    assert (told["images"], told["resamples"], told["seed"]) == (3, 1000, 0)
+    printed = capsys.readouterr().out
+    assert f"second: {uris[1]}" in printed
+    assert "[red]cat" in printed
+    assert "95 % interval" in printed
+    assert "+0.250" in printed
 
 
 def test_an_output_on_another_store(manifest, tmp_path):

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from pipeline.shards import open_parts
-from tests.jobs.broken_inputs import COCO, DETECT, FOLDER, PROPOSE, RECALL, SCORE, VOC, write_world
+from tests.jobs.broken_inputs import (
+    COCO,
+    COMPARE,
+    DETECT,
+    FOLDER,
+    PROPOSE,
+    RECALL,
+    SCORE,
+    VOC,
+    write_world,
+)
 from tests.jobs.command import run_job
 from tests.outputs import write_annotations
 
@@ -63,6 +73,9 @@ DETECT_VALUES = {
     "--gpus-per-actor -1": "--gpus-per-actor is -1.0, expected 0 or more",
     "--nms-iou 2": "score threshold and NMS IoU lie between 0 and 1",
     "--max-per-image 0": "at most 0 detections per picture",
+    "--scales 300 --scale-cap 200": "--scales, --scale-cap: short side 300 and cap 200",
+    "--max-proposals 9": "--max-proposals takes the best of stored --proposals",
+    "--proposals {w}/proposals --max-proposals 0": "--max-proposals is 0, expected more than 0",
 }
 
 
@@ -79,6 +92,8 @@ CASES = [
     *_replaced(DETECT, "--manifest", MANIFESTS),
     *_replaced(SCORE, "--manifest", MANIFESTS),
     *_replaced(RECALL, "--manifest", MANIFESTS),
+    *_replaced(COMPARE, "--manifest", MANIFESTS),
+    *_replaced(COMPARE, "--output", OUTPUTS),
     *_replaced(DETECT, "--checkpoint", CHECKPOINTS),
     *_replaced(f"{DETECT} --proposals x", "--proposals", PROPOSALS),
     *_replaced(PROPOSE, "--output", OUTPUTS),
@@ -107,6 +122,25 @@ CASES = [
             "{w}/unlabelled.parquet": "{w}/unlabelled.parquet has no annotated objects",
         },
     ),
+    *_replaced(
+        COMPARE,
+        "--detections",
+        {
+            "{w}/none": "{w}/none holds no shards.parquet",
+            "{w}/proposals": "{w}/proposals has no column detections, so no detect run wrote it",
+            "{w}/fewer_found": "of different pictures: row 1, '001', is in {w}/detections alone",
+            "{w}/others_found": "row 0 is 'o0' in {w}/others_found and '000' in {w}/detections",
+        },
+    ),
+    *_replaced(
+        COMPARE,
+        "--manifest",
+        {
+            "{w}/other.parquet": "row 0 is '000' in {w}/detections and 'o0' in {w}/other.parquet",
+            "{w}/unlabelled.parquet": "{w}/unlabelled.parquet has no annotated objects",
+        },
+    ),
+    (f"{COMPARE} --resamples 0", "0 resamples, expected at least 1"),
     *_replaced(
         RECALL,
         "--proposals",
@@ -179,6 +213,7 @@ USAGE = [
     ("propose --manifest {w}/m.parquet", "--output"),
     ("prepare zip --output x", "zip"),
     ("analyze", "detections"),
+    ("analyze compare --detections {w}/detections --manifest x --output y", "--detections"),
     ("train --manifest {w}/m.parquet", "--recipe"),
 ]
 
