@@ -41,8 +41,9 @@ class Detect(entry.JobOptions):
     )
     keep: Annotated[Keep, tyro.conf.OmitArgPrefixes] = field(default_factory=Keep)
     pyramid: Annotated[Pyramid, tyro.conf.OmitArgPrefixes] = field(default_factory=Pyramid)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the network; auto takes bf16 where the device computes in it."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the network; auto takes bf16 where the device computes in it, fp16 needs a
+    device that has it."""
     actors: int | None = None
     """Detector actors; by default one per GPU, or one per core where there is no GPU."""
     gpus_per_actor: float | None = None

@@ -43,7 +43,7 @@ class Options:
     """Of the random numbers in the proposals' ranking."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto takes bf16 where the processor computes in it."""
     pyramid: Annotated[Pyramid, tyro.conf.arg(name="")] = field(default_factory=Pyramid)
     """At which scales the picture is looked at."""

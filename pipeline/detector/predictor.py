@@ -1,12 +1,12 @@
 """Detection in pictures with given proposals: no Ray, no storage, a plain callable.
 
-What makes it quick, apart from the device: frozen norms folded into the filters, channels last, bf16
-where the processor has it, RoIs that pool the same cells computed once, bounded batches of RoIs.
+What makes it quick, apart from the device: frozen norms folded into the filters, ReLUs and shortcuts
+fused with the convolutions before them, channels last, bf16 where the processor has it, RoIs that pool
+the same cells computed once, bounded batches of RoIs.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,13 +17,11 @@ from torch import Tensor
 
 from pipeline import images as pictures
 from pipeline.detector import checkpoint as checkpoints
-from pipeline.detector.backbones.frozen_norm import bake_frozen_norms
+from pipeline.detector.inference import InferenceNetwork, device_named, dtype_named
 from pipeline.detector.keep import Keep
 from pipeline.detector.keeping import kept
-from pipeline.detector.network import FastRCNN
 from pipeline.detector.pyramid import Part, Pyramid, Size, parts
 from pipeline.detector.rois import Rois, gather, usable
-from pipeline.errors import InvalidConfiguration
 
 __all__ = ["Detections", "Keep", "Predictor"]
 
@@ -66,8 +64,8 @@ class Predictor:
         Args:
             checkpoint: a folder's URI, or what `checkpoint.load` gave; its model is copied.
             device: `auto` takes a GPU if there is one; otherwise as torch names it.
-            precision: `fp32` or `bf16` for trunk and head; the last layers and the softmax stay fp32.
-                `auto` takes bf16 where the processor computes in it.
+            precision: `fp32`, `bf16` or `fp16` for trunk and head; the last layers and the softmax stay
+                fp32. `auto` takes bf16 where the device computes in it.
             keep: which boxes become detections.
             pyramid: other scales than the checkpoint's own at which pictures are looked at.
             max_rois_per_batch: how many RoIs go through the head at once; None suits the device.
@@ -75,13 +73,14 @@ class Predictor:
 
         Raises:
             InvalidCheckpoint: the checkpoint cannot be used.
-            InvalidConfiguration: an unknown device or precision, a scale above the cap.
+            InvalidConfiguration: an unknown device or precision, fp16 where the processor lacks it, a
+                scale above the cap.
             StorageError: the store cannot be read.
         """
         if isinstance(checkpoint, str):
             checkpoint = checkpoints.load(checkpoint)
-        self.device = _device(device)
-        self.dtype = _dtype(precision, self.device)
+        self.device = device_named(device)
+        self.dtype = dtype_named(precision, self.device)
         self.keep = keep
         self.preprocessing = checkpoint.preprocessing
         self.levels = pyramid.levels(checkpoint.preprocessing)
@@ -91,7 +90,7 @@ class Predictor:
             4096 if on_gpu else 256
         )  # 256 fit the CPU's caches
         self.max_images_per_batch = max_images_per_batch or (8 if on_gpu else 1)
-        self._model = _ready(checkpoint.model, self.device, self.dtype)
+        self.network = InferenceNetwork(checkpoint.model, self.device, self.dtype)
 
     def __call__(
         self, images: Sequence[Image], proposals: Sequence[NDArray[np.floating]]
@@ -117,7 +116,7 @@ class Predictor:
                 [boxes[part.picture][part.rows] for part in batch],
                 [sizes[part.picture] for part in batch],
                 shape,
-                self._model.spatial_scale,
+                self.network.spatial_scale,
             )
             scores, deltas = self._computed([images[part.picture] for part in batch], shape, rois)
             for position, part in enumerate(batch):
@@ -144,17 +143,14 @@ class Predictor:
     @torch.inference_mode()
     def _computed(self, images: Sequence[Image], shape: Size, rois: Rois) -> tuple[Tensor, Tensor]:
         """Softmax scores `(U, K + 1)` and deltas `(U, K + 1, 4)` of the unique RoIs, in fp32."""
-        resized = np.stack([pictures.resize(image, shape[1], shape[0]) for image in images])
-        batch = self.preprocessing.normalised(torch.from_numpy(resized).to(self.device))
-        features = self._model.features(batch.to(self.dtype))
+        features = self.network.features(self._preprocessed(images, shape))
         rows = torch.from_numpy(rois.unique).to(self.device)
-        outputs = [
-            self._model.head(features, rows[start : start + self.max_rois_per_batch])
-            for start in range(0, len(rows), self.max_rois_per_batch)
-        ]
-        scores = torch.cat([logits for logits, _ in outputs]).softmax(dim=1)
-        deltas = torch.cat([deltas for _, deltas in outputs])
-        return scores, deltas.view(len(deltas), -1, 4)
+        return self.network.scores_and_deltas(features, rows, self.max_rois_per_batch)
+
+    def _preprocessed(self, images: Sequence[Image], shape: Size) -> Tensor:
+        """Float32 `(B, 3, h, w)` on the device."""
+        resized = np.stack([pictures.resize(image, shape[1], shape[0]) for image in images])
+        return self.preprocessing.normalised(torch.from_numpy(resized).to(self.device))
 
     @torch.inference_mode()
     def _detections(self, scores: Tensor, deltas: Tensor, rois: Boxes, size: Size) -> Detections:
@@ -187,43 +183,3 @@ class _Outputs:
 
 def _nothing() -> Detections:
     return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
-
-
-def _ready(model: FastRCNN, device: torch.device, dtype: torch.dtype) -> FastRCNN:
-    """A copy for inference: norms folded, trunk and head in `dtype`, the two last layers in fp32."""
-    own: FastRCNN = copy.deepcopy(model).eval().requires_grad_(False)
-    bake_frozen_norms(own.backbone)
-    own.to(device, torch.float32).to(memory_format=torch.channels_last)
-    own.backbone.to(dtype=dtype)
-    return own
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidConfiguration(f"device {name!r} cannot be used: {reason}") from error
-    return device
-
-
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    match precision:
-        case "fp32":
-            return torch.float32
-        case "bf16":
-            return torch.bfloat16
-        case "auto":
-            return torch.bfloat16 if _computes_bf16(device) else torch.float32
-        case _:
-            raise InvalidConfiguration(f"precision {precision!r} is not auto, fp32 or bf16")
-
-
-def _computes_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))

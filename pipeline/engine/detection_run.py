@@ -35,8 +35,9 @@ class DetectionSettings:
 
     keep: Keep = field(default_factory=Keep)
     """Which detections of a picture are kept."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto, fp32 or bf16."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the network; auto takes bf16 where the device computes in it, fp16 needs a
+    device that has it."""
     pyramid: Pyramid = field(default_factory=Pyramid)
     """The scales at which pictures are looked at."""
     max_proposals: int | None = None

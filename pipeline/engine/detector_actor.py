@@ -40,7 +40,7 @@ class DetectionPlan:
     checkpoint_digest: str
     classes: tuple[str, ...]
     keep: Keep
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
     pyramid: Pyramid
     max_proposals: int | None
     proposals: ProposalSettings | None

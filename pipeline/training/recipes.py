@@ -65,6 +65,11 @@ def mobilenet_v2() -> Recipe:
     )
 
 
+def resnet18() -> Recipe:
+    """ResNet-18 with its last stage as the head of each RoI (C4): the smallest of the residual networks."""
+    return replace(resnet50(), network="resnet18")
+
+
 def tiny() -> Recipe:
     """A small network that learns drawn pictures from scratch in a minute or two."""
     return replace(
@@ -85,7 +90,8 @@ def tiny() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (paper_s, paper_m, paper_l, mobilenet_v2, resnet50, tiny)
+    recipe.__name__: recipe
+    for recipe in (paper_s, paper_m, paper_l, mobilenet_v2, resnet50, resnet18, tiny)
 }
 """The recipes that can be asked for by name."""
 

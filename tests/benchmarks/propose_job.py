@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter
 
 from pipeline import storage
 from pipeline.engine import proposal_run
@@ -24,6 +21,7 @@ from pipeline.engine.reading import ProposalSettings, propose_for, read_picture
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.work import Report
 from pipeline.manifest import open_manifest
+from tests.benchmarks import plain_loops
 
 
 def main() -> None:
@@ -39,7 +37,9 @@ def main() -> None:
         _plain_loop(options.manifest, options.limit, options.strategy, *options.loop)
         return
     cores = len(os.sched_getaffinity(0))
-    loops = _loops(options.manifest, options.limit, options.strategy, cores)
+    arguments = ["--manifest", options.manifest, "--strategy", options.strategy]
+    arguments += ["--limit", str(options.limit)]
+    loops = options.limit / plain_loops.seconds_of("tests.benchmarks.propose_job", arguments, cores)
     job = _job(options.manifest, options.limit, options.strategy)
     result = {
         "images": options.limit,
@@ -59,45 +59,21 @@ def main() -> None:
         storage.put(storage.absolute(options.json), json.dumps(result, indent=2).encode())
 
 
-def _loops(manifest: str, limit: int, strategy: str, cores: int) -> float:
-    """Images per second of `cores` plain loops at once, from the moment that all are ready."""
-    command = [sys.executable, "-m", "tests.benchmarks.propose_job", "--manifest", manifest]
-    command += ["--limit", str(limit), "--strategy", strategy]
-    loops = [
-        subprocess.Popen(
-            [*command, "--loop", str(rank), str(cores)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(cores)
-    ]
-    for loop in loops:
-        assert loop.stdout is not None
-        assert loop.stdout.readline() == "ready\n"
-    start = perf_counter()
-    for loop in loops:
-        assert loop.stdin is not None
-        loop.stdin.write("go\n")
-        loop.stdin.flush()
-    for loop in loops:
-        assert loop.wait() == 0
-    return limit / (perf_counter() - start)
-
-
 def _plain_loop(manifest: str, limit: int, strategy: str, rank: int, world: int) -> None:
     from pipeline import proposals
 
     settings = ProposalSettings(strategy=strategy)  # type: ignore[arg-type]
     rows = open_manifest(manifest).read(0, limit, ["image_id", "uri"]).to_pylist()[rank::world]
     proposals.warm_up(strategy)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    report = Report()
-    for row in rows:
-        picture = read_picture(row["image_id"], row["uri"], report)
-        propose_for(picture, settings, report)
-        assert picture.boxes is not None
+
+    def work() -> None:
+        report = Report()
+        for row in rows:
+            picture = read_picture(row["image_id"], row["uri"], report)
+            propose_for(picture, settings, report)
+            assert picture.boxes is not None
+
+    plain_loops.one_loop(work)
 
 
 def _job(manifest: str, limit: int, strategy: str) -> dict[str, float]:

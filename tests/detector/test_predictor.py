@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pipeline.detector import checkpoint as checkpoints
+from pipeline.detector import inference
 from pipeline.detector.keep import Keep
 from pipeline.detector.predictor import Predictor
 from pipeline.detector.pyramid import Pyramid, nearest, parts
@@ -171,21 +172,31 @@ def test_odd_pictures(size):
     assert (found.boxes <= [size[1], size[0], size[1], size[0]]).all()
 
 
-@pytest.mark.parametrize("backbone", ["tiny", "mobilenet_v2"])
-def test_bf16_is_close_and_leaves_the_checkpoint_alone(backbone):
+@pytest.mark.parametrize("backbone", ["tiny", "mobilenet_v2", "resnet18"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_close_and_leaves_the_checkpoint_alone(precision, backbone, monkeypatch):
+    # torch emulates fp16 where the processor lacks it: too slow to be allowed, right all the same.
+    monkeypatch.setattr(inference, "_computes_fp16", lambda device: True)
     model = random_model(backbone)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     checkpoint = checkpoints.Checkpoint(model, SMALL)
     image, proposals = case(count=30)
     keep = Keep(score_threshold=0.0, nms_iou=1.0, max_per_image=1000)
     full, half = (
-        Predictor(checkpoint, precision=precision, keep=keep)([image], [proposals])[0]
-        for precision in ("fp32", "bf16")
+        Predictor(checkpoint, precision=chosen, keep=keep)([image], [proposals])[0]
+        for chosen in ("fp32", precision)
     )
-    assert abs(np.sort(full.scores) - np.sort(half.scores)).max() < 0.05
+    tolerance = 0.05 if precision == "bf16" else 0.01
+    assert abs(np.sort(full.scores) - np.sort(half.scores)).max() < tolerance
     assert not np.array_equal(full.scores, half.scores)
     after = model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_fp16_is_refused_where_it_would_be_emulated(monkeypatch):
+    monkeypatch.setattr(inference, "_computes_fp16", lambda device: False)
+    with pytest.raises(InvalidConfiguration, match="no fp16 arithmetic"):
+        Predictor(random_checkpoint(), precision="fp16")
 
 
 def test_loads_from_a_folder_and_repeats_itself(tmp_path):

@@ -59,21 +59,24 @@ class PaddedConv2d(nn.Conv2d):
 
     def convolved(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The same with other filters than its own."""
-        padding = self.padding
-        if self.same_padding:
-            (top, bottom), (left, right) = (
-                _tensorflow_padding(side, kernel, stride)
-                for side, kernel, stride in zip(
-                    input.shape[-2:], self.kernel_size, self.stride, strict=True
-                )
-            )
-            padding = (top, left)
-            if (top, left) != (bottom, right):
-                input = functional.pad(input, (left, right, top, bottom))
-                padding = (0, 0)
+        input, padding = self.padded(input)
         return functional.conv2d(
             input, weight, bias, self.stride, padding, self.dilation, self.groups
         )
+
+    def padded(self, input: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The input with the zeros that the convolution cannot add, and what it is to add by itself."""
+        if not self.same_padding:
+            return input, self.padding  # type: ignore[return-value]
+        (top, bottom), (left, right) = (
+            _tensorflow_padding(side, kernel, stride)
+            for side, kernel, stride in zip(
+                input.shape[-2:], self.kernel_size, self.stride, strict=True
+            )
+        )
+        if (top, left) == (bottom, right):
+            return input, (top, left)
+        return functional.pad(input, (left, right, top, bottom)), (0, 0)
 
 
 class FrozenNormConv2d(PaddedConv2d):

@@ -64,7 +64,8 @@ class MobileNetV2(Backbone):
             vectors: Tensor = self.fc(pooled)
             return vectors
         if self.expanded:
-            pooled = self._divided_block()[1:](pooled)
+            for layer in self._divided_block()[1:]:
+                pooled = layer(pooled)
         for block in self.features[WHOLE_BLOCKS + self.expanded :]:
             pooled = block(pooled)
         return mean_over_cells(pooled)

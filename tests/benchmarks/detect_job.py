@@ -1,0 +1,109 @@
+"""The detect job against plain loops: what Ray, shards, hand-overs and commits cost.
+
+python -m tests.benchmarks.detect_job --manifest devval.parquet --checkpoint checkpoint --json result.json
+
+N processes without Ray, one per core, each loop over every N-th picture (read, decode, propose, detect)
+at once; then the job does the same pictures on a local Ray of N cores, proposals computed on the way.
+Start-up (imports, compiled kernels, checkpoints, Ray) is left out of both and reported apart.
+Efficiency is the job's images/s over the loops'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline import images, storage
+from pipeline.engine import detection_run
+from pipeline.engine.detection_run import DetectionSettings
+from pipeline.engine.reading import ProposalSettings, propose_for, read_picture
+from pipeline.engine.run_options import RunOptions
+from pipeline.engine.work import Report
+from pipeline.manifest import open_manifest
+from tests.benchmarks import plain_loops
+
+
+def main() -> None:
+    """Run both and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--manifest", required=True)
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--limit", type=int, default=400)
+    parser.add_argument("--json")
+    parser.add_argument("--loop", nargs=2, type=int, metavar=("RANK", "WORLD"))
+    options = parser.parse_args()
+    if options.loop:
+        _plain_loop(options.manifest, options.checkpoint, options.limit, *options.loop)
+        return
+    cores = len(os.sched_getaffinity(0))
+    arguments = ["--manifest", options.manifest, "--checkpoint", options.checkpoint]
+    arguments += ["--limit", str(options.limit)]
+    loops = options.limit / plain_loops.seconds_of("tests.benchmarks.detect_job", arguments, cores)
+    job = _job(options.manifest, options.checkpoint, options.limit)
+    result = {
+        "images": options.limit,
+        "cores": cores,
+        "loops_images_per_second": loops,
+        "job": job,
+        "efficiency": job["images_per_second"] / loops,
+    }
+    print(f"{options.limit} pictures, {cores} cores, proposals on the way")
+    print(f"plain loops  {loops:6.3f} images/s")
+    print(
+        f"detect job   {job['images_per_second']:6.3f} images/s in {job['shards']} shards, start "
+        f"{job['start_seconds']:.1f} s; worker time: "
+        + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in job["stage_seconds"].items())
+    )
+    print(f"efficiency   {result['efficiency']:6.3f}")
+    if options.json:
+        storage.put(storage.absolute(options.json), json.dumps(result, indent=2).encode())
+
+
+def _plain_loop(manifest: str, checkpoint: str, limit: int, rank: int, world: int) -> None:
+    import torch
+
+    from pipeline import proposals
+    from pipeline.detector.predictor import Predictor
+
+    torch.set_num_threads(1)
+    predictor = Predictor(checkpoint)
+    settings = ProposalSettings()
+    rows = open_manifest(manifest).read(0, limit, ["image_id", "uri"]).to_pylist()[rank::world]
+    proposals.warm_up(settings.strategy)
+
+    def work() -> None:
+        report = Report()
+        for row in rows:
+            picture = read_picture(row["image_id"], row["uri"], report)
+            propose_for(picture, settings, report)
+            assert picture.data is not None
+            assert picture.boxes is not None
+            predictor([images.decode(picture.data)], [picture.boxes])
+
+    plain_loops.one_loop(work)
+
+
+def _job(manifest: str, checkpoint: str, limit: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        summary = detection_run.run(
+            manifest,
+            checkpoint,
+            str(Path(folder) / "detections"),
+            proposals=ProposalSettings(),
+            settings=DetectionSettings(),
+            options=RunOptions(limit=limit),
+        )
+    return {
+        "images_per_second": summary.rate,
+        "start_seconds": summary.start_seconds,
+        "shards": summary.shards,
+        "stage_seconds": summary.report.seconds,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""How many operations a network takes, and how many the processor could do in the time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.detector.network import FastRCNN
+
+
+class Arithmetic:
+    """Adds up the GFLOP of pictures, as torch counts them: two per multiplication, zeros of padding too."""
+
+    def __init__(self, model: FastRCNN) -> None:
+        model = copy.deepcopy(model).to("meta")
+        pooled = torch.empty(
+            1, model.backbone.channels, model.roi_size, model.roi_size, device="meta"
+        )
+        self._per_roi = counted(lambda: model.backbone.head(pooled))
+        outputs = model.cls_score.out_features + model.bbox_pred.out_features
+        self._per_roi += 2 * outputs * model.backbone.width / 1e9
+        self._trunk = cache(
+            lambda shape: counted(
+                lambda: model.backbone.trunk(torch.empty(1, 3, *shape, device="meta"))
+            )
+        )
+        self.trunk, self.rois = 0.0, 0
+
+    def add(self, shape: tuple[int, int], rois: int) -> None:
+        """One picture of `shape` with so many RoIs."""
+        self.trunk += self._trunk(shape)
+        self.rois += rois
+
+    def against(
+        self, peak: float, pictures: int, trunk_ms: float, head_ms: float
+    ) -> dict[str, dict[str, float]]:
+        """Per picture, and as a share of the peak, for the milliseconds that each part took."""
+        parts = {"trunk": (self.trunk, trunk_ms), "head": (self._per_roi * self.rois, head_ms)}
+        return {
+            name: {
+                "gflop_per_image": gflop / pictures,
+                "gflops": 1e3 * gflop / pictures / milliseconds,
+                "of_peak": 1e3 * gflop / pictures / milliseconds / peak,
+            }
+            for name, (gflop, milliseconds) in parts.items()
+        }
+
+
+def counted(function: Callable[[], Any]) -> float:
+    """GFLOP of a call."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        function()
+    return counter.get_total_flops() / 1e9
+
+
+def peak_gflops(dtype: torch.dtype, clock: Callable[[], float], side: int = 2048) -> float:
+    """GFLOP/s of the quickest of some products of square matrices."""
+    a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        begin = clock()
+        a @ b
+        best = min(best, clock() - begin)
+    return 2 * side**3 / best / 1e9
