@@ -49,7 +49,9 @@ def test_saved_and_loaded(tmp_path):
 
 
 def test_what_cannot_be_factorised():
-    with pytest.raises(InvalidConfiguration, match="at most 128"):
+    with pytest.raises(
+        InvalidConfiguration, match="rank 500 of fc6, which is 128 x 1600: expected 1 to 128"
+    ):
         compressed(random_model(), 500, 8)
     with pytest.raises(InvalidConfiguration, match="already"):
         compressed(compressed(random_model(), 16, 8), 8, 4)

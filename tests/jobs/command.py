@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs import analyze, detect, entry, exchange, prepare, propose, train
+from jobs import analyze, compress, detect, entry, exchange, prepare, propose, train
 
 
 def _options(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
@@ -20,7 +20,11 @@ def _options(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
         return exchange.Exchange, exchange.main
     if job == "train":
         return train.options_for(list(arguments)), train.main
-    return (propose.Propose, propose.main) if job == "propose" else (detect.Detect, detect.main)
+    if job == "compress":
+        return compress.Compress, compress.main
+    if job == "propose":
+        return propose.Propose, propose.main
+    return detect.Detect, detect.main
 
 
 def run_job(job: str, *arguments: str) -> int:
