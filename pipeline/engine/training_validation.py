@@ -54,7 +54,7 @@ class Validation:
         (source,) = open_sources(open_manifests([self.manifest]), [self.proposals])
         if source.classes != classes:
             raise InvalidConfiguration(
-                f"{storage.shown(source.manifest.uri)} has other classes than the training's manifests"
+                f"{storage.shown(source.manifest.uri)} has other classes than the network"
             )
         return Validator(source, self.images)
 

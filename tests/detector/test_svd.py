@@ -19,11 +19,15 @@ def test_a_layer_of_rank_t_is_exact():
     torch.testing.assert_close(second @ first, weight, rtol=1e-4, atol=1e-4)
 
 
-def test_the_error_is_that_of_the_singular_values_left_out():
-    weight = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("shape", [(20, 30), (30, 20), (20, 20)])
+def test_the_factors_are_those_of_the_largest_singular_values(shape):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     first, second = truncated(weight, 5)
-    left_out = torch.linalg.svdvals(weight)[5:]
-    torch.testing.assert_close((weight - second @ first).norm(), left_out.norm())
+    assert (first.dtype, second.dtype) == (torch.float32, torch.float32)
+    _, sigma, _ = torch.linalg.svd(weight)
+    torch.testing.assert_close((weight - second @ first).norm(), sigma[5:].norm())
+    torch.testing.assert_close(second.T @ second, torch.eye(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(first @ first.T, torch.diag(sigma[:5] ** 2), rtol=1e-4, atol=1e-3)
 
 
 @torch.no_grad()
@@ -49,7 +53,9 @@ def test_saved_and_loaded(tmp_path):
 
 
 def test_what_cannot_be_factorised():
-    with pytest.raises(InvalidConfiguration, match="at most 128"):
+    with pytest.raises(
+        InvalidConfiguration, match="rank 500 of fc6, which is 128 x 1600: expected 1 to 128"
+    ):
         compressed(random_model(), 500, 8)
     with pytest.raises(InvalidConfiguration, match="already"):
         compressed(compressed(random_model(), 16, 8), 8, 4)

@@ -7,20 +7,22 @@ from typing import Any
 
 import pytest
 
-from jobs import analyze, detect, entry, exchange, prepare, propose, train
+from jobs import analyze, compress, detect, entry, exchange, prepare, propose, train
 
 
 def _options(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
     """The job's options, as its script names them, and its main function."""
-    if job == "prepare":
-        return prepare.Voc | prepare.Coco | prepare.Folder, prepare.main
-    if job == "analyze":
-        return analyze.Detections | analyze.Proposals | analyze.Compare, analyze.main
-    if job == "exchange":
-        return exchange.Exchange, exchange.main
     if job == "train":
         return train.options_for(list(arguments)), train.main
-    return (propose.Propose, propose.main) if job == "propose" else (detect.Detect, detect.main)
+    jobs = {
+        "prepare": (prepare.Voc | prepare.Coco | prepare.Folder, prepare.main),
+        "propose": (propose.Propose, propose.main),
+        "exchange": (exchange.Exchange, exchange.main),
+        "compress": (compress.Compress, compress.main),
+        "detect": (detect.Detect, detect.main),
+        "analyze": (analyze.Detections | analyze.Proposals | analyze.Compare, analyze.main),
+    }
+    return jobs[job]
 
 
 def run_job(job: str, *arguments: str) -> int:

@@ -295,7 +295,7 @@ def test_wrong_usage_names_the_option(
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("job", ["prepare", "propose", "train", "detect", "analyze"])
+@pytest.mark.parametrize("job", ["prepare", "propose", "train", "detect", "analyze", "compress"])
 def test_help(job: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_job(job, "--help") == 0
     assert "usage" in capsys.readouterr().out.lower()

@@ -30,13 +30,16 @@ def factorise(backbone: nn.Module, ranks: Sequence[int]) -> list[tuple[nn.Linear
     if len(layers) != len(ranks):
         raise InvalidConfiguration(
             f"the head has {len(layers)} fully connected layers, {len(ranks)} ranks were given: only a "
-            "network with fc6 and fc7 can be factorised"
+            "network with fc6 and fc7 can be factorised, such as one trained with --fc-widths"
         )
     pairs = []
-    for (parent, name, layer), rank in zip(layers, ranks, strict=True):
+    for number, ((parent, name, layer), rank) in enumerate(zip(layers, ranks, strict=True), 6):
         largest = min(layer.in_features, layer.out_features)
         if not 1 <= rank <= largest:
-            raise InvalidConfiguration(f"rank {rank} of a layer that has at most {largest}")
+            raise InvalidConfiguration(
+                f"rank {rank} of fc{number}, which is {layer.out_features} x {layer.in_features}: "
+                f"expected 1 to {largest}"
+            )
         first = nn.Linear(layer.in_features, rank, bias=False)
         second = nn.Linear(rank, layer.out_features)
         setattr(parent, name, nn.Sequential(first, second))
