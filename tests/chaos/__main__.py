@@ -48,7 +48,7 @@ def provoke(stage: Stage, faults: dict[str, Fault]) -> tuple[list[Outcome], list
     outcomes: list[Outcome] = []
     broken: list[str] = []
     for name, fault in faults.items():
-        print(f"== {name}: {(fault.__doc__ or '').splitlines()[0]}", flush=True)
+        print(f"== {name}", flush=True)
         try:
             result = fault(stage)
         except (RuntimeError, AssertionError, TimeoutError) as error:

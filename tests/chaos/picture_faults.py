@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tests.chaos.outcome import Outcome, Trial
 from tests.chaos.stage import Stage
 
@@ -9,17 +11,17 @@ DEEDS = ("crash", "memory", "hang", "detector")
 LIMITS = ("--image-seconds", "10", "--max-failed-fraction", "0.5")
 
 
-def poison_pictures(stage: Stage) -> list[Outcome]:
+def poison_pictures(stage: Stage, deeds: Sequence[str] = DEEDS) -> list[Outcome]:
     """Pictures that crash the decoder, eat all memory, hang, or crash the detector; then they are mended.
 
     The first outcome is of the run with them, the second of `--retry-failed` once they are whole again.
     """
-    every = len(stage.pictures) // len(DEEDS)
-    victims = [stage.pictures[every * index + 1] for index in range(len(DEEDS))]
+    every = len(stage.pictures) // len(deeds)
+    victims = [stage.pictures[every * index + 1] for index in range(len(deeds))]
     whole = {path: path.read_bytes() for path in victims}
     poison = [path.stem for path in victims]
     try:
-        for path, deed in zip(victims, DEEDS, strict=True):
+        for path, deed in zip(victims, deeds, strict=True):
             path.write_bytes(f"CHAOS-{deed}\n".encode())
         trial = Trial(stage, "poison_pictures", *LIMITS)
         trial.ended()

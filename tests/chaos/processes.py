@@ -33,16 +33,16 @@ def command(pid: int) -> str:
     return ""
 
 
-def kill(pids: list[int]) -> None:
-    """SIGKILL; one that is gone already is no error."""
+def send(pids: list[int], what: signal.Signals) -> None:
+    """Send a signal; a process that is gone already is no error."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, what)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL a process that was started here, with all below it, and wait until it is gone."""
-    kill([*below(process.pid), process.pid])
+    send([*below(process.pid), process.pid], signal.SIGKILL)
     process.wait()
 
 

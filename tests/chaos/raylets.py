@@ -31,6 +31,8 @@ STORE_BYTES = 120_000_000
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
+    # Ray makes its workers nicer by 15 than a node is: on a busy machine they would hardly run.
+    "RAY_worker_niceness": "0",
     # A node is told dead by its closed connection at once; this is for one that falls silent.
     "RAY_health_check_failure_threshold": "5",
 }
@@ -58,12 +60,19 @@ class Node:
 class Raylets:
     """A head without cores, so that all work is on nodes that can be killed, and those nodes."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None, head_cpus: int = 0) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str] | None = None,
+        head_cpus: int = 0,
+        *,
+        dashboard: bool = False,
+    ) -> None:
         """Prepare a cluster; it starts with the `with` block.
 
         Args:
             environment: what workers and drivers find in theirs.
             head_cpus: cores of the head, whose loss is the cluster's.
+            dashboard: start the dashboard, which takes submitted jobs.
         """
         # A socket's path may have 107 characters, of which Ray takes most.
         self.folder = Path(tempfile.mkdtemp(prefix="rl-", dir="/tmp"))
@@ -73,7 +82,7 @@ class Raylets:
         self.head_cpus = head_cpus
         self._token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._environment = dict(environment or {})
-        self.dashboard_port = 0
+        self.dashboard_port = free_port() if dashboard else None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -91,7 +100,7 @@ class Raylets:
         return self
 
     def _head_options(self) -> list[str]:
-        if not self.dashboard_port:
+        if self.dashboard_port is None:
             return ["--include-dashboard=false", f"--temp-dir={self.folder}"]
         port = f"--dashboard-port={self.dashboard_port}"
         return ["--include-dashboard=true", port, f"--temp-dir={self.folder}"]
@@ -132,7 +141,12 @@ class Raylets:
         started = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options),
             *("--node-ip-address=127.0.0.1", f"--node-name={name}", f"--num-cpus={cpus}"),
-            *("--num-gpus=0", f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats"),
+            *(
+                "--num-gpus=0",
+                "--include-log-monitor=false",
+                f"--object-store-memory={STORE_BYTES}",
+                "--disable-usage-stats",
+            ),
             *(f"--min-worker-port={first}", f"--max-worker-port={first + 59}"),
         ]
         log = self.folder.with_name(f"{self.folder.name}-{name}.log")

@@ -44,14 +44,15 @@ def store_down(stage: Stage) -> Outcome:
     return trial.outcome(note="ends with an error that names it")
 
 
-def _trouble(stage: Stage, kind: Kind, share: float, seconds: float) -> Outcome:
+def _trouble(stage: Stage, kind: Kind, share: float, seconds: float, lasting: float) -> Outcome:
+    """A store that answers so for a while."""
     proxy = stage.proxy
     assert proxy is not None
     trial = Trial(stage, f"store_{kind}", "--image-seconds", "15", inputs=stage.stored)
     trial.await_a_third()
     met = proxy.troubled
     with proxy.trouble(kind, share, seconds):
-        time.sleep(TROUBLE_SECONDS)
+        time.sleep(lasting)
     met = proxy.troubled - met
     if not met:
         raise AssertionError("no request met the fault")
@@ -60,12 +61,15 @@ def _trouble(stage: Stage, kind: Kind, share: float, seconds: float) -> Outcome:
     return trial.outcome(note=f"{met} requests met it")
 
 
-def trouble(kind: Kind, share: float = 1.0, seconds: float = 2.0) -> Callable[[Stage], Outcome]:
+def trouble(
+    kind: Kind, share: float = 1.0, seconds: float = 2.0, lasting: float = TROUBLE_SECONDS
+) -> Callable[[Stage], Outcome]:
     """The fault in which a store answers so for a while.
 
     Args:
         kind: how it answers.
         share: to which share of the requests.
         seconds: how long a slow answer takes at most.
+        lasting: seconds until the store is well again.
     """
-    return functools.partial(_trouble, kind=kind, share=share, seconds=seconds)
+    return functools.partial(_trouble, kind=kind, share=share, seconds=seconds, lasting=lasting)
