@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+from tests.chaos import outputs
 from tests.chaos.outcome import Outcome, Trial
 from tests.chaos.processes import awaited, send
 from tests.chaos.stage import Stage
@@ -110,8 +111,9 @@ def overwrite_killed(stage: Stage) -> Outcome:
     output = stage.output("overwrite_killed")
     stage.run(output, "--seed", "7")
     trial = Trial(stage, "overwrite_killed", begin=False)
+    old = outputs.parts(output)
     trial.driver = trial.start("--overwrite")
-    trial.await_a_third()
+    trial.driver.await_parts(stage.a_third, beside=old)
     os.kill(trial.driver.process.pid, signal.SIGKILL)
     trial.ended()
     time.sleep(3)

@@ -142,6 +142,7 @@ class Raylets:
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options),
             *("--node-ip-address=127.0.0.1", f"--node-name={name}", f"--num-cpus={cpus}"),
             *(
+                f"--dashboard-agent-listen-port={free_port()}",  # the default is every cluster's
                 "--num-gpus=0",
                 "--include-log-monitor=false",
                 f"--object-store-memory={STORE_BYTES}",

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ class Driver:
     output: str
     log: Path
 
-    def await_parts(self, count: int) -> dict[str, Any]:
-        """Wait until so many parts are committed, and tell which.
+    def await_parts(self, count: int, beside: Collection[str] = ()) -> dict[str, Any]:
+        """Wait until so many parts `beside` some old ones are committed, and tell which.
 
         Raises:
             RuntimeError: the job ended before.
@@ -56,7 +56,7 @@ class Driver:
                 raise RuntimeError(f"the job ended too early:\n{self.told()[-3000:]}")
             found.clear()
             found.update(outputs.parts(self.output))
-            return len(found) >= count
+            return len(found.keys() - set(beside)) >= count
 
         awaited(enough, f"{count} parts; the job says {self.told()[-2000:]}", DRIVER_SECONDS)
         return dict(found)

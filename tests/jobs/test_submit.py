@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from pipeline import shards
@@ -27,19 +28,24 @@ def test_a_submitted_job_runs_the_code_that_came_with_it(tmp_path: Path) -> None
         shutil.copytree(ROOT / folder, clone / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (clone / "pipeline" / "__init__.py").write_text(f'__version__ = "{VERSION}"\n')
     with Raylets(head_cpus=1, dashboard=True) as cluster:
-        job = ("jobs/propose.py", "--manifest", manifest, "--output", str(tmp_path / "boxes"))
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "ray.scripts.scripts", "job", "submit"),
-                *("--address", f"http://127.0.0.1:{cluster.dashboard_port}"),
-                *("--working-dir", str(clone), "--", sys.executable, *job, "--strategy", "single"),
-            ],
-            env=os.environ | cluster.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=400,
-        )
+        submit = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "job", "submit"),
+            *("--address", f"http://127.0.0.1:{cluster.dashboard_port}"),
+            *("--working-dir", str(clone), "--", sys.executable, "jobs/propose.py"),
+            *("--manifest", manifest, "--output", str(tmp_path / "boxes"), "--strategy", "single"),
+        ]
+        deadline = time.monotonic() + 120
+        while True:  # the dashboard is there before the agent that starts the jobs
+            done = subprocess.run(
+                submit,
+                env=os.environ | cluster.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=400,
+            )
+            if "No available agent" not in done.stderr or time.monotonic() > deadline:
+                break
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 images in 1 shards, 0 failed" in done.stdout
     record = json.loads((tmp_path / "boxes" / "run.json").read_text())
