@@ -54,7 +54,7 @@ def read_record(output: str) -> RunRecord | None:
     uri = storage.join(output, NAME)
     try:
         stored = json.loads(storage.read(uri))
-        return RunRecord(stored["job"], stored["settings"])
+        return RunRecord(stored["job"], stored["settings"], stored.get("inputs", {}))
     except storage.MissingObject:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -64,15 +64,29 @@ def read_record(output: str) -> RunRecord | None:
 
 
 def differences(before: RunRecord, now: RunRecord) -> list[str]:
-    """One line per setting that differs, naming both values."""
+    """One line per setting that differs, naming both values.
+
+    A dataset and a checkpoint are told by their digests; where they lay then and now is added.
+    """
     if before.job != now.job:
         return [f"job: {before.job} there, {now.job} now"]
     old, new = _flat(before.settings), _flat(now.settings)
     return [
-        f"{key}: {old.get(key, 'nothing')} there, {new.get(key, 'nothing')} now"
+        f"{key}: {_told(before, key, old)} there, {_told(now, key, new)} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
+
+
+_PLACES = {"dataset": "manifest", "checkpoint": "checkpoint", "proposals.fingerprint": "proposals"}
+"""Which input a digest among the settings is of."""
+
+
+def _told(record: RunRecord, key: str, values: Mapping[str, str]) -> str:
+    value = values.get(key, "nothing")
+    place = record.inputs.get(_PLACES.get(key, ""))
+    digest = value.strip('"')[:8]
+    return f"{digest}... of {place}" if place and key in values else value
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from pipeline import schema, storage
 from pipeline.errors import MismatchedProposals, UnreadableDataset
 from pipeline.manifest import Manifest
+from pipeline.unique_ids import UniqueIds
 
 TABLE_NAME = "shards.parquet"
 _PART = re.compile(r"part-(\d{6,})-([0-9a-f]{24})\.parquet")
@@ -54,6 +54,11 @@ class Cut:
     dataset: str
     """Digest of all (image_id, uri) pairs, the same however the manifest is cut."""
 
+    @property
+    def images(self) -> int:
+        """Pictures in all shards."""
+        return sum(self.rows)
+
     def shards(self, fingerprint: str) -> list[Shard]:
         """The shards of the run with this fingerprint."""
         made, first_row = [], 0
@@ -72,7 +77,7 @@ def cut(manifest: Manifest, sizes: int | Sequence[int], limit: int | None = None
         limit: only the first `limit` pictures.
 
     Raises:
-        UnreadableDataset: a null image_id or uri, or the same image_id twice in a shard.
+        UnreadableDataset: a null image_id or uri, or the same image_id twice.
         MismatchedProposals: `sizes` of an earlier cut do not add up to the pictures there are.
     """
     total = manifest.rows if limit is None else min(limit, manifest.rows)
@@ -85,20 +90,15 @@ def cut(manifest: Manifest, sizes: int | Sequence[int], limit: int | None = None
                 f"{storage.shown(manifest.uri)} has {total} pictures here, the cut to follow has {sum(rows)}"
             )
     whole, digests = hashlib.sha256(), []
-    pairs = _pairs(manifest, total)
+    pairs, image_ids = _pairs(manifest, total), UniqueIds(total)
     for count in rows:
         members = list(islice(pairs, count))
-        _check_unique([image_id for image_id, _ in members], manifest.uri)
+        image_ids.add(image_id for image_id, _ in members)
         encoded = b"".join(_encoded(image_id, uri) for image_id, uri in members)
         whole.update(encoded)
         digests.append(hashlib.sha256(encoded).digest())
+    image_ids.check(manifest)
     return Cut(tuple(rows), tuple(digests), whole.hexdigest())
-
-
-def _check_unique(image_ids: Sequence[str], uri: str) -> None:
-    if len(set(image_ids)) < len(image_ids):
-        twice = next(name for name, count in Counter(image_ids).items() if count > 1)
-        raise UnreadableDataset(f"{storage.shown(uri)}: image_id {twice!r} occurs twice")
 
 
 def digest(image_ids: Iterable[str], uris: Iterable[str]) -> bytes:

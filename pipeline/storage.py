@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StorageError
@@ -26,9 +27,14 @@ from pipeline.storage_errors import AccessDenied, MissingObject, naming, protoco
 # What belongs to storage but stands in the module of its errors; all below is public as well.
 __all__ = ["AccessDenied", "MissingObject", "protocol", "shown"]
 
+ANSWER_SECONDS = 90.0
+"""How long a store may take to read or to put one object, its client's own retries included."""
+
 _IMPATIENT: dict[str, dict[str, Any]] = {
     # The stores' own defaults wait minutes for an endpoint that does not answer.
-    "s3": {"config_kwargs": {"connect_timeout": 5, "retries": {"max_attempts": 3}}},
+    "s3": {
+        "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 3}}
+    },
 }
 
 
@@ -90,7 +96,7 @@ def _content(uri: str, **span: int) -> bytes:
     store, path = filesystem(uri)
     with naming(uri, "read"):
         try:
-            return bytes(store.cat_file(path, **span))
+            return bytes(store.cat_file(path, **span, **_limit(store)))
         except ValueError as error:  # a name that cannot be, with a null byte in it, say
             raise MissingObject(f"{shown(uri)} cannot be read: {reason(error)}") from error
 
@@ -171,7 +177,12 @@ def put(uri: str, data: bytes) -> None:
             with _beside(Path(path)) as scratch:
                 scratch.write_bytes(data)
         else:
-            store.pipe_file(path, data)
+            store.pipe_file(path, data, **_limit(store))
+
+
+def _limit(store: fsspec.AbstractFileSystem) -> dict[str, float]:
+    """The time limit of one call, for the stores that are asked over a network."""
+    return {"timeout": ANSWER_SECONDS} if isinstance(store, AsyncFileSystem) else {}
 
 
 @contextlib.contextmanager

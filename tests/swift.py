@@ -26,6 +26,7 @@ import pytest
 ACCOUNT, USER = "tests", "runner"
 MODULES = {"account": "account", "container": "container", "object": "obj", "proxy": "proxy"}
 START_SECONDS = 90
+NO_ATTRIBUTES = "no folder whose file system keeps user attributes, as Swift needs"
 PIPELINE = (
     "catch_errors proxy-logging cache listing_formats bulk s3api tempauth slo dlo "
     "versioned_writes proxy-logging proxy-server"
@@ -42,11 +43,82 @@ FILTERS = (
 )
 
 
+class Swift:
+    """The four servers; they can be killed and started again on what they kept."""
+
+    def __init__(self, port: int, secret: str) -> None:
+        """Prepare a store whose S3 API listens on `port`; it starts with the `with` block.
+
+        Raises:
+            RuntimeError: it cannot run here.
+        """
+        folder = folder_with_attributes()
+        if folder is None:
+            raise RuntimeError(NO_ATTRIBUTES)
+        self.folder = folder
+        self.ports = {name: free_port() for name in ("account", "container", "object")}
+        write_configuration(folder, self.ports)
+        self.ports["proxy"] = port
+        write_proxy_configuration(folder, port, secret)
+        self.servers: list[subprocess.Popen[bytes]] = []
+
+    @staticmethod
+    def missing() -> str | None:
+        """Why Swift cannot run here, if so."""
+        if util.find_spec("swift") is None:
+            return "Swift is not installed"
+        folder = folder_with_attributes()
+        if folder is None:
+            return NO_ATTRIBUTES
+        folder.rmdir()
+        return None
+
+    def __enter__(self) -> Swift:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self) -> None:
+        """Start the servers and wait until they answer."""
+        for name in MODULES:
+            self.servers.append(started(name, self.folder))
+        for name, port in self.ports.items():
+            await_answer(name, port, self.folder)
+
+    def kill(self) -> None:
+        """SIGKILL: whatever was being written stays as it is."""
+        for server in self.servers:
+            server.kill()
+            server.wait()
+        self.servers.clear()
+
+    def stop(self) -> None:
+        """End the servers as an operator would."""
+        for server in self.servers:
+            server.terminate()
+        for server in self.servers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(10)
+        self.kill()
+
+
 @pytest.fixture(scope="session")
 def store_environment() -> dict[str, str]:
-    """Where the S3 store of this test session is, or will be: what its clients' environment says."""
+    """Where the S3 store of this test session is, or will be."""
+    return environment_of(free_port())
+
+
+def environment_of(port: int) -> dict[str, str]:
+    """What the environment of a store's clients says: where it is, and fresh keys."""
     return {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": f"{ACCOUNT}:{USER}",
         "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16),
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -56,21 +128,11 @@ def store_environment() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def swift_store(store_environment: dict[str, str]) -> Iterator[dict[str, str]]:
     """The running store, as its clients' environment; a skip where Swift cannot run."""
-    if util.find_spec("swift") is None:
-        pytest.skip("Swift is not installed")
-    folder = folder_with_attributes()
-    if folder is None:
-        pytest.skip("no folder whose file system keeps user attributes, as Swift needs")
-    proxy_port = int(store_environment["AWS_ENDPOINT_URL"].rpartition(":")[2])
-    ports = {name: free_port() for name in ("account", "container", "object")}
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        write_configuration(folder, ports)
-        write_proxy_configuration(folder, proxy_port, store_environment["AWS_SECRET_ACCESS_KEY"])
-        for name in MODULES:
-            stack.enter_context(running(name, folder))
-        for name, port in (ports | {"proxy": proxy_port}).items():
-            await_answer(name, port, folder)
+    why = Swift.missing()
+    if why is not None:
+        pytest.skip(why)
+    port = int(store_environment["AWS_ENDPOINT_URL"].rpartition(":")[2])
+    with Swift(port, store_environment["AWS_SECRET_ACCESS_KEY"]):
         yield store_environment
 
 
@@ -176,23 +238,13 @@ def defaults(folder: Path, port: int) -> str:
     )
 
 
-@contextlib.contextmanager
-def running(name: str, folder: Path) -> Iterator[None]:
-    """A server while the block runs."""
+def started(name: str, folder: Path) -> subprocess.Popen[bytes]:
+    """One server, which logs into the folder."""
     command = [sys.executable, "-m", f"swift.{MODULES[name]}.server", f"{folder / name}.conf", "-v"]
-    with (folder / f"{name}.log").open("wb") as log:
-        server = subprocess.Popen(
+    with (folder / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
-    try:
-        yield
-    finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
 def await_answer(name: str, port: int, folder: Path) -> None:

@@ -13,7 +13,17 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 BESIDE = {
-    *("errors", "boxes", "images", "schema", "storage", "storage_errors", "manifest", "shards"),
+    *(
+        "errors",
+        "boxes",
+        "images",
+        "schema",
+        "storage",
+        "storage_errors",
+        "manifest",
+        "unique_ids",
+        "shards",
+    ),
     *("run_record", "__init__"),
 }
 """The modules beside the stations; shards is a station that is one module."""

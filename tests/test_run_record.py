@@ -63,6 +63,15 @@ def test_differences_name_both_values() -> None:
     ]
 
 
+def test_a_digest_is_told_with_the_place_of_its_input() -> None:
+    before = RunRecord("detect", {"dataset": "a" * 64, "images": 3}, {"manifest": "s3://b/old"})
+    now = RunRecord("detect", {"dataset": "b" * 64, "images": 4}, {"manifest": "s3://b/new"})
+    assert differences(before, now) == [
+        "dataset: aaaaaaaa... of s3://b/old there, bbbbbbbb... of s3://b/new now",
+        "images: 3 there, 4 now",
+    ]
+
+
 def test_whatever_changes_the_fingerprint_is_named() -> None:
     """A setting that is there as null differs from one that is not there, and must not go unsaid."""
     before, now = RunRecord("propose", {"a": 1}), RunRecord("propose", {"a": 1, "b": None})

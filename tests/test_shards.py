@@ -88,12 +88,14 @@ def test_null_ids_and_uris_are_refused(tmp_path: Path) -> None:
             shards.cut(open_manifest(f"{tmp_path}/m.parquet"), 2)
 
 
-def test_the_same_id_twice_in_a_shard_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_same_id_twice_is_refused_wherever_it_stands(tmp_path: Path, size: int) -> None:
     pq.write_table(
         pa.table({"image_id": ["a", "b", "a"], "uri": ["/a", "/b", "/c"]}), tmp_path / "m.parquet"
     )
-    with pytest.raises(UnreadableDataset, match=r"'a'.* twice"):
-        shards.cut(open_manifest(f"{tmp_path}/m.parquet"), 3)
+    with pytest.raises(UnreadableDataset, match=r"'a' occurs twice, in rows 0 and 2$"):
+        shards.cut(open_manifest(f"{tmp_path}/m.parquet"), size)
+    assert shards.cut(open_manifest(f"{tmp_path}/m.parquet"), size, limit=2).images == 2
 
 
 def test_shard_table_round_trip(tmp_path: Path) -> None:

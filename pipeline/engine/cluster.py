@@ -63,6 +63,18 @@ def _numba_cache(address: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class Host:
+    """One living node and what it has in total."""
+
+    node: str
+    """Its id."""
+    cpus: int
+    gpus: float
+    memory: float
+    """Bytes."""
+
+
+@dataclass(frozen=True)
 class Capacity:
     """What the living nodes have in total."""
 
@@ -72,8 +84,13 @@ class Capacity:
     """Bytes."""
     object_store: float
     """Bytes."""
-    nodes: tuple[str, ...]
-    """Ids of the living nodes."""
+    hosts: tuple[Host, ...]
+    """The living nodes, in an order that stays."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Ids of the living nodes that have cores."""
+        return tuple(host.node for host in self.hosts if host.cpus)
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -89,14 +106,28 @@ def capacity() -> Capacity:
         gpus=sum(total.get("GPU", 0) for total in totals),
         memory=sum(total.get("memory", 0) for total in totals),
         object_store=sum(total.get("object_store_memory", 0) for total in totals),
-        nodes=tuple(node["NodeID"] for node in alive if node["Resources"].get("CPU", 0) > 0),
+        hosts=tuple(
+            Host(
+                node["NodeID"],
+                int(node["Resources"].get("CPU", 0)),
+                node["Resources"].get("GPU", 0),
+                node["Resources"].get("memory", 0),
+            )
+            for node in sorted(alive, key=lambda node: str(node["NodeID"]))
+        ),
     )
 
 
-def fits(need: dict[str, float]) -> bool:
-    """Whether some living node has, in total, what one task or actor needs."""
-    return any(
-        all(node["Resources"].get(name, 0) >= amount for name, amount in need.items())
-        for node in _nodes()
-        if node["Alive"]
-    )
+def missing(need: dict[str, float]) -> str | None:
+    """What no living node can give of a task's or actor's need, in words; None where one has it all."""
+    alive = [node["Resources"] for node in _nodes() if node["Alive"]]
+    if any(all(has.get(name, 0) >= amount for name, amount in need.items()) for has in alive):
+        return None
+    most = {name: max((has.get(name, 0) for has in alive), default=0) for name in need}
+    short = [
+        f"{name} {amount:g} (of {len(alive)} living nodes none has more than {most[name]:g})"
+        for name, amount in need.items()
+        if most[name] < amount
+    ]
+    together = " and ".join(f"{name} {amount:g}" for name, amount in need.items())
+    return ", ".join(short) or f"{together} on one node"

@@ -11,9 +11,11 @@ from pipeline import storage
 from pipeline.detector import checkpoint_record
 from pipeline.detector.keep import Keep
 from pipeline.detector.pyramid import Pyramid
+from pipeline.detector.version import ALGORITHM_VERSION
 from pipeline.engine import cluster, output
-from pipeline.engine.detection_work import ActorResources, DetectionWork
+from pipeline.engine.detection_work import DetectionWork
 from pipeline.engine.detector_actor import DetectionPlan
+from pipeline.engine.detector_pool import ActorResources
 from pipeline.engine.proposal_run import warm_up
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
@@ -24,9 +26,6 @@ from pipeline.proposals.stored import matching
 from pipeline.run_record import RunRecord
 
 log = logging.getLogger(__name__)
-
-MEMORY_PER_ACTOR = 1.5e9
-"""Bytes that a detector on a CPU may take, torch included."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,17 @@ def run(
             "detect",
             {
                 "dataset": cut.dataset,
+                "images": cut.images,
+                "detector": {"version": ALGORITHM_VERSION},
                 "checkpoint": checkpoint.digest,
                 "proposals": made,
                 **settings.recorded(),
             },
-            {"manifest": storage.shown(opened.uri), "checkpoint": storage.shown(checkpoint_uri)},
+            {
+                "manifest": storage.shown(opened.uri),
+                "checkpoint": storage.shown(checkpoint_uri),
+                "proposals": storage.shown(proposals) if isinstance(proposals, str) else None,
+            },
         )
         ready = output.open_run(target, record, cut, options)
         resources = actor_resources(capacity, actors, gpus_per_actor)
@@ -138,7 +143,8 @@ def _work(
     summary: Summary,
     options: RunOptions,
 ) -> None:
-    log.info("detecting with %d actors, %g GPUs each", resources.count, resources.gpus)
+    count = resources.total(cluster.capacity())
+    log.info("detecting with %d actors, %g GPUs each", count, resources.gpus)
     with DetectionWork(plan, resources, options.no_capacity_after) as work:
         if plan.proposals is not None:
             warm_up(plan.proposals)
@@ -148,13 +154,10 @@ def _work(
 def actor_resources(
     capacity: cluster.Capacity, actors: int | None, gpus_per_actor: float | None
 ) -> ActorResources:
-    """Actors for the cluster at hand.
+    """Actors for the cluster at hand: on GPUs where it has any, else on cores.
 
     Without GPUs actors reserve no core, since actors that hold all cores starve the tasks that feed
     them; the kernel's scheduler shares the cores between the one-threaded actors and tasks.
     """
     gpus = gpus_per_actor if gpus_per_actor is not None else min(1.0, capacity.gpus)
-    if gpus > 0:
-        return ActorResources(actors or max(1, int(capacity.gpus / gpus)), gpus, threads=2)
-    fitting = max(1, int(capacity.memory / MEMORY_PER_ACTOR))
-    return ActorResources(actors or min(capacity.cpus, fitting), 0.0, threads=1)
+    return ActorResources(gpus, threads=2 if gpus else 1, most=actors)

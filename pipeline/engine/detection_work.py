@@ -7,9 +7,7 @@ chunks one by one and puts the shard's part. Pictures never pass through the dri
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,29 +15,18 @@ import ray
 from ray import ObjectRef
 from ray import exceptions as rx
 
-from pipeline import storage
 from pipeline.engine import cluster
-from pipeline.engine.detector_actor import DetectionPlan, DetectorActor, detection_table
+from pipeline.engine.detector_actor import DetectionPlan, detection_table
+from pipeline.engine.detector_pool import ActorResources, DetectorPool
+from pipeline.engine.losses import NoActorLeft, died_with_node, ended_worker
 from pipeline.engine.reading import proposed_pictures, stored_pictures
 from pipeline.engine.shard_runner import Flight
 from pipeline.engine.work import Failure, Picture, Piece, Report
-from pipeline.errors import InvalidCheckpoint, NoCapacity, PipelineError, ShardFailed
 
 CHUNK_BYTES = 32_000_000
 """Encoded pictures travel in chunks of about this size."""
 STORE_SHARE = 0.5
 """Share of Ray's object stores that pictures in flight may take before no further shard is read."""
-MOST_LOSSES_IN_A_ROW = 20
-"""Actors that may die without a piece done between: more is the detector's fault, not a picture's."""
-
-
-@dataclass(frozen=True)
-class ActorResources:
-    """How many detector actors, and what each takes."""
-
-    count: int
-    gpus: float
-    threads: int
 
 
 class DetectionWork:
@@ -50,18 +37,14 @@ class DetectionWork:
     ) -> None:
         self.plan = plan
         self.resources = resources
-        self.start_seconds = start_seconds
         self._plan_reference = ray.put(plan)
-        self._loads: dict[Any, list[Flight]] = {}
-        self._losses_in_a_row = 0
+        self._pool = DetectorPool(self._plan_reference, resources, start_seconds)
         self._mean_size = 0.0
         self._pieces_read = 0
 
     def __enter__(self) -> DetectionWork:
-        for _ in range(self.resources.count):
-            self._add_actor()
         try:
-            self._await_first_actor()
+            self._pool.await_first()
         except BaseException:
             self.close()
             raise
@@ -72,45 +55,18 @@ class DetectionWork:
 
     def close(self) -> None:
         """End the actors."""
-        for actor in self._loads:
-            with contextlib.suppress(rx.RayError):
-                ray.kill(actor)
-        self._loads.clear()
+        self._pool.close()
 
-    def _add_actor(self) -> None:
-        actor = DetectorActor.options(  # type: ignore[attr-defined]
-            num_cpus=0 if self.resources.gpus == 0 else 1,
-            num_gpus=self.resources.gpus,
-            scheduling_strategy="SPREAD",
-        ).remote(self._plan_reference)
-        self._loads[actor] = []
-
-    def _await_first_actor(self) -> None:
-        """Find out now whether the checkpoint loads and whether an actor can be placed at all."""
-        first = next(iter(self._loads))
-        try:
-            ray.get(first.ready.remote(), timeout=self.start_seconds)
-        except rx.GetTimeoutError as error:
-            raise NoCapacity(
-                f"no detector actor could be placed within {self.start_seconds:.0f} s; each needs "
-                f"{self.needs()[-1]}"
-            ) from error
-        except rx.RayTaskError as error:
-            if isinstance(error.cause, PipelineError):
-                raise error.cause from error
-            raise
-        except rx.RayActorError as error:
-            raise InvalidCheckpoint(
-                f"the detector could not start on {storage.shown(self.plan.checkpoint)}: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
+    def follow(self, capacity: cluster.Capacity) -> None:
+        """Start detectors on nodes that joined, forget those of nodes that are gone."""
+        self._pool.follow(capacity)
 
     def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
         """A piece at work for each core and two for each actor, while their bytes fit the budget.
 
         A piece that is being read counts as much as those before it did on average.
         """
-        if len(flights) >= capacity.cpus + 2 * self.resources.count:
+        if len(flights) >= capacity.cpus + 2 * self._pool.size or not self._pool.has_ready():
             return False
         held = sum(flight.size or self._mean_size for flight in flights)
         return not flights or held + self._mean_size <= STORE_SHARE * capacity.object_store
@@ -118,14 +74,13 @@ class DetectionWork:
     def state(self, flights: Collection[Flight]) -> str:
         """Where the pieces are: the stage in front of which they wait is the limit."""
         reading = sum(flight.stage != "detect" for flight in flights)
-        at_work = sum(bool(load) for load in self._loads.values())
+        at_work = self._pool.busy
         waiting = len(flights) - reading - at_work
-        return f"{reading} shards reading, {waiting} waiting, {at_work}/{len(self._loads)} detectors busy"
+        return f"{reading} shards reading, {waiting} waiting, {at_work}/{self._pool.size} detectors busy"
 
     def needs(self) -> Sequence[dict[str, float]]:
         """A core for the tasks and, where they use them, GPUs for the actors."""
-        gpus = {"GPU": self.resources.gpus} if self.resources.gpus else {}
-        return [{"CPU": 1.0}, {"CPU": 1.0} | gpus]
+        return [{"CPU": 1.0}, self.resources.need()]
 
     def start(self, flight: Flight) -> ObjectRef[Any]:
         """Start reading a piece; the generator's end is what the runner waits for."""
@@ -134,48 +89,31 @@ class DetectionWork:
         return flight.held.completed()  # type: ignore[no-any-return]
 
     def proceed(self, flight: Flight) -> ObjectRef[Report] | None:
-        """Hand a piece that is read to the actor with the least to do."""
+        """Hand a piece that is read to the actor with the least to do, best one of the same node."""
         if flight.stage == "detect":
-            self._unload(flight)
-            self._losses_in_a_row = 0
+            self._pool.done(flight)
             return None
-        *chunks, size = list(flight.held)
-        flight.size = ray.get(size)
+        *chunks, last = list(flight.held)
+        flight.size, node = ray.get(last)
         self._pieces_read += 1
         self._mean_size += (flight.size - self._mean_size) / self._pieces_read
-        actor = min(self._loads, key=lambda one: len(self._loads[one]))
+        actor = self._pool.hand_out(flight, node)
+        if actor is None:
+            raise NoActorLeft("no detector is left to take the pictures")
         flight.stage = "detect"
         flight.held = actor
-        self._loads[actor].append(flight)
         return actor.detect.remote(flight.piece, chunks)  # type: ignore[no-any-return]
 
     def lost(self, flight: Flight, error: Exception) -> bool:
         """Replace a dead actor; only the first of its pieces was being worked on."""
         if flight.stage != "detect":
             return True
-        actor = flight.held
-        if not isinstance(error, rx.RayActorError):
-            self._unload(flight)
-            return True
-        at_work = True
-        if actor in self._loads:
-            with contextlib.suppress(rx.RayError):
-                ray.kill(actor)
-            at_work = self._loads.pop(actor)[0] is flight
-            self._losses_in_a_row += 1
-            if self._losses_in_a_row > MOST_LOSSES_IN_A_ROW:
-                raise ShardFailed(
-                    f"{self._losses_in_a_row} detector actors died one after the other, the last: "
-                    f"{str(error).splitlines()[0]}"
-                )
-            self._add_actor()
-        else:
-            at_work = False
-        return at_work
-
-    def _unload(self, flight: Flight) -> None:
-        with contextlib.suppress(KeyError, ValueError):
-            self._loads[flight.held].remove(flight)
+        if not isinstance(error, rx.RayTaskError) and (
+            ended_worker(error) or died_with_node(error)
+        ):
+            return self._pool.lost(flight, error)
+        self._pool.done(flight, well=False)
+        return True
 
     def failed_table(self, piece: Piece, failure: Failure) -> pa.Table:
         """The row of a picture that ended its workers."""
@@ -184,8 +122,8 @@ class DetectionWork:
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[list[Picture], Report] | int]:
-    """Yield the piece's pictures, with boxes, in chunks with the seconds they took; last the bytes."""
+def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[Any, Any]]:
+    """Yield the piece's pictures, with boxes, in chunks with the seconds they took; last bytes and node."""
     rows = piece.image_rows(plan.manifest, plan.fingerprint)
     report = Report()
     if plan.stored is None:
@@ -195,7 +133,7 @@ def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[list[Pictur
         boxes = plan.stored.table(piece.shard.ordinal)
         if piece.row is not None:
             boxes = boxes.slice(piece.row, 1)
-        pictures = stored_pictures(rows, boxes, plan.image_seconds, report)
+        pictures = stored_pictures(rows, boxes, report)
     chunk: list[Picture] = []
     size = total = 0
     for picture in pictures:
@@ -208,4 +146,4 @@ def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[list[Pictur
             total += size
             chunk, size, report.seconds = [], 0, {}
     yield chunk, report
-    yield total + size
+    yield total + size, ray.get_runtime_context().get_node_id()

@@ -63,8 +63,9 @@ class RunOutput:
         """Remove parts that belong to no shard of this run, then put summary.json.
 
         Raises:
-            MismatchedOutput: a part that was committed is gone.
+            MismatchedOutput: a part that was committed is gone, or another run took the output over.
         """
+        _check_cut(self.uri, self.shards)
         listing = shards.listing(self.uri, self.shards)
         for name in listing.strays:
             log.info("removing %s: it belongs to no shard of this run", name)
@@ -146,16 +147,26 @@ def open_run(
     table = shards.read_table(output)
     if table is None:
         shards.write_table(output, planned)
-    elif table != planned:
-        raise MismatchedOutput(
-            f"{storage.shown(output)}/{shards.TABLE_NAME} is not the cut of this run: pass --overwrite"
-        )
+    _check_cut(output, planned)
     committed = shards.listing(output, planned).committed
     retry: dict[Shard, tuple[int, ...]] = {}
     if options.retry_failed:
         done = [shard for shard in planned if shard.ordinal in committed]
         retry = {shard: tuple(rows) for shard, rows in failed_rows(output, done).items()}
     return RunOutput(output, record, tuple(planned), committed, retry)
+
+
+def _check_cut(output: str, planned: Sequence[Shard]) -> None:
+    """Two drivers may start on one output at once, or one may overwrite what the other still does.
+
+    With equal settings and an equal cut they write the same parts. Otherwise the table tells whose the
+    output is, and the other one must neither go on nor remove parts that it does not know.
+    """
+    if shards.read_table(output) != list(planned):
+        raise MismatchedOutput(
+            f"{storage.shown(output)}/{shards.TABLE_NAME} is not the cut of this run: another run began here "
+            "at the same time or since; start again when it has ended, or pass --overwrite"
+        )
 
 
 def _clear(output: str) -> None:

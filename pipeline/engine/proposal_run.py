@@ -64,7 +64,7 @@ def run(
         cut = output.plan_cut(opened, target, options, cluster.capacity().cpus)
         record = RunRecord(
             "propose",
-            {"dataset": cut.dataset, "proposals": provenance},
+            {"dataset": cut.dataset, "images": cut.images, "proposals": provenance},
             {"manifest": storage.shown(opened.uri)},
         )
         ready = output.open_run(target, record, cut, options)
@@ -104,6 +104,9 @@ class ProposalWork:
     def __init__(self, plan: ProposalPlan) -> None:
         self.plan = plan
         self._plan_reference = ray.put(plan)
+
+    def follow(self, capacity: cluster.Capacity) -> None:
+        """Ray takes tasks to new nodes by itself."""
 
     def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
         """Two pieces per core: one at work, one waiting."""

@@ -91,16 +91,19 @@ def propose_for(picture: Picture, settings: ProposalSettings, report: Report) ->
 def proposed_pictures(
     rows: list[tuple[str, str]], settings: ProposalSettings, seconds: float, report: Report
 ) -> Iterator[Picture]:
-    """Read and propose picture by picture, each within its time limit."""
+    """Read and propose picture by picture, each within its time limit.
+
+    The limit is not on reading: a store that answers late is no fault of the picture, and has its own.
+    """
     for image_id, uri in rows:
+        picture = read_picture(image_id, uri, report)
         with time_limit(seconds):
-            picture = read_picture(image_id, uri, report)
             propose_for(picture, settings, report)
         yield picture
 
 
 def stored_pictures(
-    rows: list[tuple[str, str]], proposals: pa.Table, seconds: float, report: Report
+    rows: list[tuple[str, str]], proposals: pa.Table, report: Report
 ) -> Iterator[Picture]:
     """Read picture by picture and take the boxes that were proposed before.
 
@@ -118,7 +121,6 @@ def stored_pictures(
             failure = Failure("propose", row["error_type"], row["error_message"])
             yield Picture(image_id, uri, row["width"], row["height"], failure=failure)
             continue
-        with time_limit(seconds):
-            picture = read_picture(image_id, uri, report)
+        picture = read_picture(image_id, uri, report)
         picture.width, picture.height, picture.boxes = row["width"], row["height"], its_boxes
         yield picture

@@ -22,7 +22,9 @@ from ray import exceptions as rx
 
 from pipeline.engine import cluster
 from pipeline.engine.cluster import Capacity
+from pipeline.engine.losses import died_with_node, ended_worker
 from pipeline.engine.output import RunOutput
+from pipeline.engine.piece_queue import PieceQueue
 from pipeline.engine.progress import RunProgress
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.summary import Summary
@@ -37,19 +39,25 @@ from pipeline.shards import Parts, Shard, put_part
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 4
-"""Attempts at a shard whose work raises an error."""
+ATTEMPTS = 6
+"""Attempts at a shard whose work raises an error: they outlast a store that is away for a minute."""
 RETRY_SECONDS = 0.5
-"""Wait before the first retry; each further one waits four times as long."""
+"""Wait before the first retry; each further one waits four times as long, up to the longest wait."""
+LONGEST_WAIT = 30.0
+"""Seconds between two attempts at most."""
+GIVEN_UP_IN_A_ROW = 3
+"""Shards that may be given up without one committed between: then the fault is none of theirs."""
 CAPACITY_EVERY = 5.0
 """Seconds between looks at the cluster: nodes may join and leave."""
 WORKER_LOSSES = 2
 """Workers that a shard, and then a single picture, may end."""
+MEMORY_LOSSES = 4
+"""Workers that Ray may end for their node's memory at a single picture: the need may be another's."""
 NODE_LOSSES = 50
 """Attempts that may be lost with a node: they say nothing about the shard."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Flight:
     """One piece at work."""
 
@@ -63,6 +71,9 @@ class Flight:
 
 class ShardWork(Protocol):
     """One kind of work over shards; `Flight` objects carry its state between the calls."""
+
+    def follow(self, capacity: Capacity) -> None:
+        """The cluster was looked at: nodes may have joined or gone."""
 
     def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
         """Whether one more piece may be started beside those at work."""
@@ -123,7 +134,7 @@ class ShardRunner:
         self.progress = progress
         self.total = Report()
         self.no_capacity_after = no_capacity_after
-        self._queue: deque[tuple[float, Piece]] = deque((0.0, Piece(shard)) for shard in todo)
+        self._queue = PieceQueue(Piece(shard) for shard in todo)
         self._flights: dict[ObjectRef[Any], Flight] = {}
         self._errors: dict[Piece, int] = {}
         self._losses: dict[Piece, int] = {}
@@ -132,7 +143,8 @@ class ShardRunner:
         for shard, rows in (retry or {}).items():
             self._isolate(shard, rows)
         self._failed: dict[Shard, str] = {}
-        self._committed = 0
+        self._given_up_in_a_row = 0
+        self._unput: deque[tuple[float, Shard, int]] = deque()
         self._capacity_seen = monotonic()
         self._capacity = cluster.capacity()
         self._capacity_asked = monotonic()
@@ -145,8 +157,9 @@ class ShardRunner:
             NoCapacity: for `no_capacity_after` seconds no node could hold what the work needs.
             PipelineError: an error that a retry cannot mend.
         """
-        while self._queue or self._flights:
+        while self._queue or self._flights or self._unput:
             self._launch()
+            self._put_what_is_due()
             if self._flights:
                 ready, _ = ray.wait(list(self._flights), timeout=0.5)
             else:  # all that is left waits for its next attempt
@@ -168,13 +181,11 @@ class ShardRunner:
     def _launch(self) -> None:
         if monotonic() - self._capacity_asked > CAPACITY_EVERY:
             self._capacity, self._capacity_asked = cluster.capacity(), monotonic()
-        for _ in range(len(self._queue)):
-            if not self.work.has_room(self._flights.values(), self._capacity):
+            self.work.follow(self._capacity)
+        while self._queue and self.work.has_room(self._flights.values(), self._capacity):
+            piece = self._queue.take()
+            if piece is None:
                 return
-            not_before, piece = self._queue.popleft()
-            if not_before > monotonic():
-                self._queue.append((not_before, piece))
-                continue
             flight = Flight(piece)
             self._flights[self.work.start(flight)] = flight
 
@@ -196,7 +207,7 @@ class ShardRunner:
             self._collect(flight.piece, result)
 
     def _count(self, report: Report) -> None:
-        self._committed += 1
+        self._given_up_in_a_row = 0
         self.total.add(report)
         self.progress.advance(report)
 
@@ -206,12 +217,12 @@ class ShardRunner:
         cause = error.cause if isinstance(error, rx.RayTaskError) else error
         if isinstance(cause, PipelineError) and not isinstance(cause, StorageError):
             raise cause
-        if not at_work or _died_with_node(cause):
+        if not at_work or died_with_node(cause):
             self._node_losses[piece] = self._node_losses.get(piece, 0) + 1
             if self._node_losses[piece] <= NODE_LOSSES:
-                self._queue.append((0.0, piece))
+                self._queue.again(piece)
                 return
-        elif _ended_worker(cause):
+        elif ended_worker(cause):
             self._after_worker_loss(flight, cause)
             return
         self._errors[piece] = self._errors.get(piece, 0) + 1
@@ -221,7 +232,7 @@ class ShardRunner:
         if attempt >= ATTEMPTS:
             self._give_up(piece.shard, told)
         else:
-            self._queue.append((monotonic() + RETRY_SECONDS * 4 ** (attempt - 1), piece))
+            self._queue.again(piece, _wait(attempt))
 
     def _after_worker_loss(self, flight: Flight, cause: Exception) -> None:
         piece = flight.piece
@@ -234,24 +245,34 @@ class ShardRunner:
             self._losses[piece],
             WORKER_LOSSES,
         )
-        if self._losses[piece] < WORKER_LOSSES:
-            self._queue.append((0.0, piece))
+        memory = isinstance(cause, rx.OutOfMemoryError)
+        if self._losses[piece] < (MEMORY_LOSSES if memory and not piece.whole else WORKER_LOSSES):
+            wait = 4 * _wait(self._losses[piece]) if memory else 0.0
+            self._queue.again(piece, wait)
         elif piece.whole:
             self._isolate(piece.shard, range(piece.shard.rows))
         else:
-            kind = "OutOfMemory" if isinstance(cause, rx.OutOfMemoryError) else "WorkerDied"
-            failure = Failure(
-                flight.stage,
-                kind,
-                f"this picture alone ended {WORKER_LOSSES} workers: a crash, too much memory or time",
-            )
-            report = Report(images=1, table=self.work.failed_table(piece, failure))
-            report.fail(failure)
-            self._collect(piece, report)
+            self._fail_picture(piece, flight.stage, "OutOfMemory" if memory else "WorkerDied")
+
+    def _fail_picture(self, piece: Piece, stage: str, kind: str) -> None:
+        told = (
+            "this picture alone ended its workers again and again: a crash, too much memory or time"
+        )
+        failure = Failure(stage, kind, told)
+        try:
+            table = self.work.failed_table(piece, failure)
+        except StorageError as error:  # it reads the manifest: the picture's turn comes again
+            log.warning("shard %d: %s", piece.shard.ordinal, error)
+            self._losses[piece] -= 1
+            self._queue.again(piece, LONGEST_WAIT)
+            return
+        report = Report(images=1, table=table)
+        report.fail(failure)
+        self._collect(piece, report)
 
     def _isolate(self, shard: Shard, rows: Sequence[int]) -> None:
         self._isolated[shard] = _Isolated(rows)
-        self._queue.extend((0.0, Piece(shard, row)) for row in rows)
+        self._queue.add(Piece(shard, row) for row in rows)
 
     def _collect(self, piece: Piece, report: Report) -> None:
         """Keep a single picture's row; put the shard's part when all that were asked for are there."""
@@ -262,13 +283,29 @@ class ShardRunner:
         state.report.add(report)
         if len(state.tables) < len(state.rows):
             return
-        del self._isolated[piece.shard]
+        self._put_isolated(piece.shard)
+
+    def _put_isolated(self, shard: Shard, attempt: int = 1) -> None:
+        state = self._isolated[shard]
         try:
-            put_part(self.output, piece.shard, self._assembled(piece.shard, state))
+            put_part(self.output, shard, self._assembled(shard, state))
         except StorageError as error:
-            self._give_up(piece.shard, str(error))
+            log.warning("shard %d, attempt %d to put it: %s", shard.ordinal, attempt, error)
+            if attempt < ATTEMPTS:
+                self._unput.append((monotonic() + _wait(attempt), shard, attempt + 1))
+            else:
+                self._give_up(shard, str(error))
             return
+        del self._isolated[shard]
         self._count(state.report)
+
+    def _put_what_is_due(self) -> None:
+        for _ in range(len(self._unput)):
+            not_before, shard, attempt = self._unput.popleft()
+            if not_before > monotonic():
+                self._unput.append((not_before, shard, attempt))
+            else:
+                self._put_isolated(shard, attempt)
 
     def _assembled(self, shard: Shard, state: _Isolated) -> pa.Table:
         if len(state.tables) < shard.rows:
@@ -279,20 +316,27 @@ class ShardRunner:
 
     def _give_up(self, shard: Shard, reason: str) -> None:
         self._failed[shard] = reason
-        self._queue = deque(entry for entry in self._queue if entry[1].shard != shard)
-        if len(self._failed) >= 3 and not self._committed:
-            raise ShardFailed(f"the first {len(self._failed)} shards all failed: {reason}")
+        self._queue.drop(shard)
+        self._given_up_in_a_row += 1
+        if self._given_up_in_a_row >= GIVEN_UP_IN_A_ROW:
+            raise ShardFailed(
+                f"{self._given_up_in_a_row} shards failed one after the other: {reason}; "
+                "what was done is committed, a rerun does the rest"
+            )
 
     def _check_capacity(self) -> None:
-        lacking = [need for need in self.work.needs() if not cluster.fits(need)]
-        if not lacking:
+        missing = [lack for need in self.work.needs() if (lack := cluster.missing(need))]
+        if not missing:
             self._capacity_seen = monotonic()
         elif monotonic() - self._capacity_seen > self.no_capacity_after:
-            wanted = ", ".join(f"{name} {amount:g}" for name, amount in lacking[0].items())
             raise NoCapacity(
-                f"no node with {wanted} for {self.no_capacity_after:.0f} s: "
-                "what was done is committed, run again when the cluster has such a node"
+                f"for {self.no_capacity_after:.0f} s the cluster has lacked {missing[0]}: what was done "
+                "is committed, run again when it has such a node"
             )
+
+
+def _wait(attempt: int) -> float:
+    return min(LONGEST_WAIT, RETRY_SECONDS * float(4 ** (attempt - 1)))
 
 
 def work_through(
@@ -315,12 +359,3 @@ def work_through(
         summary.report = runner.total
         summary.work_begins()
         runner.run()
-
-
-def _died_with_node(cause: BaseException) -> bool:
-    lost = (rx.NodeDiedError, rx.ObjectLostError, rx.OwnerDiedError, rx.ObjectFetchTimedOutError)
-    return isinstance(cause, lost) or "node has died" in str(cause)
-
-
-def _ended_worker(cause: BaseException) -> bool:
-    return isinstance(cause, rx.WorkerCrashedError | rx.OutOfMemoryError | rx.RayActorError)

@@ -190,13 +190,51 @@ def test_scales_and_a_cap_on_the_proposals_are_settings(
         _detect(pictures, checkpoint, tmp_path / "tall", limit=3, settings=tall)
 
 
-def test_another_checkpoint_or_rule_is_refused_by_name(
-    pictures: str, checkpoint: str, tmp_path: Path
+def test_a_rerun_of_something_else_is_refused_by_name(
+    pictures: str, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _detect(pictures, checkpoint, tmp_path / "detections", limit=2)
-    other = DetectionSettings(keep=Keep(score_threshold=0.5), precision="fp32")
-    with pytest.raises(MismatchedOutput, match=r"keep.score_threshold: 0.0 there, 0.5 now"):
-        _detect(pictures, checkpoint, tmp_path / "detections", limit=2, settings=other)
+    """Other rules, precision, boxes, checkpoint, manifest, --limit, proposals, code: each is named."""
+    other = Path(random_checkpoint(tmp_path / "other"))
+    record = other / "model.json"
+    record.write_text(record.read_text().replace('"short_side": 60', '"short_side": 64'))
+    fewer = str(tmp_path / "fewer.parquet")
+    rows = manifest.open_manifest(pictures).read(0, 2, ["image_id", "uri"]).to_pylist()
+    rows[1]["uri"] += "?moved"
+    manifest.write_manifest(
+        fewer,
+        [manifest.ManifestRow(**row, width=None, height=None, objects=None) for row in rows],
+        None,
+    )
+    for name, seed in (("boxes", 0), ("others", 1)):
+        boxes = dataclasses.replace(BOXES, seed=seed)
+        proposal_run.run(pictures, str(tmp_path / name), boxes, RunOptions(limit=2, shard_size=4))
+    computed, stored = tmp_path / "computed", tmp_path / "stored"
+    _detect(pictures, checkpoint, computed, limit=2)
+    _detect(pictures, checkpoint, stored, limit=2, proposals=str(tmp_path / "boxes"))
+    before = {path: path.read_bytes() for path in computed.iterdir()}
+
+    def refused(told: str, output: Path = computed, **changed: Any) -> None:
+        given = {"uri": pictures, "checkpoint": checkpoint, "limit": 2} | changed
+        with pytest.raises(MismatchedOutput, match=told):
+            _detect(given.pop("uri"), given.pop("checkpoint"), output, **given)
+
+    keep, precise = Keep(score_threshold=0.5), dataclasses.replace(SETTINGS, precision="bf16")
+    refused(r"keep.score_threshold: 0.0 there, 0.5 now", settings=dataclasses.replace(SETTINGS, keep=keep))
+    refused(r'precision: "fp32" there, "bf16" now', settings=precise)
+    refused(r"proposals.*max_boxes: 50 there, 40 now", proposals=dataclasses.replace(BOXES, max_boxes=40))
+    refused(
+        rf"checkpoint: \w+... of {checkpoint} there, \w+... of {other} now", checkpoint=str(other)
+    )
+    refused(rf"dataset: \w+... of {pictures} there, \w+... of {fewer} now", uri=fewer)
+    refused(r"images: 2 there, 3 now", limit=3)
+    refused(
+        rf"proposals.fingerprint: \w+... of {tmp_path}/boxes there, \w+... of {tmp_path}/others now",
+        stored,
+        proposals=str(tmp_path / "others"),
+    )
+    monkeypatch.setattr(detection_run, "ALGORITHM_VERSION", 0)
+    refused(r"detector.version: \d+ there, 0 now")
+    assert {path: path.read_bytes() for path in computed.iterdir()} == before
 
 
 def test_a_damaged_checkpoint_is_one_clear_error(pictures: str, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ class Faults:
     hanging: tuple[int, ...] = ()
     unreachable_store: int = 0
     """How many attempts at the picture 0 end with a StorageError."""
+    gone_from: int = 10**9
+    """The store is gone for pictures from this number on."""
     wrong_input: bool = False
 
 
@@ -61,6 +63,8 @@ def _misbehave(faults: Faults, number: int) -> None:
         time.sleep(60)
     if faults.wrong_input:
         raise MismatchedProposals("row 0 is 'b' there and 'a' here")
+    if number >= faults.gone_from:
+        raise StorageError("the store does not answer")
     if number == 0 and _tries(faults, 0) <= faults.unreachable_store:
         raise StorageError("the store does not answer")
 
@@ -76,6 +80,9 @@ class CountingWork:
     def __init__(self, faults: Faults, need: dict[str, float] | None = None) -> None:
         self.faults = faults
         self.need = need or {"CPU": 1.0}
+
+    def follow(self, capacity: Capacity) -> None:
+        pass
 
     def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
         return len(flights) < 2 * capacity.cpus
@@ -164,5 +171,87 @@ def test_wrong_input_is_not_retried(tmp_path: Path) -> None:
 
 
 def test_no_node_that_fits_is_said(tmp_path: Path) -> None:
-    with pytest.raises(NoCapacity, match="unobtainium 1"):
+    with pytest.raises(
+        NoCapacity, match=r"lacked unobtainium 1 \(of 1 living nodes none has more than 0\)"
+    ):
         _run(Faults(str(tmp_path)), shards=1, need={"unobtainium": 1.0})
+
+
+class _NoCluster:
+    """Stands for the work where only the runner's bookkeeping is looked at."""
+
+    def lost(self, flight: Flight, error: Exception) -> bool:
+        return True
+
+    def failed_table(self, piece: Piece, failure: Failure) -> pa.Table:
+        return pa.table({"number": [piece.row], "status": [failure.error_type]})
+
+
+def _bookkeeping(folder: Path, rows: int = 1) -> ShardRunner:
+    shard = Shard(0, "0" * 24, 0, rows)
+    return ShardRunner(_NoCluster(), str(folder), [shard], RunProgress("count", rows, 0))  # type: ignore[arg-type]
+
+
+def _losses_of_a_picture(runner: ShardRunner, error: Exception) -> int:
+    """How often a picture on its own may meet the error before it is failed."""
+    piece = runner._queue.take()
+    runner._isolate(piece.shard, range(1))
+    for count in range(1, 99):
+        alone = runner._queue.take()
+        runner._after_error(Flight(alone, "propose"), error)
+        if not runner._queue:
+            return count
+    raise AssertionError("never")
+
+
+def test_a_node_that_is_gone_says_nothing_about_a_picture(tmp_path: Path) -> None:
+    silent = ray.exceptions.ActorUnavailableError("socket closed", None)
+    runner = _bookkeeping(tmp_path)
+    piece = runner._queue.take()
+    for error in (silent, ray.exceptions.NodeDiedError("the node is gone"), silent):
+        runner._after_error(Flight(piece, "detect"), error)
+        assert runner._queue.take() == piece
+    assert not runner._losses
+
+
+def test_a_worker_that_was_ended_for_its_nodes_memory_is_tried_more_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = ray.exceptions.WorkerCrashedError()
+    assert _losses_of_a_picture(_bookkeeping(tmp_path / "a"), crash) == 2
+    monkeypatch.setattr("pipeline.engine.shard_runner.RETRY_SECONDS", 0.0)
+    memory = ray.exceptions.OutOfMemoryError("low on memory")
+    assert _losses_of_a_picture(_bookkeeping(tmp_path / "b"), memory) == 4
+    (part,) = (tmp_path / "b").glob("part-*")
+    assert pq.read_table(part)["status"].to_pylist() == ["OutOfMemory"]
+
+
+def test_a_part_of_single_pictures_outlasts_a_store_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.engine.shard_runner.RETRY_SECONDS", 0.01)
+    calls = []
+
+    def put(output: str, shard: Shard, table: pa.Table) -> int:
+        calls.append(shard)
+        if len(calls) < 3:
+            raise StorageError("the store does not answer")
+        return put_part(output, shard, table)
+
+    monkeypatch.setattr("pipeline.engine.shard_runner.put_part", put)
+    faults = Faults(str(tmp_path), crashing=(1,))
+    report = _run(faults, shards=1)
+    assert len(calls) == 3
+    assert report.images == 4
+    assert _rows(tmp_path) == dict.fromkeys(range(4), "ok") | {1: "failed"}
+
+
+def test_a_store_that_stays_away_ends_the_run_though_some_was_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.engine.shard_runner.RETRY_SECONDS", 0.01)
+    faults = Faults(str(tmp_path), gone_from=8)
+    with pytest.raises(ShardFailed, match=r"3 shards failed one after the other: .* not answer"):
+        _run(faults, shards=30)
+    assert _rows(tmp_path) == dict.fromkeys(range(8), "ok")
+    assert not (tmp_path / "tried-100").exists(), "all were tried though none could be done"

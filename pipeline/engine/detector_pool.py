@@ -1,0 +1,280 @@
+"""The detector actors: as many on each living node as it can hold, started, watched and replaced.
+
+An actor belongs to one node. A node that joins gets its actors, those of a node that is gone are
+forgotten, and pieces go only to actors that have loaded their checkpoint: one that waits for a place
+would keep its pieces for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import ray
+from ray import ObjectRef
+from ray import exceptions as rx
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.engine import cluster
+from pipeline.engine.cluster import Capacity, Host
+from pipeline.engine.detector_actor import DetectorActor
+from pipeline.engine.losses import died_with_node, ended_worker
+from pipeline.errors import InvalidCheckpoint, NoCapacity, PipelineError, ShardFailed, StorageError
+
+log = logging.getLogger(__name__)
+
+MEMORY_PER_ACTOR = 1.5e9
+"""Bytes that a detector on a CPU may take, torch included."""
+MOST_LOSSES_IN_A_ROW = 20
+"""Actors that may die without a piece done between: more is the detector's fault, not a picture's."""
+LOAD_SECONDS = 900.0
+"""How long an actor that has its place may take to load the checkpoint, torch included."""
+FAILED_STARTS = 3
+"""Actors that may fail to start on a node before it is left alone."""
+
+
+@dataclass(frozen=True)
+class ActorResources:
+    """What a detector actor takes, and how many there may be."""
+
+    gpus: float
+    """GPUs of one actor; 0 computes on cores."""
+    threads: int
+    """Threads that an actor computes and decodes with."""
+    most: int | None = None
+    """Actors in all; None takes what the nodes can hold."""
+
+    def on(self, host: Host) -> int:
+        """How many actors a node can hold: by its GPUs, or one per core as far as its memory goes."""
+        if self.gpus >= 1:
+            return int(host.gpus / self.gpus)
+        if self.gpus > 0:  # an actor's share is of one GPU
+            return int(host.gpus) * int(1 / self.gpus + 1e-6)
+        if self.most is not None:
+            return self.most if host.cpus else 0
+        fitting = max(1, int(host.memory / MEMORY_PER_ACTOR))
+        return min(host.cpus, fitting)
+
+    def total(self, capacity: Capacity) -> int:
+        """How many actors the living nodes get."""
+        held = sum(self.on(host) for host in capacity.hosts)
+        return held if self.most is None else min(held, self.most)
+
+    def cpus(self, host: Host) -> float:
+        """Cores that an actor reserves: none where that would starve the tasks that feed it."""
+        return 1.0 if self.gpus and host.cpus > self.on(host) else 0.0
+
+    def need(self) -> dict[str, float]:
+        """What a node must have to hold an actor."""
+        return {"GPU": self.gpus} if self.gpus else {"CPU": 1.0}
+
+
+@dataclass(eq=False)
+class _Member:
+    """One actor."""
+
+    handle: Any
+    node: str
+    placed: ObjectRef[Any]
+    loaded: ObjectRef[str]
+    ready: bool = False
+    pieces: list[object] = field(default_factory=list)
+    """Handed to it and not done, in order: it works on the first."""
+
+
+class DetectorPool:
+    """The detector actors of a run; a piece is any object that stands for work at an actor."""
+
+    def __init__(
+        self, plan: ObjectRef[Any], resources: ActorResources, start_seconds: float
+    ) -> None:
+        """Prepare a pool.
+
+        Args:
+            plan: the run's DetectionPlan in the object store.
+            resources: what an actor takes.
+            start_seconds: how long to wait for a place where no actor has one.
+        """
+        self.resources = resources
+        self.start_seconds = start_seconds
+        self._plan = plan
+        self._capacity: Capacity | None = None
+        self._members: list[_Member] = []
+        self._at_work_when_lost: set[object] = set()
+        self._failed_starts: Counter[str] = Counter()
+        self._losses_in_a_row = 0
+        self._placed_seen = self._ready_seen = monotonic()
+
+    @property
+    def size(self) -> int:
+        """Actors that are ready or starting."""
+        return len(self._members)
+
+    @property
+    def busy(self) -> int:
+        """Actors with something to do."""
+        return sum(bool(member.pieces) for member in self._members)
+
+    def has_ready(self) -> bool:
+        """Whether a piece can be handed out."""
+        self._look()
+        return any(member.ready for member in self._members)
+
+    def follow(self, capacity: Capacity) -> None:
+        """Start actors on nodes that can hold more, forget those of nodes that are gone.
+
+        Raises:
+            NoCapacity: no actor had a place for `start_seconds`.
+            PipelineError: actors fail to start for a reason that a retry does not mend.
+        """
+        self._capacity = capacity
+        living = {host.node for host in capacity.hosts}
+        self._members = [member for member in self._members if member.node in living]
+        hosts = [h for h in capacity.hosts if self._failed_starts[h.node] < FAILED_STARTS]
+        total = self.resources.total(capacity)
+        while len(self._members) < total:
+            load = Counter(member.node for member in self._members)
+            open_ones = [host for host in hosts if load[host.node] < self.resources.on(host)]
+            if not open_ones:
+                break
+            self._start(min(open_ones, key=lambda host: load[host.node]))
+        self._check_places()
+
+    def _check_places(self) -> None:
+        now = monotonic()
+        if self.has_ready():
+            self._ready_seen = self._placed_seen = now
+            return
+        places = [member.placed for member in self._members]
+        if places and ray.wait(places, timeout=0)[0]:
+            self._placed_seen = now
+        if now - self._ready_seen > LOAD_SECONDS + self.start_seconds:
+            raise NoCapacity(f"no detector loaded its checkpoint within {LOAD_SECONDS:.0f} s")
+        if now - self._placed_seen > self.start_seconds:
+            need = self.resources.need()
+            held = " and ".join(f"{name} {amount:g}" for name, amount in need.items())
+            missing = cluster.missing(need) or f"{held}, which others hold"
+            raise NoCapacity(
+                f"no detector actor could be placed for {self.start_seconds:.0f} s, missing is {missing}: "
+                "what was done is committed, run again when the cluster has it"
+            )
+
+    def await_first(self) -> None:
+        """Find out now whether the checkpoint loads and whether an actor can be placed at all.
+
+        Raises:
+            NoCapacity: no actor had a place for `start_seconds`.
+            PipelineError: the checkpoint cannot be used.
+        """
+        self._placed_seen = self._ready_seen = monotonic()
+        while not self.has_ready():
+            self.follow(cluster.capacity())
+            self._look(seconds=0.5)
+
+    def hand_out(self, piece: object, node: str | None = None) -> Any | None:
+        """The actor with the least to do, if it may be one of `node`; None where none is ready."""
+        ready = [member for member in self._members if member.ready]
+        if not ready:
+            return None
+        # One piece more is worth less than its pictures' way over the network.
+        chosen = min(
+            ready, key=lambda one: (len(one.pieces) - (one.node == node), one.node != node)
+        )
+        chosen.pieces.append(piece)
+        return chosen.handle
+
+    def done(self, piece: object, *, well: bool = True) -> None:
+        """A piece came back from its actor, which lives."""
+        if well:
+            self._losses_in_a_row = 0
+        for member in self._members:
+            if piece in member.pieces:
+                member.pieces.remove(piece)
+
+    def lost(self, piece: object, error: Exception) -> bool:
+        """A piece's actor is gone: drop it, start another, tell whether this piece was at work.
+
+        Raises:
+            ShardFailed: too many actors died without a piece done between.
+        """
+        for member in self._members:
+            if piece in member.pieces:
+                self._at_work_when_lost.add(member.pieces[0])
+                self._drop(member)
+                self._count_loss(error)
+                if self._capacity is not None and not died_with_node(error):
+                    self.follow(self._capacity)
+                break
+        at_work = piece in self._at_work_when_lost
+        self._at_work_when_lost.discard(piece)
+        return at_work
+
+    def close(self) -> None:
+        """End the actors."""
+        for member in list(self._members):
+            self._drop(member)
+
+    def _start(self, host: Host) -> None:
+        actor = DetectorActor.options(  # type: ignore[attr-defined]
+            num_cpus=self.resources.cpus(host),
+            num_gpus=self.resources.gpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(host.node, soft=False),
+        ).remote(self._plan)
+        self._members.append(
+            _Member(actor, host.node, actor.__ray_ready__.remote(), actor.ready.remote())
+        )
+
+    def _look(self, seconds: float = 0.0) -> None:
+        """Learn which actors have started."""
+        starting = {member.loaded: member for member in self._members if not member.ready}
+        if not starting:
+            return
+        ended, _ = ray.wait(list(starting), num_returns=len(starting), timeout=seconds)
+        for reference in ended:
+            member = starting[reference]
+            try:
+                ray.get(reference)
+                member.ready = True
+            except rx.RayError as error:
+                self._drop(member)
+                self._failed_start(member, error)
+
+    def _failed_start(self, member: _Member, error: rx.RayError) -> None:
+        cause = error.cause if isinstance(error, rx.RayTaskError) else error
+        if not isinstance(cause, StorageError) and isinstance(cause, PipelineError):
+            raise cause
+        if isinstance(error, rx.RayTaskError) and not isinstance(cause, StorageError):
+            raise error  # a defect, with its traceback
+        told = str(cause).splitlines()[0]
+        log.warning("a detector did not start on node %s: %s", member.node[:8], told)
+        self._failed_starts[member.node] += 1
+        hosts = self._capacity.hosts if self._capacity else ()
+        if not self._members and all(
+            self._failed_starts[host.node] >= FAILED_STARTS
+            for host in hosts
+            if self.resources.on(host)
+        ):
+            if isinstance(cause, StorageError):
+                raise cause
+            if not died_with_node(error):
+                raise InvalidCheckpoint(f"the detector could not start: {told}")
+
+    def _drop(self, member: _Member) -> None:
+        with contextlib.suppress(ValueError):
+            self._members.remove(member)
+        with contextlib.suppress(rx.RayError):
+            ray.kill(member.handle)
+
+    def _count_loss(self, error: Exception) -> None:
+        if not ended_worker(error) or died_with_node(error):
+            return
+        self._losses_in_a_row += 1
+        if self._losses_in_a_row > MOST_LOSSES_IN_A_ROW:
+            raise ShardFailed(
+                f"{self._losses_in_a_row} detector actors died one after the other, the last: "
+                f"{str(error).splitlines()[0]}"
+            )

@@ -1,0 +1,1 @@
+"""Detection under every fault that can be provoked on one machine, held against an undisturbed run."""

@@ -1,0 +1,56 @@
+"""Pictures that end whoever decodes them: a format that only processes with this on their path know.
+
+Python imports a module of this name on its start. The format's decoder fails as compiled decoders do:
+it crashes, eats memory until the process is killed, or never returns while it holds the interpreter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+from PIL import Image, ImageFile
+
+MAGIC = b"CHAOS-"
+EATEN = 400_000_000
+
+
+def _crash() -> None:
+    ctypes.string_at(0)
+
+
+def _out_of_memory() -> None:
+    eaten = bytearray(EATEN)
+    eaten[::4096] = b"x" * len(eaten[::4096])  # touched, so that the pages are really there
+    os.kill(os.getpid(), signal.SIGKILL)  # what the kernel does when there are no more
+
+
+def _hang() -> None:
+    ctypes.PyDLL(None).sleep(100_000)  # a PyDLL keeps the interpreter's lock
+
+
+def _crash_detector() -> None:
+    if "torch" in sys.modules:
+        _crash()
+
+
+_DEEDS = {"crash": _crash, "memory": _out_of_memory, "hang": _hang, "detector": _crash_detector}
+
+
+class _ChaosFile(ImageFile.ImageFile):
+    format = "CHAOS"
+
+    def _open(self) -> None:
+        self.deed = _DEEDS[self.fp.read(64).removeprefix(MAGIC).split(b"\n")[0].decode()]
+        self._size, self._mode = (80, 60), "RGB"
+        self.tile = []
+
+    def load(self) -> Image.core.PixelAccess | None:
+        self.deed()
+        self.im = Image.new("RGB", self.size, (90, 120, 60)).im
+        return super().load()
+
+
+Image.register_open("CHAOS", _ChaosFile, lambda prefix: prefix.startswith(MAGIC))

@@ -1,0 +1,42 @@
+"""Pictures that end whoever decodes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.chaos.outcome import Outcome, Trial
+from tests.chaos.stage import Stage
+
+DEEDS = ("crash", "memory", "hang", "detector")
+LIMITS = ("--image-seconds", "10", "--max-failed-fraction", "0.5")
+
+
+def poison_pictures(stage: Stage, deeds: Sequence[str] = DEEDS) -> list[Outcome]:
+    """Pictures that crash the decoder, eat all memory, hang, or crash the detector; then they are mended.
+
+    The first outcome is of the run with them, the second of `--retry-failed` once they are whole again.
+    """
+    every = len(stage.pictures) // len(deeds)
+    victims = [stage.pictures[every * index + 1] for index in range(len(deeds))]
+    whole = {path: path.read_bytes() for path in victims}
+    poison = [path.stem for path in victims]
+    try:
+        for path, deed in zip(victims, deeds, strict=True):
+            path.write_bytes(f"CHAOS-{deed}\n".encode())
+        trial = Trial(stage, "poison_pictures", *LIMITS)
+        trial.ended()
+        trial.rerun_until_done()
+        first = trial.outcome(poison)
+    finally:
+        for path, data in whole.items():
+            path.write_bytes(data)
+    again = Trial(stage, "poison_pictures", *LIMITS, "--retry-failed", begin=False)
+    again.remember()
+    again.driver = again.start()
+    again.ended()
+    again.fault = "retry_failed"
+    told = again.driver.told()
+    if f"{len(stage.pictures) - len(poison)} were done before" not in told:
+        raise AssertionError(f"not just the failed ones were done again:\n{told[-2000:]}")
+    second = again.outcome(note=f"{len(poison)} pictures done again, their parts put anew")
+    return [first, second]

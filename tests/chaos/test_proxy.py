@@ -1,0 +1,58 @@
+"""`storage` on a store in trouble: an error that says so, never "nothing lies there"; then all is well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline import storage
+from pipeline.errors import StorageError
+from tests.chaos.proxy import FaultProxy, Kind
+from tests.swift import forget_clients
+from tests.test_storage_s3 import ACTIONS
+
+
+@pytest.fixture(scope="module")
+def proxy(swift_store: dict[str, str]) -> Iterator[FaultProxy]:
+    with FaultProxy(int(swift_store["AWS_ENDPOINT_URL"].rpartition(":")[2])) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(proxy: FaultProxy, s3_folder: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder with an object `x`, seen through the proxy."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+    impatient = {"config_kwargs": {"read_timeout": 1, "retries": {"max_attempts": 0}}}
+    monkeypatch.setitem(storage._IMPATIENT, "s3", impatient)
+    forget_clients()
+    storage.put(f"{s3_folder}/x", b"old")
+    return s3_folder
+
+
+@pytest.mark.parametrize("kind", ["500", "503", "reset", "silent"])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_trouble_is_no_absence(
+    action: str, kind: Kind, folder: str, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "silent" and action not in ("read", "put"):
+        pytest.skip(
+            "only reading and putting have a limit of their own; the rest waits for the client's"
+        )
+    if kind == "silent":
+        monkeypatch.setattr(storage, "ANSWER_SECONDS", 3.0)
+    met = proxy.troubled
+    with proxy.trouble(kind), pytest.raises(StorageError) as caught:
+        ACTIONS[action](folder)
+    assert proxy.troubled > met
+    assert not isinstance(caught.value, storage.MissingObject | storage.AccessDenied)
+    assert str(caught.value).startswith(folder)
+    if action == "remove":  # what was reset may have been done
+        storage.remove(f"{folder}/x")
+    else:
+        assert storage.read(f"{folder}/x") in (b"old", b"new")
+
+
+def test_slowness_is_waited_for(folder: str, proxy: FaultProxy) -> None:
+    with proxy.trouble("slow", seconds=0.5):
+        assert storage.read(f"{folder}/x") == b"old"

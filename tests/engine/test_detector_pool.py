@@ -1,0 +1,146 @@
+"""How many detectors a node gets, and which one a piece goes to; the actors themselves stand aside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import ray
+from ray import exceptions as rx
+
+from pipeline.engine import detector_pool
+from pipeline.engine.cluster import Capacity, Host
+from pipeline.engine.detector_pool import ActorResources, DetectorPool
+from pipeline.errors import ShardFailed
+
+GB = 1e9
+
+
+def _host(name: str, cpus: int = 4, gpus: float = 0.0, memory: float = 64 * GB) -> Host:
+    return Host(name, cpus, gpus, memory)
+
+
+def _capacity(*hosts: Host) -> Capacity:
+    cpus, gpus = sum(host.cpus for host in hosts), sum(host.gpus for host in hosts)
+    return Capacity(cpus, gpus, sum(host.memory for host in hosts), 1 * GB, hosts)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "host", "actors"),
+    [
+        (0.0, _host("a", cpus=4), 4),
+        (0.0, _host("a", cpus=4, memory=3.5 * GB), 2),  # 1.5 GB each
+        (0.0, _host("a", cpus=4, memory=1 * GB), 1),
+        (0.0, _host("head", cpus=0), 0),
+        (1.0, _host("a", gpus=8), 8),
+        (2.0, _host("a", gpus=3), 1),
+        (0.4, _host("a", gpus=2), 4),  # two to a GPU: what is left of both holds no fifth
+        (0.1, _host("a", gpus=1), 10),
+        (1.0, _host("a", cpus=16), 0),
+    ],
+)
+def test_actors_that_a_node_can_hold(gpus: float, host: Host, actors: int) -> None:
+    assert ActorResources(gpus, 1).on(host) == actors
+
+
+def test_an_asked_number_is_spread_over_the_nodes_and_never_more_than_gpus_hold() -> None:
+    two = _capacity(_host("a", gpus=2), _host("b", gpus=2))
+    assert ActorResources(1.0, 1, most=3).total(two) == 3
+    assert ActorResources(1.0, 1, most=9).total(two) == 4
+    assert ActorResources(0.0, 1, most=9).total(_capacity(_host("a", cpus=2))) == 9
+
+
+def test_gpu_actors_leave_cores_for_the_tasks_that_feed_them() -> None:
+    assert ActorResources(1.0, 2).cpus(_host("a", cpus=8, gpus=4)) == 1.0
+    assert ActorResources(1.0, 2).cpus(_host("a", cpus=4, gpus=4)) == 0.0
+    assert ActorResources(0.0, 1).cpus(_host("a")) == 0.0
+
+
+class Stand:
+    """Stands for an actor that is placed and ready at once."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Stand]:
+    """The actors that were started, in order; none of them is real."""
+    actors: list[Stand] = []
+
+    def start(pool: DetectorPool, host: Host) -> None:
+        actors.append(Stand(host.node))
+        member = detector_pool._Member(actors[-1], host.node, None, None, ready=True)  # type: ignore[arg-type]
+        pool._members.append(member)
+
+    monkeypatch.setattr(DetectorPool, "_start", start)
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    return actors
+
+
+def _pool(capacity: Capacity, most: int | None = None) -> DetectorPool:
+    pool = DetectorPool(None, ActorResources(1.0, 1, most), start_seconds=1.0)  # type: ignore[arg-type]
+    pool.follow(capacity)
+    return pool
+
+
+def _nodes(started: list[Stand]) -> list[str]:
+    return [actor.node for actor in started]
+
+
+def test_nodes_that_join_get_their_actors_and_lost_ones_are_forgotten(started: list[Stand]) -> None:
+    first, second, third = (_host(name, gpus=2) for name in "abc")
+    pool = _pool(_capacity(first, second))
+    assert sorted(_nodes(started)) == ["a", "a", "b", "b"]
+    pool.follow(_capacity(first))
+    assert pool.size == 2
+    pool.follow(_capacity(first, third))
+    assert _nodes(started)[4:] == ["c", "c"]
+    assert pool.size == 4
+
+
+def test_few_actors_are_spread(started: list[Stand]) -> None:
+    _pool(_capacity(*(_host(name, gpus=8) for name in "abc")), most=4)
+    assert sorted(_nodes(started)) in (
+        ["a", "a", "b", "c"],
+        ["a", "b", "b", "c"],
+        ["a", "b", "c", "c"],
+    )
+
+
+def test_a_piece_goes_where_its_pictures_are_unless_that_actor_has_more_to_do(
+    started: list[Stand],
+) -> None:
+    pool = _pool(_capacity(_host("a", gpus=1), _host("b", gpus=1)))
+    handed: list[Any] = [pool.hand_out(object(), node="b").node for _ in range(4)]
+    assert handed == ["b", "b", "a", "b"]
+
+
+def test_only_the_first_piece_of_a_dead_actor_was_at_work(started: list[Stand]) -> None:
+    """Whichever of its pieces is heard of first."""
+    pool = _pool(_capacity(_host("a", gpus=1)))
+    first, second = object(), object()
+    pool.hand_out(first)
+    pool.hand_out(second)
+    assert pool.lost(second, rx.ActorDiedError()) is False
+    assert len(started) == 2, "another one is started in its stead"
+    assert pool.lost(first, rx.ActorDiedError()) is True
+    assert pool.size == 1
+
+
+def test_without_a_ready_actor_nothing_is_handed_out(started: list[Stand]) -> None:
+    pool = _pool(_capacity(_host("a", gpus=1)))
+    pool.follow(_capacity(_host("b", cpus=4)))
+    assert not pool.has_ready()
+    assert pool.hand_out(object()) is None
+
+
+def test_detectors_that_always_die_end_the_run(started: list[Stand]) -> None:
+    pool = _pool(_capacity(_host("a", gpus=1)))
+    pieces = [object() for _ in range(detector_pool.MOST_LOSSES_IN_A_ROW + 1)]
+    for piece in pieces[:-1]:
+        pool.hand_out(piece)
+        pool.lost(piece, rx.ActorDiedError())
+    pool.hand_out(pieces[-1])
+    with pytest.raises(ShardFailed, match="21 detector actors died one after the other"):
+        pool.lost(pieces[-1], rx.ActorDiedError())

@@ -1,0 +1,189 @@
+"""The output folder of a run: overwritten at any moment of its way, shared by two drivers, refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import shards, storage
+from pipeline.engine import output
+from pipeline.engine.output import RunOutput
+from pipeline.engine.run_options import RunOptions
+from pipeline.errors import MismatchedOutput, UnreadableDataset
+from pipeline.manifest import Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.run_record import RunRecord
+
+IMAGES = 10
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the project catches it."""
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    uri = str(tmp_path / "manifest.parquet")
+    write_manifest(uri, (ManifestRow(f"p{i}", f"/{i}", 1, 1, None) for i in range(IMAGES)), None)
+    return open_manifest(uri)
+
+
+def _opened(folder: str, manifest: Manifest, setting: str, size: int, **options: Any) -> RunOutput:
+    told = RunOptions(shard_size=size, **options)
+    cut = output.plan_cut(manifest, folder, told, 1)
+    record = RunRecord("test", {"dataset": cut.dataset, "setting": setting})
+    return output.open_run(folder, record, cut, told)
+
+
+def _run(folder: str, manifest: Manifest, setting: str, size: int, **options: Any) -> None:
+    """A run whose rows say with which setting they were made."""
+    ready = _opened(folder, manifest, setting, size, **options)
+    for shard in ready.todo:
+        _commit(ready, shard, setting)
+    ready.finish({"setting": setting})
+
+
+def _commit(ready: RunOutput, shard: shards.Shard, setting: str) -> None:
+    numbers = range(shard.first_row, shard.first_row + shard.rows)
+    rows = {"image_id": [f"p{i}" for i in numbers], "setting": [setting] * shard.rows}
+    shards.put_part(ready.uri, shard, pa.table(rows))
+
+
+def _settings(folder: str) -> set[str]:
+    """The settings that any part in the folder was made with."""
+    found: set[str] = set()
+    for path in Path(folder).glob("part-*.parquet"):
+        found.update(pq.read_table(path)["setting"].to_pylist())
+    return found
+
+
+def _read(folder: str) -> list[tuple[str, str]]:
+    return [
+        (row["image_id"], row["setting"])
+        for table in shards.open_parts(folder).tables()
+        for row in table.to_pylist()
+    ]
+
+
+def _refusal(action: Callable[[], object]) -> str:
+    """What a user is told; nothing where it went well."""
+    try:
+        action()
+    except (MismatchedOutput, UnreadableDataset) as error:
+        return str(error)
+    return ""
+
+
+def _kill_at(count: int, patch: pytest.MonkeyPatch, *, done: bool) -> None:
+    """SIGKILL at the `count`-th change of the folder: before it, or once it is `done`."""
+    left = [count]
+
+    def dying(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*arguments: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0 and not done:
+                raise Killed
+            result = change(*arguments)
+            if left[0] == 0:
+                raise Killed
+            return result
+
+        return changed
+
+    for name in ("put", "remove"):
+        patch.setattr(storage, name, dying(getattr(storage, name)))
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_overwriting_is_safe_at_every_step(manifest: Manifest, tmp_path: Path, done: bool) -> None:
+    """Killed anywhere, an output is the old one, whole, or one that readers refuse; never a mixture."""
+    whole = {name: [(f"p{i}", name) for i in range(IMAGES)] for name in ("old", "new")}
+    for step in range(1, 100):
+        folder = str(tmp_path / f"output-{step}-{done}")
+        _run(folder, manifest, "old", 4)
+        with pytest.MonkeyPatch.context() as patch:
+            _kill_at(step, patch, done=done)
+            try:
+                _run(folder, manifest, "new", 3, overwrite=True)
+            except Killed:
+                pass
+            else:
+                break
+        assert len(_settings(folder)) <= 1, f"a mixture after step {step}"
+        read = _refusal(lambda folder=folder: _read(folder))
+        assert "shards" in read if read else _read(folder) in whole.values()
+        # The same command without --overwrite goes on, or says that the old run's record is there.
+        refusal = _refusal(lambda folder=folder: _run(folder, manifest, "new", 3))
+        if refusal:
+            assert 'setting: "old" there, "new" now' in refusal
+            _run(folder, manifest, "new", 3, overwrite=True)
+        assert _read(folder) == whole["new"]
+        assert _settings(folder) == {"new"}
+    assert step > 10, "the overwriting run changed the folder in fewer steps than it has parts"
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_run_killed_at_every_step_is_finished_by_the_next(
+    manifest: Manifest, tmp_path: Path, done: bool
+) -> None:
+    for step in range(1, 100):
+        folder = str(tmp_path / f"output-{step}-{done}")
+        with pytest.MonkeyPatch.context() as patch:
+            _kill_at(step, patch, done=done)
+            try:
+                _run(folder, manifest, "new", 3)
+            except Killed:
+                pass
+            else:
+                break
+        _run(folder, manifest, "new", 4)  # the cut that is there is kept
+        assert _read(folder) == [(f"p{i}", "new") for i in range(IMAGES)]
+    assert step > 6
+
+
+def test_two_drivers_of_one_cut_do_no_harm(manifest: Manifest, tmp_path: Path) -> None:
+    folder = str(tmp_path / "output")
+    first, second = (_opened(folder, manifest, "same", 3) for _ in range(2))
+    for ready in (second, first):
+        for shard in ready.todo:
+            _commit(ready, shard, "same")
+    first.finish({})
+    second.finish({})
+    assert _read(folder) == [(f"p{i}", "same") for i in range(IMAGES)]
+
+
+def test_a_driver_leaves_an_output_that_another_took_over(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    """It would remove the other's parts as strays and call the output done."""
+    folder = str(tmp_path / "output")
+    first = _opened(folder, manifest, "old", 3)
+    second = _opened(folder, manifest, "new", 4, overwrite=True)
+    for ready, setting in ((first, "old"), (second, "new")):
+        for shard in ready.todo:
+            _commit(ready, shard, setting)
+    with pytest.raises(MismatchedOutput, match="another run began here"):
+        first.finish({})
+    second.finish({})
+    assert _read(folder) == [(f"p{i}", "new") for i in range(IMAGES)]
+    assert _settings(folder) == {"new"}
+
+
+def test_a_driver_that_loses_the_race_for_the_cut_stops_before_its_work(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found no table; the other's, of another cut, is put right after ours."""
+    folder = str(tmp_path / "output")
+    write_table = shards.write_table
+
+    def and_the_other_one(uri: str, planned: list[shards.Shard]) -> None:
+        write_table(uri, planned)
+        write_table(uri, shards.cut(manifest, 5).shards("other"))
+
+    monkeypatch.setattr(shards, "write_table", and_the_other_one)
+    with pytest.raises(MismatchedOutput, match="another run began here at the same time"):
+        _opened(folder, manifest, "new", 3)

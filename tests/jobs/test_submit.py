@@ -1,0 +1,53 @@
+"""`ray job submit --working-dir`: the code travels to a head with token authentication and works there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pipeline import shards
+from pipeline.manifest import ManifestRow, write_manifest
+from tests.chaos.raylets import Raylets
+from tests.engine.pictures import draw_pictures
+
+ROOT = Path(__file__).parents[2]
+VERSION = "0.0.submitted"
+
+
+def test_a_submitted_job_runs_the_code_that_came_with_it(tmp_path: Path) -> None:
+    paths = draw_pictures(tmp_path / "pictures", 4)
+    manifest = str(tmp_path / "manifest.parquet")
+    write_manifest(manifest, [ManifestRow(p.stem, str(p), 80, 60, None) for p in paths], None)
+    clone = tmp_path / "clone"
+    for folder in ("pipeline", "jobs"):
+        shutil.copytree(ROOT / folder, clone / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (clone / "pipeline" / "__init__.py").write_text(f'__version__ = "{VERSION}"\n')
+    with Raylets(head_cpus=1, dashboard=True) as cluster:
+        submit = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "job", "submit"),
+            *("--address", f"http://127.0.0.1:{cluster.dashboard_port}"),
+            *("--working-dir", str(clone), "--", sys.executable, "jobs/propose.py"),
+            *("--manifest", manifest, "--output", str(tmp_path / "boxes"), "--strategy", "single"),
+        ]
+        deadline = time.monotonic() + 120
+        while True:  # the dashboard is there before the agent that starts the jobs
+            done = subprocess.run(
+                submit,
+                env=os.environ | cluster.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=400,
+            )
+            if "No available agent" not in done.stderr or time.monotonic() > deadline:
+                break
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 images in 1 shards, 0 failed" in done.stdout
+    record = json.loads((tmp_path / "boxes" / "run.json").read_text())
+    assert record["versions"]["fast-rcnn-pipeline"] == VERSION
+    assert shards.open_parts(str(tmp_path / "boxes")).rows == 4
