@@ -160,11 +160,7 @@ class ShardRunner:
         while self._queue or self._flights or self._unput:
             self._launch()
             self._put_what_is_due()
-            if self._flights:
-                ready, _ = ray.wait(list(self._flights), timeout=0.5)
-            else:  # all that is left waits for its next attempt
-                ready = []
-                sleep(0.1)
+            ready = self._ended()
             for reference in ready:
                 self._settle(reference)
             self.progress.refresh(self.work.state(self._flights.values()))
@@ -188,6 +184,16 @@ class ShardRunner:
                 return
             flight = Flight(piece)
             self._flights[self.work.start(flight)] = flight
+
+    def _ended(self) -> list[ObjectRef[Any]]:
+        """Wait half a second for a stage to end; returns all that have, so that one look serves many."""
+        if not self._flights:  # all that is left waits for its next attempt
+            sleep(0.1)
+            return []
+        ready, rest = ray.wait(list(self._flights), timeout=0.5)
+        if ready and rest:
+            ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        return ready
 
     def _settle(self, reference: ObjectRef[Any]) -> None:
         flight = self._flights.pop(reference)
