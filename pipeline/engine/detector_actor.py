@@ -126,7 +126,7 @@ class DetectorActor:
             yield pending[0], self._awaited(pending[1], report)
 
     def _awaited(self, futures: list[Any], report: Report) -> list[Decoded]:
-        with time_limit(self.plan.image_seconds * len(futures)), report.timed("decode"):
+        with time_limit(self.plan.image_seconds * len(futures)), report.timed("wait"):
             return [future.result() for future in futures]
 
     def _detect_group(

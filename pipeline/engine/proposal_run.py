@@ -19,6 +19,7 @@ from pipeline.engine import cluster, output
 from pipeline.engine.reading import ProposalSettings, proposed_pictures
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import Flight, work_through
+from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.summary import Summary, summarise
 from pipeline.engine.work import Failure, Picture, Piece, Report, finished
 from pipeline.manifest import Manifest
@@ -112,9 +113,11 @@ class ProposalWork:
         """Two pieces per core: one at work, one waiting."""
         return len(flights) < 2 * capacity.cpus
 
-    def state(self, flights: Collection[Flight]) -> str:
-        """There is one stage, so nothing to tell apart."""
-        return f"{len(flights)} shards in flight"
+    def flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
+        """There is one stage; pictures stay with their task."""
+        busy = min(len(flights), capacity.cpus)
+        waiting = len(flights) - busy
+        return FlowState([StageLoad("propose", "proposals on CPU", capacity.cpus, busy, waiting)])
 
     def needs(self) -> Sequence[dict[str, float]]:
         """A core."""

@@ -37,11 +37,13 @@ from pipeline.detector.keep import Keep
 from pipeline.engine import cluster, detection_work, output, proposal_run
 from pipeline.engine.detection_work import ActorResources, DetectionWork
 from pipeline.engine.detector_actor import DetectionPlan
+from pipeline.engine.metrics import RunMetrics
 from pipeline.engine.progress import RunProgress
 from pipeline.engine.proposal_run import ProposalPlan, ProposalWork
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import Flight, ShardRunner, ShardWork
+from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.summary import summarise
 from pipeline.engine.work import Failure, Piece, Report
 from pipeline.manifest import ROW_GROUP, Manifest, open_manifest
@@ -192,7 +194,8 @@ def _drive(kind: str, folder: str, shard_size: int) -> dict[str, Any]:
         cut_seconds = perf_counter() - connected
         ready = output.open_run(target, _record(cut), cut, options)
         with WORKS[kind](manifest, target) as work, _Clock(ready.rows) as clock:
-            report = ShardRunner(work, ready.uri, ready.todo, clock).run()
+            metrics = RunMetrics("benchmark", ready.record.fingerprint)
+            report = ShardRunner(work, ready.uri, ready.todo, clock, metrics=metrics).run()
         assert report.images == manifest.rows
     return {
         "shards": len(ready.shards),
@@ -229,8 +232,8 @@ class _ReadyWork:
     def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
         return len(flights) < 2 * capacity.cpus
 
-    def state(self, flights: Collection[Flight]) -> str:
-        return f"{len(flights)} shards in flight"
+    def flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
+        return FlowState([StageLoad("none", "no work", capacity.cpus, 0, 0)])
 
     def needs(self) -> Sequence[dict[str, float]]:
         return [{"CPU": 1.0}]
