@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from types import FrameType
 from typing import Any, NoReturn
 
 import tyro
@@ -32,8 +34,11 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
         main: the job; it returns when all went well and raises a `PipelineError` otherwise.
         description: the help text above the options; usually the script's docstring.
 
-    The exit code is 0, that of the `PipelineError`, 130 after Ctrl-C, or 1 for a defect.
+    The exit code is 0, that of the `PipelineError`, 130 after Ctrl-C, 143 after SIGTERM, or 1 for a
+    defect.
     """
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop)
     try:
         chosen = tyro.cli(
             options,
@@ -68,12 +73,28 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
         if chosen.debug:
             traceback.print_exc()
         _leave(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        _leave("stopped", 130)
+    except KeyboardInterrupt as stopped:
+        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+        _leave("stopped", 128 + number)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGINT or SIGTERM told the job to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    """End through the ways that put things in order; a second signal ends at once."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+    raise Stopped(number)
 
 
 def remote_stores(options: Any) -> list[str]:
