@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import tyro
 
-from pipeline import storage
+from pipeline import storage, store_options
 from pipeline.errors import PipelineError
 
 
@@ -24,6 +24,8 @@ class JobOptions:
 
     debug: bool = False
     """Show the traceback of an error and log more."""
+    storage_options: str | None = None
+    """JSON file with fsspec options by URI prefix: {"s3://bucket": {"key": ..., "endpoint_url": ...}}."""
 
 
 def run(options: Any, main: Callable[[Any], None], description: str | None = None) -> NoReturn:
@@ -66,6 +68,9 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
+        if chosen.storage_options is not None:
+            told = storage.read(storage.absolute(chosen.storage_options))
+            store_options.use(store_options.parse(told, storage.shown(chosen.storage_options)))
         for uri in remote_stores(chosen):
             storage.check_reachable(uri)
         main(chosen)

@@ -16,6 +16,7 @@ import ray
 from ray import ObjectRef
 from ray import exceptions as rx
 
+from pipeline import store_options
 from pipeline.engine import cluster
 from pipeline.engine.detector_actor import DetectionPlan, detection_table
 from pipeline.engine.detector_pool import ActorResources, DetectorPool
@@ -142,6 +143,7 @@ class DetectionWork:
 @ray.remote(num_cpus=1, max_retries=0)
 def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[Any, Any]]:
     """Yield the piece's pictures, with boxes, in chunks with the seconds they took; last bytes and node."""
+    store_options.use(plan.stores)
     rows = piece.image_rows(plan.manifest, plan.fingerprint)
     report = Report()
     if plan.stored is None:
