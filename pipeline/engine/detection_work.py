@@ -27,7 +27,7 @@ from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.work import Failure, Picture, Piece, Report
 
 CHUNK_BYTES = 32_000_000
-"""Encoded pictures travel in chunks of about this size."""
+"""Encoded pictures travel in chunks of at most this size; a picture that is larger goes alone."""
 STORE_SHARE = 0.5
 """Share of Ray's object stores that pictures in flight may take before no further shard is read."""
 
@@ -159,12 +159,12 @@ def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[Any, Any]]:
     for picture in pictures:
         if picture.boxes is not None:
             picture.boxes = picture.boxes[: plan.max_proposals]
-        chunk.append(picture)
-        size += picture.nbytes
-        if size >= CHUNK_BYTES:
+        if chunk and size + picture.nbytes > CHUNK_BYTES:
             yield chunk, report
             total += size
             chunk, size = [], 0
             report.seconds, report.counts = {}, Counter()
+        chunk.append(picture)
+        size += picture.nbytes
     yield chunk, report
     yield total + size, ray.get_runtime_context().get_node_id()

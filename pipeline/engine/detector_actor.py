@@ -96,11 +96,23 @@ class DetectorActor:
         """Detect in a piece's pictures; a whole shard is committed, a single picture returned."""
         report = Report()
         tables = []
-        for chunk in chunks:
-            pictures, before = ray.get(chunk)
+        for pictures, before in self._fetched(chunks, report):
             report.add(before)
             tables.append(self._detect_chunk(pictures, report))
         return finished(piece, self.plan.output, pa.concat_tables(tables), report)
+
+    def _fetched(
+        self, chunks: Sequence[ObjectRef[tuple[list[Picture], Report]]], report: Report
+    ) -> Iterator[tuple[list[Picture], Report]]:
+        """Fetch one chunk ahead: it may have to come from another node."""
+        with ThreadPoolExecutor(1) as fetching:
+            coming = fetching.submit(ray.get, chunks[0])
+            for number in range(len(chunks)):
+                with report.timed("wait"):
+                    chunk = coming.result()
+                if number + 1 < len(chunks):
+                    coming = fetching.submit(ray.get, chunks[number + 1])
+                yield chunk
 
     def _detect_chunk(self, pictures: list[Picture], report: Report) -> pa.Table:
         found: list[Detections | None] = []
