@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from types import FrameType
 from typing import Any, NoReturn
 
 import tyro
 
-from pipeline import storage
+from pipeline import storage, store_options
 from pipeline.errors import PipelineError
 
 
@@ -22,6 +24,8 @@ class JobOptions:
 
     debug: bool = False
     """Show the traceback of an error and log more."""
+    storage_options: str | None = None
+    """JSON file with fsspec options by URI prefix: {"s3://bucket": {"key": ..., "endpoint_url": ...}}."""
 
 
 def run(options: Any, main: Callable[[Any], None], description: str | None = None) -> NoReturn:
@@ -32,8 +36,11 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
         main: the job; it returns when all went well and raises a `PipelineError` otherwise.
         description: the help text above the options; usually the script's docstring.
 
-    The exit code is 0, that of the `PipelineError`, 130 after Ctrl-C, or 1 for a defect.
+    The exit code is 0, that of the `PipelineError`, 130 after Ctrl-C, 143 after SIGTERM, or 1 for a
+    defect.
     """
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop)
     try:
         chosen = tyro.cli(
             options,
@@ -61,6 +68,9 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
+        if chosen.storage_options is not None:
+            told = storage.read(storage.absolute(chosen.storage_options))
+            store_options.use(store_options.parse(told, storage.shown(chosen.storage_options)))
         for uri in remote_stores(chosen):
             storage.check_reachable(uri)
         main(chosen)
@@ -68,12 +78,28 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
         if chosen.debug:
             traceback.print_exc()
         _leave(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        _leave("stopped", 130)
+    except KeyboardInterrupt as stopped:
+        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+        _leave("stopped", 128 + number)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGINT or SIGTERM told the job to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    """End through the ways that put things in order; a second signal ends at once."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+    raise Stopped(number)
 
 
 def remote_stores(options: Any) -> list[str]:

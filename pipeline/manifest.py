@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -136,20 +138,15 @@ def open_manifest(uri: str) -> Manifest:
     else:
         paths = [uri]
     files: list[ManifestFile] = []
-    classes, categories = None, None
     first_row = 0
-    for path in paths:
-        with storage.opened(path) as source, schema.reading(path):
-            parquet = pq.ParquetFile(source)
-            _check_columns(path, parquet.schema_arrow)
-            count = parquet.metadata.num_rows
-            its_classes = schema.metadata_value(parquet.schema_arrow, "classes")
-            its_categories = schema.metadata_value(parquet.schema_arrow, "category_ids")
-        if files and its_classes != classes:
+    with ThreadPoolExecutor(16) as threads:  # each waits for its store most of the time
+        footers = list(threads.map(_footer, paths))
+    _, classes, categories = footers[0]
+    for path, (count, its_classes, _) in zip(paths, footers, strict=True):
+        if its_classes != classes:
             raise UnreadableDataset(
                 f"{storage.shown(path)} lists other classes than {storage.shown(paths[0])}"
             )
-        classes, categories = its_classes, its_categories
         files.append(ManifestFile(path, first_row, count))
         first_row += count
     if first_row == 0:
@@ -160,6 +157,19 @@ def open_manifest(uri: str) -> Manifest:
         None if classes is None else tuple(classes),
         None if categories is None else tuple(categories),
     )
+
+
+def _footer(path: str) -> tuple[int, Any, Any]:
+    """Rows, classes and category ids of one file, whose columns are checked."""
+    with storage.opened(path) as source, schema.reading(path):
+        parquet = pq.ParquetFile(source)
+        _check_columns(path, parquet.schema_arrow)
+        found = parquet.schema_arrow
+        return (
+            parquet.metadata.num_rows,
+            schema.metadata_value(found, "classes"),
+            schema.metadata_value(found, "category_ids"),
+        )
 
 
 def _check_columns(uri: str, found: pa.Schema) -> None:

@@ -1,8 +1,9 @@
 """Any fsspec store: read, list, remove, and put one object whole.
 
 Options of a store (endpoint, keys) come from where its own tools take them (`AWS_*` variables, config
-files, instance roles) or from fsspec's configuration (`FSSPEC_S3='{"endpoint_url": ...}'` or
-`~/.config/fsspec`). They stay out of what is written: messages show a URI without user and query.
+files, instance roles), from fsspec's configuration (`FSSPEC_S3='{"endpoint_url": ...}'` or
+`~/.config/fsspec`), or by URI prefix from `store_options`, which wins. They stay out of what is written:
+messages show a URI without user and query.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline import store_options
 from pipeline.errors import StorageError
 from pipeline.storage_errors import AccessDenied, MissingObject, naming, protocol, reason, shown
 
@@ -48,6 +50,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     kind = protocol(uri)
     defaults = _IMPATIENT.get("s3" if kind == "s3a" else kind, {})
     options = {k: v for k, v in defaults.items() if k not in fsspec.config.conf.get(kind, {})}
+    options |= store_options.used().of(uri)
     with naming(uri, "opened"):
         try:
             store, path = fsspec.core.url_to_fs(uri, **options)

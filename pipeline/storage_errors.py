@@ -7,6 +7,7 @@ import errno
 import re
 from collections.abc import Iterator
 
+from pipeline import store_options
 from pipeline.errors import StorageError
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
@@ -62,6 +63,8 @@ def naming(uri: str, action: str) -> Iterator[None]:
         kind = MissingObject if error.errno in _NO_SUCH_FILE else StorageError
         raise kind(f"{shown(uri)} cannot be {action}: {reason(error)}") from error
     except Exception as error:
+        if isinstance(error, TypeError) and store_options.used().of(uri):  # one it does not know
+            raise StorageError(f"{shown(uri)}: storage options: {reason(error)}") from error
         if not type(error).__module__.startswith(
             ("botocore", "aiobotocore", "google", "gcsfs", "azure", "aiohttp")
         ):
@@ -72,4 +75,4 @@ def naming(uri: str, action: str) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """The first line of an error's text, without secrets."""
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return shown(text.splitlines()[0])
+    return store_options.used().blotted(shown(text.splitlines()[0]))

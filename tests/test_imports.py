@@ -20,6 +20,7 @@ BESIDE = {
         "schema",
         "storage",
         "storage_errors",
+        "store_options",
         "manifest",
         "unique_ids",
         "shards",

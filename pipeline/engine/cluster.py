@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ def connected() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=address,
         include_dashboard=False if address == "local" else None,
@@ -47,6 +50,8 @@ def connected() -> Iterator[None]:
         log_to_driver=log.isEnabledFor(logging.DEBUG),
         runtime_env={"env_vars": WORKER_ENVIRONMENT | _numba_cache(address)},
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would leave without a word
     try:
         yield
     finally:

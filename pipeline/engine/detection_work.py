@@ -7,6 +7,7 @@ chunks one by one and puts the shard's part. Pictures never pass through the dri
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -15,16 +16,18 @@ import ray
 from ray import ObjectRef
 from ray import exceptions as rx
 
+from pipeline import store_options
 from pipeline.engine import cluster
 from pipeline.engine.detector_actor import DetectionPlan, detection_table
 from pipeline.engine.detector_pool import ActorResources, DetectorPool
 from pipeline.engine.losses import NoActorLeft, died_with_node, ended_worker
 from pipeline.engine.reading import proposed_pictures, stored_pictures
 from pipeline.engine.shard_runner import Flight
+from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.work import Failure, Picture, Piece, Report
 
 CHUNK_BYTES = 32_000_000
-"""Encoded pictures travel in chunks of about this size."""
+"""Encoded pictures travel in chunks of at most this size; a picture that is larger goes alone."""
 STORE_SHARE = 0.5
 """Share of Ray's object stores that pictures in flight may take before no further shard is read."""
 
@@ -71,12 +74,28 @@ class DetectionWork:
         held = sum(flight.size or self._mean_size for flight in flights)
         return not flights or held + self._mean_size <= STORE_SHARE * capacity.object_store
 
-    def state(self, flights: Collection[Flight]) -> str:
-        """Where the pieces are: the stage in front of which they wait is the limit."""
+    def flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
+        """The tasks on the cores and the detectors, each with what waits in front of it."""
         reading = sum(flight.stage != "detect" for flight in flights)
+        tasks = min(reading, capacity.cpus)
         at_work = self._pool.busy
-        waiting = len(flights) - reading - at_work
-        return f"{reading} shards reading, {waiting} waiting, {at_work}/{self._pool.size} detectors busy"
+        name = "propose" if self.plan.stored is None else "read"
+        title = "proposals on CPU" if self.plan.stored is None else "reading on CPU"
+        device = "GPU" if self.resources.gpus else "CPU"
+        return FlowState(
+            [
+                StageLoad(name, title, capacity.cpus, tasks, reading - tasks),
+                StageLoad(
+                    "detect",
+                    f"detection on {device}",
+                    self._pool.size,
+                    at_work,
+                    len(flights) - reading - at_work,
+                ),
+            ],
+            held=sum(flight.size for flight in flights),
+            budget=STORE_SHARE * capacity.object_store,
+        )
 
     def needs(self) -> Sequence[dict[str, float]]:
         """A core for the tasks and, where they use them, GPUs for the actors."""
@@ -124,6 +143,7 @@ class DetectionWork:
 @ray.remote(num_cpus=1, max_retries=0)
 def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[Any, Any]]:
     """Yield the piece's pictures, with boxes, in chunks with the seconds they took; last bytes and node."""
+    store_options.use(plan.stores)
     rows = piece.image_rows(plan.manifest, plan.fingerprint)
     report = Report()
     if plan.stored is None:
@@ -139,11 +159,12 @@ def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[Any, Any]]:
     for picture in pictures:
         if picture.boxes is not None:
             picture.boxes = picture.boxes[: plan.max_proposals]
-        chunk.append(picture)
-        size += picture.nbytes
-        if size >= CHUNK_BYTES:
+        if chunk and size + picture.nbytes > CHUNK_BYTES:
             yield chunk, report
             total += size
-            chunk, size, report.seconds = [], 0, {}
+            chunk, size = [], 0
+            report.seconds, report.counts = {}, Counter()
+        chunk.append(picture)
+        size += picture.nbytes
     yield chunk, report
     yield total + size, ray.get_runtime_context().get_node_id()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ import ray
 from numpy.typing import NDArray
 from ray import ObjectRef
 
-from pipeline import images, schema, storage
+from pipeline import images, schema, storage, store_options
 from pipeline.detector.keep import Keep
 from pipeline.detector.pyramid import Pyramid
 from pipeline.engine.reading import ProposalSettings
@@ -21,6 +21,7 @@ from pipeline.engine.work import Failure, Picture, Piece, Report, finished, time
 from pipeline.errors import InvalidCheckpoint, UnreadableImage
 from pipeline.manifest import Manifest
 from pipeline.proposals.stored import StoredProposals
+from pipeline.store_options import StoreOptions
 
 if TYPE_CHECKING:
     from pipeline.detector.predictor import Detections
@@ -47,6 +48,8 @@ class DetectionPlan:
     stored: StoredProposals | None
     image_seconds: float
     threads: int
+    stores: StoreOptions = field(default_factory=store_options.used)
+    """Options of the stores, for the workers."""
 
 
 Decoded = NDArray[np.uint8] | None
@@ -57,6 +60,7 @@ class DetectorActor:
     """One detector on one device; it dies rather than being restarted, the driver makes a new one."""
 
     def __init__(self, plan: DetectionPlan) -> None:
+        store_options.use(plan.stores)
         self.plan = plan
         self._loaded: Any = None
         self._threads = ThreadPoolExecutor(max(1, plan.threads))
@@ -92,11 +96,23 @@ class DetectorActor:
         """Detect in a piece's pictures; a whole shard is committed, a single picture returned."""
         report = Report()
         tables = []
-        for chunk in chunks:
-            pictures, before = ray.get(chunk)
+        for pictures, before in self._fetched(chunks, report):
             report.add(before)
             tables.append(self._detect_chunk(pictures, report))
         return finished(piece, self.plan.output, pa.concat_tables(tables), report)
+
+    def _fetched(
+        self, chunks: Sequence[ObjectRef[tuple[list[Picture], Report]]], report: Report
+    ) -> Iterator[tuple[list[Picture], Report]]:
+        """Fetch one chunk ahead: it may have to come from another node."""
+        with ThreadPoolExecutor(1) as fetching:
+            coming = fetching.submit(ray.get, chunks[0])
+            for number in range(len(chunks)):
+                with report.timed("wait"):
+                    chunk = coming.result()
+                if number + 1 < len(chunks):
+                    coming = fetching.submit(ray.get, chunks[number + 1])
+                yield chunk
 
     def _detect_chunk(self, pictures: list[Picture], report: Report) -> pa.Table:
         found: list[Detections | None] = []
@@ -126,7 +142,7 @@ class DetectorActor:
             yield pending[0], self._awaited(pending[1], report)
 
     def _awaited(self, futures: list[Any], report: Report) -> list[Decoded]:
-        with time_limit(self.plan.image_seconds * len(futures)), report.timed("decode"):
+        with time_limit(self.plan.image_seconds * len(futures)), report.timed("wait"):
             return [future.result() for future in futures]
 
     def _detect_group(

@@ -81,14 +81,20 @@ class RunOutput:
 
 
 def failed_rows(output: str, committed: Sequence[Shard]) -> dict[Shard, dict[int, str]]:
-    """The failed rows of committed shards, each with its stage and error type."""
+    """The failed rows of committed shards, each with its stage and error type.
+
+    Rows are read of those parts only whose footer says that a status other than ok is in them.
+    """
 
     def failed_in(shard: Shard) -> dict[int, str]:
         uri = storage.join(output, shard.part_name)
         with storage.opened(uri) as source, schema.reading(uri):
-            names = pq.read_schema(source).names
+            parquet = pq.ParquetFile(source)
+            if _all_ok(parquet.metadata):
+                return {}
+            names = parquet.schema_arrow.names
             columns = [n for n in ("status", "stage", "error_type") if n in names]
-            rows = pq.read_table(source, columns=columns).to_pylist()
+            rows = parquet.read(columns).to_pylist()
         return {
             index: f"{row.get('stage', 'propose')}: {row['error_type']}"
             for index, row in enumerate(rows)
@@ -98,6 +104,18 @@ def failed_rows(output: str, committed: Sequence[Shard]) -> dict[Shard, dict[int
     with ThreadPoolExecutor(16) as threads:
         found = zip(committed, threads.map(failed_in, committed), strict=True)
         return {shard: rows for shard, rows in found if rows}
+
+
+def _all_ok(part: pq.FileMetaData) -> bool:
+    """Whether the column statistics in a part's footer tell that each row's status is ok."""
+    for group in range(part.num_row_groups):
+        columns = (part.row_group(group).column(i) for i in range(part.num_columns))
+        statistics = next(c.statistics for c in columns if c.path_in_schema == "status")
+        if statistics is None or not statistics.has_min_max:
+            return False
+        if (statistics.min, statistics.max) != ("ok", "ok"):
+            return False
+    return True
 
 
 def cut_of_output(output: str) -> list[int] | None:

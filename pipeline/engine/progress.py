@@ -1,4 +1,4 @@
-"""Progress of a run over shards: a live line on a terminal, a plain line every 30 s elsewhere."""
+"""Progress of a run over shards: two live lines on a terminal, a plain line every 30 s elsewhere."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ import sys
 from time import monotonic
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from pipeline.engine.stages import FlowState, Utilisation
 from pipeline.engine.work import Report
 
 log = logging.getLogger(__name__)
 
 LINE_EVERY = 30.0
 """Seconds between plain lines."""
+LOOK_EVERY = 0.2
+"""Seconds between looks at the stages."""
 
 
 class RunProgress:
-    """Counts pictures as shards are committed and shows rate, failures and time left."""
+    """Counts pictures as shards are committed; shows rate, failures, time left and what is the limit."""
 
     def __init__(self, title: str, total: int, done: int) -> None:
         self.title = title
@@ -27,25 +32,28 @@ class RunProgress:
         self.before = done
         self.done = done
         self.failed = 0
+        self.utilisation = Utilisation()
+        self.seconds: dict[str, float] = {}
+        """Worker time by stage of what is committed."""
         self.started = monotonic()
         self._next_line = self.started + LINE_EVERY
-        self._stages = "no shards in flight"
-        self._live: Progress | None = None
+        self._next_look = self.started
+        self._live: Live | None = None
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+        )
+        self._task = self._bar.add_task(title, total=total, completed=done, state="starting")
 
     def __enter__(self) -> RunProgress:
         if self.before:
             log.info("%s: %d of %d images are done already", self.title, self.before, self.total)
         if sys.stderr.isatty():
-            self._live = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-            )
-            self._task = self._live.add_task(
-                self.title, total=self.total, completed=self.done, rate=""
+            self._live = Live(
+                get_renderable=self._shown, console=Console(stderr=True), refresh_per_second=4
             )
             self._live.start()
         return self
@@ -68,16 +76,18 @@ class RunProgress:
         """Count a committed shard."""
         self.done += report.images
         self.failed += sum(report.failed.values())
-        self.refresh()
+        for stage, seconds in report.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
-    def refresh(self, stages: str | None = None) -> None:
-        """Show the state, and where the shards are; called at least once a second."""
-        self._stages = stages or self._stages
-        if self._live is not None:
-            self._live.update(
-                self._task, completed=self.done, rate=f"{self._state()}; {self._stages}"
-            )
-        elif monotonic() >= self._next_line:
+    def due(self) -> bool:
+        """Whether it is time to look at the stages again."""
+        return monotonic() >= self._next_look
+
+    def refresh(self, state: FlowState) -> None:
+        """Take note of the stages and show them; called a few times a second, at least once."""
+        self._next_look = monotonic() + LOOK_EVERY
+        self.utilisation.look(state)
+        if self._live is None and monotonic() >= self._next_line:
             self._next_line = monotonic() + LINE_EVERY
             log.info(
                 "%s: %d/%d images, %s; %s",
@@ -85,8 +95,12 @@ class RunProgress:
                 self.done,
                 self.total,
                 self._state(),
-                self._stages,
+                self.utilisation.told(self.seconds),
             )
+
+    def _shown(self) -> Group:
+        self._bar.update(self._task, completed=self.done, state=self._state())
+        return Group(self._bar, Text(self.utilisation.told(self.seconds)))
 
     def _state(self) -> str:
         if self.done == self.before:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -14,15 +14,17 @@ from ray import ObjectRef
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import manifest as manifests
-from pipeline import schema, storage
+from pipeline import schema, storage, store_options
 from pipeline.engine import cluster, output
 from pipeline.engine.reading import ProposalSettings, proposed_pictures
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import Flight, work_through
+from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.summary import Summary, summarise
 from pipeline.engine.work import Failure, Picture, Piece, Report, finished
 from pipeline.manifest import Manifest
 from pipeline.run_record import RunRecord
+from pipeline.store_options import StoreOptions
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ class ProposalPlan:
     settings: ProposalSettings
     provenance: dict[str, Any]
     image_seconds: float
+    stores: StoreOptions = field(default_factory=store_options.used)
+    """Options of the stores, for the workers."""
 
 
 def run(
@@ -112,9 +116,11 @@ class ProposalWork:
         """Two pieces per core: one at work, one waiting."""
         return len(flights) < 2 * capacity.cpus
 
-    def state(self, flights: Collection[Flight]) -> str:
-        """There is one stage, so nothing to tell apart."""
-        return f"{len(flights)} shards in flight"
+    def flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
+        """There is one stage; pictures stay with their task."""
+        busy = min(len(flights), capacity.cpus)
+        waiting = len(flights) - busy
+        return FlowState([StageLoad("propose", "proposals on CPU", capacity.cpus, busy, waiting)])
 
     def needs(self) -> Sequence[dict[str, float]]:
         """A core."""
@@ -140,6 +146,7 @@ class ProposalWork:
 
 @ray.remote(num_cpus=1, max_retries=0)
 def _propose_piece(plan: ProposalPlan, piece: Piece) -> Report:
+    store_options.use(plan.stores)
     rows = piece.image_rows(plan.manifest, plan.fingerprint)
     report = Report()
     done = []

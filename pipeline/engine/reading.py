@@ -55,6 +55,7 @@ def read_picture(image_id: str, uri: str, report: Report) -> Picture:
     try:
         with report.timed("read"):
             picture.data = storage.read(uri)
+        report.counts["bytes_read"] += len(picture.data)
     except (storage.MissingObject, storage.AccessDenied) as error:
         picture.failure = Failure.of("read", error)
     return picture

@@ -23,10 +23,12 @@ from ray import exceptions as rx
 from pipeline.engine import cluster
 from pipeline.engine.cluster import Capacity
 from pipeline.engine.losses import died_with_node, ended_worker
+from pipeline.engine.metrics import RunMetrics
 from pipeline.engine.output import RunOutput
 from pipeline.engine.piece_queue import PieceQueue
 from pipeline.engine.progress import RunProgress
 from pipeline.engine.run_options import RunOptions
+from pipeline.engine.stages import FlowState
 from pipeline.engine.summary import Summary
 from pipeline.engine.work import Failure, Piece, Report
 from pipeline.errors import (
@@ -78,8 +80,8 @@ class ShardWork(Protocol):
     def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
         """Whether one more piece may be started beside those at work."""
 
-    def state(self, flights: Collection[Flight]) -> str:
-        """Where the pieces at work are, for the progress line."""
+    def flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
+        """How busy the stages are and what waits in front of them."""
 
     def needs(self) -> Sequence[dict[str, float]]:
         """The resources of each kind of task or actor, to tell a cluster that can hold none."""
@@ -116,6 +118,7 @@ class ShardRunner:
         todo: Sequence[Shard],
         progress: RunProgress,
         *,
+        metrics: RunMetrics | None = None,
         retry: Mapping[Shard, Sequence[int]] | None = None,
         no_capacity_after: float = 300.0,
     ) -> None:
@@ -126,12 +129,14 @@ class ShardRunner:
             output: folder of the parts.
             todo: shards without a part.
             progress: told of what is done.
+            metrics: told of the same, for Prometheus.
             retry: rows of committed shards to do again, one picture per task.
             no_capacity_after: seconds to wait for a node that can hold what the work needs.
         """
         self.work = work
         self.output = output
         self.progress = progress
+        self.metrics = metrics
         self.total = Report()
         self.no_capacity_after = no_capacity_after
         self._queue = PieceQueue(Piece(shard) for shard in todo)
@@ -160,14 +165,11 @@ class ShardRunner:
         while self._queue or self._flights or self._unput:
             self._launch()
             self._put_what_is_due()
-            if self._flights:
-                ready, _ = ray.wait(list(self._flights), timeout=0.5)
-            else:  # all that is left waits for its next attempt
-                ready = []
-                sleep(0.1)
+            ready = self._ended()
             for reference in ready:
                 self._settle(reference)
-            self.progress.refresh(self.work.state(self._flights.values()))
+            if self.progress.due():
+                self._show()
             if not ready:
                 self._check_capacity()
         if self._failed:
@@ -177,6 +179,12 @@ class ShardRunner:
                 f"(rows from {shard.first_row}): {reason}; what was done is committed, a rerun does the rest"
             )
         return self.total
+
+    def _show(self) -> None:
+        state = self.work.flow(self._flights.values(), self._capacity)
+        self.progress.refresh(state)
+        if self.metrics is not None:
+            self.metrics.show(state)
 
     def _launch(self) -> None:
         if monotonic() - self._capacity_asked > CAPACITY_EVERY:
@@ -188,6 +196,16 @@ class ShardRunner:
                 return
             flight = Flight(piece)
             self._flights[self.work.start(flight)] = flight
+
+    def _ended(self) -> list[ObjectRef[Any]]:
+        """Wait half a second for a stage to end; returns all that have, so that one look serves many."""
+        if not self._flights:  # all that is left waits for its next attempt
+            sleep(0.1)
+            return []
+        ready, rest = ray.wait(list(self._flights), timeout=0.5)
+        if ready and rest:
+            ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        return ready
 
     def _settle(self, reference: ObjectRef[Any]) -> None:
         flight = self._flights.pop(reference)
@@ -210,6 +228,8 @@ class ShardRunner:
         self._given_up_in_a_row = 0
         self.total.add(report)
         self.progress.advance(report)
+        if self.metrics is not None:
+            self.metrics.count(report)
 
     def _after_error(self, flight: Flight, error: Exception) -> None:
         at_work = self.work.lost(flight, error)
@@ -353,9 +373,13 @@ def work_through(
             ready.uri,
             ready.todo,
             progress,
+            metrics=RunMetrics(title, ready.record.fingerprint),
             retry=ready.retry,
             no_capacity_after=options.no_capacity_after,
         )
         summary.report = runner.total
         summary.work_begins()
-        runner.run()
+        try:
+            runner.run()
+        finally:
+            summary.utilisation = progress.utilisation.means()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from pipeline import shards, storage
+from pipeline import storage
 from pipeline.engine.output import RunOutput
 from pipeline.engine.work import Report
 from pipeline.errors import TooManyFailedImages
@@ -36,6 +36,8 @@ class Summary:
     """Of the whole run on the cluster."""
     start_seconds: float = 0.0
     """Of them, before the first shard was started: kernels compiled, detectors loaded."""
+    utilisation: dict[str, float] = field(default_factory=dict)
+    """Busy share of each stage's slots, 0 to 1, over this run."""
     began: float = field(default_factory=monotonic)
 
     @property
@@ -65,7 +67,9 @@ class Summary:
             "start_seconds": round(self.start_seconds, 3),
             "images_per_second": round(self.rate, 3),
             "stage_seconds": {name: round(value, 3) for name, value in self.report.seconds.items()},
+            "utilisation": {name: round(value, 3) for name, value in self.utilisation.items()},
             "counts": dict(self.report.counts),
+            "output": storage.shown(self.output),
         }
 
     def lines(self) -> list[str]:
@@ -82,6 +86,8 @@ class Summary:
                 f"{self.seconds:.1f} s, {self.start_seconds:.1f} of them to start; then "
                 f"{self.rate:.1f} images/s; worker time: {stages}"
             )
+            busy = ", ".join(f"{name} {share:.0%}" for name, share in self.utilisation.items())
+            told.append(f"slots in use: {busy}")
         told.append(f"output: {storage.shown(self.output)}")
         return told
 
@@ -97,11 +103,10 @@ def summarise(ready: RunOutput, max_failed_fraction: float) -> Iterator[Summary]
     try:
         yield summary
     except KeyboardInterrupt:
-        done = len(shards.listing(ready.uri, ready.shards).committed)
-        log.info(
-            "stopped: %d of %d shards are committed in %s; the same command does the rest",
-            done,
-            len(ready.shards),
+        log.warning(
+            "stopped: %d of %d images are committed in %s; the same command does the rest",
+            summary.done_before + summary.report.images,
+            summary.images,
             storage.shown(ready.uri),
         )
         raise

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from pipeline import storage
+from pipeline import storage, store_options
 from pipeline.engine import cluster
 from pipeline.engine.training_board import Board, TrainingProgress
 from pipeline.engine.training_validation import Validator
@@ -47,6 +47,8 @@ def fit(
             "board": board,
             "threads": workers.cpus,
             "validate": validator,
+            # A reference: Ray Train keeps a record of the rest of this configuration.
+            "stores": ray.put(store_options.used()),
         },
         # While the first worker validates the others wait for it.
         torch_config=TorchConfig(timeout_s=600 if validator is None else 4 * 3600),
@@ -82,6 +84,7 @@ def _work(config: dict[str, Any]) -> None:
 
     from pipeline.training.loop import train as train_worker  # noqa: PLC0415
 
+    store_options.use(ray.get(config["stores"]))
     torch.set_num_threads(config["threads"])
     board = config["board"]
     device = get_device()

@@ -17,6 +17,7 @@ import ray
 from pipeline.engine.cluster import Capacity
 from pipeline.engine.progress import RunProgress
 from pipeline.engine.shard_runner import ATTEMPTS, Flight, ShardRunner
+from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.work import Failure, Piece, Report, time_limit
 from pipeline.errors import MismatchedProposals, NoCapacity, ShardFailed, StorageError
 from pipeline.shards import Shard, put_part
@@ -87,8 +88,8 @@ class CountingWork:
     def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
         return len(flights) < 2 * capacity.cpus
 
-    def state(self, flights: Collection[Flight]) -> str:
-        return f"{len(flights)} shards in flight"
+    def flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
+        return FlowState([StageLoad("count", "counting", capacity.cpus, len(flights), 0)])
 
     def needs(self) -> Sequence[dict[str, float]]:
         return [self.need]

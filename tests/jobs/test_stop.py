@@ -1,0 +1,98 @@
+"""Ctrl-C and SIGTERM end a job within seconds, say how to go on, and leave no process behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import shards
+from pipeline.manifest import ManifestRow, write_manifest
+from tests.engine.pictures import draw_pictures, random_checkpoint
+
+ROOT = Path(__file__).parents[2]
+PICTURES = 400
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    paths = draw_pictures(folder / "pictures", PICTURES)
+    rows = [ManifestRow(path.stem, str(path), 80, 60, None) for path in paths]
+    write_manifest(str(folder / "manifest.parquet"), rows, None)
+    random_checkpoint(folder)
+    return folder
+
+
+def _command(job: str, inputs: Path, output: Path) -> list[str]:
+    options = {"manifest": inputs / "manifest.parquet", "output": output, "shard-size": 2}
+    options |= {"strategy": "single"}
+    if job == "detect":
+        options |= {"checkpoint": inputs / "checkpoint", "actors": 1}
+    told = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    return [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *told]
+
+
+def _processes_of(group: int) -> list[str]:
+    """Command lines of what is left of a session."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            session = (process / "stat").read_text().rpartition(")")[2].split()[3]
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+            if int(session) == group and state != "Z":
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("job", "number", "code"),
+    [
+        ("detect", signal.SIGINT, 130),
+        ("detect", signal.SIGTERM, 143),
+        ("propose", signal.SIGINT, 130),
+    ],
+)
+def test_stopped_half_way(
+    job: str, number: signal.Signals, code: int, inputs: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    running = subprocess.Popen(
+        _command(job, inputs, output),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while len(list(output.glob("part-*"))) < 3 and time.monotonic() < deadline:
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.01)
+    running.send_signal(number)
+    start = time.monotonic()
+    _, told = running.communicate(timeout=120)
+    seconds = time.monotonic() - start
+    assert running.returncode == code, told
+    assert seconds < 30, told
+    parts = sorted(output.glob("part-*"))
+    assert 3 <= len(parts) < PICTURES // 2
+    assert "Traceback" not in told
+    assert told.splitlines()[-1] == "stopped"
+    (line,) = [line for line in told.splitlines() if " images are committed in " in line]
+    assert line.endswith(f"images are committed in {output}; the same command does the rest")
+    assert int(line.split("stopped: ")[1].split()[0]) <= 2 * len(parts)
+    deadline = time.monotonic() + 20
+    while (left := _processes_of(running.pid)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+    assert sorted(output.glob("part-*")) == parts  # nothing is written by what was left
+    planned = shards.read_table(str(output))
+    assert planned is not None
+    assert shards.listing(str(output), planned).strays == ()

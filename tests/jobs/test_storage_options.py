@@ -1,0 +1,112 @@
+"""Input and output on stores of their own, and a search of all that was written for the keys."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from pipeline import shards, storage
+from pipeline.manifest import ManifestRow, write_manifest
+from tests.engine.pictures import draw_pictures, random_checkpoint
+from tests.jobs.test_s3 import upload
+
+ROOT = Path(__file__).parents[2]
+PICTURES = 6
+
+
+@pytest.fixture
+def session_folder() -> Iterator[Path]:
+    """Where Ray keeps its logs; a short path, since its sockets lie there too."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _options(store: dict[str, str], **change: str) -> dict[str, dict[str, Any]]:
+    """Options of the store under two addresses: one bucket for what is read, one for what is written."""
+    keys = {"key": store["AWS_ACCESS_KEY_ID"], "secret": store["AWS_SECRET_ACCESS_KEY"]} | change
+    port = store["AWS_ENDPOINT_URL"].rpartition(":")[2]
+    return {
+        "s3://tests-bucket": keys | {"endpoint_url": f"http://127.0.0.1:{port}"},
+        "s3://other-bucket": keys | {"endpoint_url": f"http://localhost:{port}"},
+    }
+
+
+def _detect(
+    folder: str, options: dict[str, Any], tmp_path: Path, session: Path
+) -> subprocess.CompletedProcess[str]:
+    """The job, whose environment knows no store and whose Ray logs into `session`."""
+    told = tmp_path / "options.json"
+    told.write_text(json.dumps(options))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+    environment |= {"RAY_TMPDIR": str(session), "AWS_EC2_METADATA_DISABLED": "true"}
+    name = folder.rpartition("/")[2]
+    command = [
+        sys.executable,
+        str(ROOT / "jobs" / "detect.py"),
+        "--manifest",
+        f"{folder}/m.parquet",
+    ]
+    command += ["--checkpoint", f"{folder}/checkpoint", "--output", f"s3://other-bucket/{name}"]
+    command += ["--storage-options", str(told), "--strategy", "single", "--actors", "1"]
+    return subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+
+
+def test_each_store_with_its_options_and_no_key_anywhere(
+    s3_folder: str, swift_store: dict[str, str], tmp_path: Path, session_folder: Path
+) -> None:
+    fsspec.filesystem("s3").makedirs("other-bucket", exist_ok=True)
+    paths = draw_pictures(tmp_path / "pictures", PICTURES)
+    paths[2].write_bytes(b"")
+    upload(tmp_path / "pictures", f"{s3_folder}/pictures")
+    upload(Path(random_checkpoint(tmp_path)), f"{s3_folder}/checkpoint")
+    rows = [ManifestRow(p.stem, f"{s3_folder}/pictures/{p.name}", None, None, None) for p in paths]
+    rows.append(ManifestRow("gone", f"{s3_folder}/pictures/gone.png", None, None, None))
+    write_manifest(f"{s3_folder}/m.parquet", rows, None)
+
+    options = _options(swift_store)
+    done = _detect(s3_folder, options, tmp_path, session_folder)
+    assert done.returncode == 1, done.stderr  # more failed than are allowed
+    assert f"2 of {len(rows)} images failed" in done.stderr
+    output = f"s3://other-bucket/{s3_folder.rpartition('/')[2]}"
+    found = [row for table in shards.open_parts(output).tables() for row in table.to_pylist()]
+    failed = {r["image_id"]: r["error_type"] for r in found if r["status"] == "failed"}
+    assert failed == {"002": "UnreadableImage", "gone": "MissingObject"}
+
+    written = [storage.read(f"{output}/{name}") for name in storage.names(output)]
+    logs = [p.read_bytes() for p in session_folder.rglob("*") if p.is_file()]
+    assert written
+    assert logs
+    told = [done.stdout.encode(), done.stderr.encode(), str(found).encode()]
+    secret = swift_store["AWS_SECRET_ACCESS_KEY"].encode()
+    assert not [text for text in [*written, *logs, *told] if secret in text]
+
+
+def test_a_wrong_key_is_refused_without_being_shown(
+    s3_folder: str, swift_store: dict[str, str], tmp_path: Path, session_folder: Path
+) -> None:
+    options = _options(swift_store, key="no-such-user", secret="hunter2-hunter2")
+    done = _detect(s3_folder, options, tmp_path, session_folder)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {s3_folder}/m.parquet cannot be looked up: access denied")
+    assert "hunter2" not in line
+    assert "no-such-user" not in line
