@@ -219,9 +219,15 @@ def test_a_rerun_of_something_else_is_refused_by_name(
             _detect(given.pop("uri"), given.pop("checkpoint"), output, **given)
 
     keep, precise = Keep(score_threshold=0.5), dataclasses.replace(SETTINGS, precision="bf16")
-    refused(r"keep.score_threshold: 0.0 there, 0.5 now", settings=dataclasses.replace(SETTINGS, keep=keep))
+    refused(
+        r"keep.score_threshold: 0.0 there, 0.5 now",
+        settings=dataclasses.replace(SETTINGS, keep=keep),
+    )
     refused(r'precision: "fp32" there, "bf16" now', settings=precise)
-    refused(r"proposals.*max_boxes: 50 there, 40 now", proposals=dataclasses.replace(BOXES, max_boxes=40))
+    refused(
+        r"proposals.*max_boxes: 50 there, 40 now",
+        proposals=dataclasses.replace(BOXES, max_boxes=40),
+    )
     refused(
         rf"checkpoint: \w+... of {checkpoint} there, \w+... of {other} now", checkpoint=str(other)
     )
