@@ -16,11 +16,11 @@ from pipeline.engine import cluster, output
 from pipeline.engine.detection_work import DetectionWork
 from pipeline.engine.detector_actor import DetectionPlan
 from pipeline.engine.detector_pool import ActorResources
-from pipeline.engine.proposal_run import warm_up
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import work_through
 from pipeline.engine.summary import Summary, summarise
+from pipeline.engine.warm_up import warm_up
 from pipeline.errors import InvalidConfiguration
 from pipeline.proposals.stored import matching
 from pipeline.run_record import RunRecord

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
 import ray
 from ray import ObjectRef
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import manifest as manifests
 from pipeline import schema, storage, store_options
@@ -21,6 +19,7 @@ from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import Flight, work_through
 from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.summary import Summary, summarise
+from pipeline.engine.warm_up import warm_up
 from pipeline.engine.work import Failure, Picture, Piece, Report, finished
 from pipeline.manifest import Manifest
 from pipeline.run_record import RunRecord
@@ -80,26 +79,6 @@ def run(
                 warm_up(settings)
                 work_through(ProposalWork(plan), "propose", ready, summary, options)
         return summary
-
-
-def warm_up(settings: ProposalSettings) -> None:
-    """Compile the kernels once per node, before every worker would do it for itself."""
-    start = perf_counter()
-    tasks = [
-        _warm_up_node.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)
-        ).remote(settings)
-        for node in cluster.capacity().nodes
-    ]
-    ray.wait(tasks, num_returns=len(tasks), timeout=300)
-    log.info("proposal kernels are ready after %.1f s", perf_counter() - start)
-
-
-@ray.remote(num_cpus=1, max_retries=0)
-def _warm_up_node(settings: ProposalSettings) -> float:
-    from pipeline import proposals  # noqa: PLC0415
-
-    return proposals.warm_up(settings.strategy) if settings.backend == "native" else 0.0
 
 
 class ProposalWork:
