@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from pipeline.detector.backbones.frozen_norm import PaddedConv2d
+from pipeline.detector.small_maps import SIDE, SmallMapConvolution, suits
 
 _RECTIFIERS: dict[Any, tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
@@ -35,10 +36,16 @@ class FusedConv2d(nn.Module):
         super().__init__()
         self.convolution = convolution
         self.rectifier, self.limits = "none", list[float]()
+        self.suits_small_maps = suits(convolution)
+        self.on_small_maps: SmallMapConvolution | None = None
 
     def forward(self, input: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """The map `(B, C', h', w')` of `input` `(B, C, h, w)`; `shortcut` is of the result's shape."""
         layer = self.convolution
+        if self.suits_small_maps and input.shape[2:] == (SIDE, SIDE):
+            if self.on_small_maps is None:  # its filters take five times the memory
+                self.on_small_maps = SmallMapConvolution(layer)
+            return self._rectified(self.on_small_maps(input, shortcut))
         padding: Any = layer.padding
         if isinstance(layer, PaddedConv2d):
             input, padding = layer.padded(input)
@@ -55,6 +62,11 @@ class FusedConv2d(nn.Module):
             *("add", None, rectifier, self.limits, ""),
         )
         return summed
+
+    def _rectified(self, values: Tensor) -> Tensor:
+        if self.rectifier == "relu":
+            return values.relu_()
+        return values if self.rectifier == "none" else values.clamp_(*self.limits)
 
 
 def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:

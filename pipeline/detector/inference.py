@@ -31,6 +31,9 @@ class InferenceNetwork:
         self.roi_size = own.roi_size
         if can_fuse(device, dtype):
             self._trunk, self._head = fused(own.backbone, "trunk"), fused(own.backbone, "head")
+            cells = (1, own.backbone.channels, own.roi_size, own.roi_size)
+            with torch.inference_mode():  # filters for small maps are made at the first of them
+                self._head(torch.zeros(cells, dtype=dtype).to(memory_format=torch.channels_last))
         else:
             self._trunk, self._head = own.backbone.trunk, own.backbone.head
         last = (own.cls_score, own.bbox_pred)

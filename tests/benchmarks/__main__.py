@@ -39,13 +39,22 @@ def main() -> int:
                 *("--slow-limit", "3", "--json", f"{folder}/selective_search.json"),
             ],
             ["propose_job", "--manifest", manifest, "--limit", str(LIMIT)],
+            ["detect_job", "--manifest", manifest, "--recipe", "tiny", "--limit", str(LIMIT)],
         ]
-        codes = []
+        proposals = f"{folder}/proposals"
+        propose = ["--manifest", manifest, "--output", proposals, "--limit", "4"]
+        for recipe in ("mobilenet_v2", "resnet18"):
+            chosen = ["--recipe", recipe, "--proposals", proposals, "--limit", "4"]
+            commands.append(["predictor", "--manifest", manifest, *chosen])
+        codes = [_run(root, ["jobs/propose.py", *propose])]
         for name, *arguments in commands:
             print(f"\n== {name}", flush=True)
-            command = [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments]
-            codes.append(subprocess.run(command, cwd=root, check=False).returncode)
+            codes.append(_run(root, ["-m", f"tests.benchmarks.{name}", *arguments]))
     return max(codes)
+
+
+def _run(root: Path, arguments: list[str]) -> int:
+    return subprocess.run([sys.executable, *arguments], cwd=root, check=False).returncode
 
 
 if __name__ == "__main__":

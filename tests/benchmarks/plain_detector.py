@@ -78,6 +78,8 @@ class PlainDetector:
     def _detections(self, scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> Detections:
         roi, label = torch.nonzero(scores >= self.keep.score_threshold, as_tuple=True)
         scores, boxes = scores[roi, label], clip_boxes_to_image(boxes[roi, label], size[::-1])
+        solid = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        boxes, scores, label = boxes[solid], scores[solid], label[solid]
         kept = batched_nms(boxes, scores, label, self.keep.nms_iou)[: self.keep.max_per_image]
         return Detections(
             boxes[kept].numpy(), scores[kept].numpy(), label[kept].numpy().astype(np.int32)

@@ -39,7 +39,9 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     arguments = ["--manifest", options.manifest, "--strategy", options.strategy]
     arguments += ["--limit", str(options.limit)]
-    loops = options.limit / plain_loops.seconds_of("tests.benchmarks.propose_job", arguments, cores)
+    loops = (
+        options.limit / plain_loops.spent_by("tests.benchmarks.propose_job", arguments, cores).wall
+    )
     job = _job(options.manifest, options.limit, options.strategy)
     result = {
         "images": options.limit,

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import images
 from pipeline.detector import checkpoint as checkpoints
 from pipeline.detector import inference
 from pipeline.detector.keep import Keep
 from pipeline.detector.predictor import Predictor
 from pipeline.detector.pyramid import Pyramid, nearest, parts
 from pipeline.errors import InvalidCheckpoint, InvalidConfiguration
+from tests.benchmarks import plain_detector
 from tests.detector import plain_predictor
 from tests.detector.networks import (
     CLASSES,
@@ -51,6 +53,31 @@ def test_equals_the_plain_one(keep, seed):
     assert len(expected) > 5
     (found,) = Predictor(checkpoint, precision="fp32", keep=keep)([image], [proposals])
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize("size", [(60, 80), (63, 71)])
+@pytest.mark.parametrize("backbone", plain_detector.NETWORKS)
+def test_equals_torchvisions_parts(backbone, size):
+    model = random_model(backbone)
+    with torch.no_grad():  # deep random networks magnify: keep boxes near, scores apart
+        outputs = model(torch.randn(1, 3, 64, 96), torch.tensor([[0, 4.0, 5.0, 60.0, 50.0]]))
+        for layer, output, spread in zip(
+            (model.cls_score, model.bbox_pred), outputs, (1.0, 0.1), strict=True
+        ):
+            layer.weight *= spread / output.std()
+            layer.bias *= spread / output.std()
+    checkpoint = checkpoints.Checkpoint(model, SMALL)
+    image, proposals = case(3, *size, count=30)
+    keep = Keep(score_threshold=0.0, nms_iou=1.0, max_per_image=1000)
+    (found,) = Predictor(checkpoint, precision="fp32", keep=keep)([image], [proposals])
+    expected = plain_detector.PlainDetector(checkpoint, keep)(images.encode_png(image), proposals)
+    assert len(found.scores) == len(expected.scores) == 90
+    rows = [
+        np.column_stack([it.labels, it.scores, it.boxes])[np.lexsort([*it.boxes.T, it.labels])]
+        for it in (found, expected)
+    ]
+    np.testing.assert_allclose(rows[0][:, :2], rows[1][:, :2], atol=1e-3)
+    np.testing.assert_allclose(rows[0][:, 2:], rows[1][:, 2:], atol=0.05)
 
 
 def test_coinciding_rois_share_scores_but_keep_their_boxes():
