@@ -74,8 +74,7 @@ class Manifest:
             if left <= 0:
                 return
             with storage.opened(file.uri) as source, schema.reading(file.uri):
-                parquet = pq.ParquetFile(source)
-                for batch in parquet.iter_batches(batch_size, columns=list(columns)):
+                for batch in _batches(pq.ParquetFile(source), batch_size, list(columns)):
                     yield batch.slice(0, left)
                     left -= len(batch)
                     if left <= 0:
@@ -92,6 +91,14 @@ class Manifest:
         if not tables:
             return schema.MANIFEST.empty_table()
         return pa.concat_tables(tables)
+
+
+def _batches(
+    parquet: pq.ParquetFile, batch_size: int, columns: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """Batches of one file, one row group after the other: told of several, pyarrow reads them all first."""
+    for group in range(parquet.num_row_groups):
+        yield from parquet.iter_batches(batch_size, row_groups=[group], columns=columns)
 
 
 def _read_slice(uri: str, first: int, rows: int, columns: Sequence[str] | None) -> pa.Table:

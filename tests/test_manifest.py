@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -217,3 +221,74 @@ def test_rows_that_are_refused_leave_no_file(
 def test_duplicates_are_found_across_row_groups(tmp_path: Path) -> None:
     with pytest.raises(UnreadableDataset, match="'p0000' occurs twice"):
         write_manifest(f"{tmp_path}/m.parquet", _rows(0, 9) + _rows(0, 1), None)
+
+
+class _Counted:
+    """A file that counts the bytes that are read of it."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.bytes_read = 0
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        data = bytes(self.file.read(size))
+        self.bytes_read += len(data)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+@pytest.fixture
+def files_read(monkeypatch: pytest.MonkeyPatch) -> dict[str, _Counted]:
+    """The files opened since, by name."""
+    opened: dict[str, _Counted] = {}
+    really = storage.opened
+
+    @contextlib.contextmanager
+    def counting(uri: str) -> Iterator[_Counted]:
+        with really(uri) as file:
+            opened[uri.rpartition("/")[2]] = _Counted(file)
+            yield opened[uri.rpartition("/")[2]]
+
+    monkeypatch.setattr(storage, "opened", counting)
+    return opened
+
+
+def test_only_the_row_groups_that_are_asked_for_are_read(
+    tmp_path: Path, files_read: dict[str, _Counted]
+) -> None:
+    rows, group, folder = 40_000, 1000, tmp_path / "manifest"
+    folder.mkdir()
+    for number in range(3):
+        names = [f"{random.Random(number * rows + i).getrandbits(256):064x}" for i in range(rows)]
+        table = pa.table({"image_id": names, "uri": [f"s3://b/{name}" for name in names]})
+        pq.write_table(
+            table, folder / f"{number}.parquet", row_group_size=group, use_dictionary=False
+        )
+    whole = (folder / "1.parquet").stat().st_size
+    opened = open_manifest(str(folder))
+    assert sum(file.bytes_read for file in files_read.values()) < 0.2 * whole  # footers
+
+    files_read.clear()
+    assert len(opened.read(rows + group + 3, 5)) == 5
+    assert list(files_read) == ["1.parquet"]
+    assert files_read["1.parquet"].bytes_read < 0.1 * whole
+
+    files_read.clear()
+    batches = opened.batches(["image_id", "uri"], batch_size=group)
+    for _ in range(5):
+        assert len(next(batches)) == group
+    assert list(files_read) == ["0.parquet"]
+    assert files_read["0.parquet"].bytes_read < 0.25 * whole
+    batches.close()
+
+    files_read.clear()
+    before = pa.total_allocated_bytes()
+    most, seen = 0, 0
+    for batch in opened.batches(["image_id", "uri"]):
+        seen += len(batch)
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert seen == 3 * rows
+    assert most < 0.5 * whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -21,7 +22,8 @@ from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import work_through
 from pipeline.engine.summary import Summary, summarise
 from pipeline.engine.warm_up import warm_up
-from pipeline.errors import InvalidConfiguration
+from pipeline.errors import InvalidCheckpoint, InvalidConfiguration
+from pipeline.manifest import Manifest
 from pipeline.proposals.stored import matching
 from pipeline.run_record import RunRecord
 
@@ -86,33 +88,32 @@ def run(
     """
     opened = manifests.open_manifest(manifest_uri)
     checkpoint = checkpoint_record.peek(checkpoint_uri)
+    _check_classes(checkpoint.classes, opened)
     settings.pyramid.levels(checkpoint.preprocessing)  # a scale above the cap is an error now
     target = storage.absolute(output_uri)
     storage.check_writable(target)
     stored = matching(proposals, opened, options.limit) if isinstance(proposals, str) else None
     made = stored.provenance if stored else proposals.recorded()  # type: ignore[union-attr]
+    cut = output.plan_cut(opened, target, options, stored.rows if stored else None)
+    record = RunRecord(
+        "detect",
+        {
+            "dataset": cut.dataset,
+            "images": cut.images,
+            "detector": {"version": ALGORITHM_VERSION},
+            "checkpoint": checkpoint.digest,
+            "proposals": made,
+            **settings.recorded(),
+        },
+        {
+            "manifest": storage.shown(opened.uri),
+            "checkpoint": storage.shown(checkpoint_uri),
+            "proposals": storage.shown(proposals) if isinstance(proposals, str) else None,
+        },
+    )
+    ready = output.open_run(target, record, cut, options)
     with cluster.connected():
         capacity = cluster.capacity()
-        cut = output.plan_cut(
-            opened, target, options, capacity.cpus, stored.rows if stored else None
-        )
-        record = RunRecord(
-            "detect",
-            {
-                "dataset": cut.dataset,
-                "images": cut.images,
-                "detector": {"version": ALGORITHM_VERSION},
-                "checkpoint": checkpoint.digest,
-                "proposals": made,
-                **settings.recorded(),
-            },
-            {
-                "manifest": storage.shown(opened.uri),
-                "checkpoint": storage.shown(checkpoint_uri),
-                "proposals": storage.shown(proposals) if isinstance(proposals, str) else None,
-            },
-        )
-        ready = output.open_run(target, record, cut, options)
         resources = actor_resources(capacity, actors, gpus_per_actor)
         plan = DetectionPlan(
             manifest=opened,
@@ -134,6 +135,21 @@ def run(
             if ready.todo or ready.retry:
                 _work(plan, resources, ready, summary, options)
         return summary
+
+
+def _check_classes(detected: Sequence[str], manifest: Manifest) -> None:
+    """A detector that knows none of a labelled dataset's classes is the wrong one for it.
+
+    Raises:
+        InvalidCheckpoint: they have no class in common.
+    """
+    annotated = manifest.classes
+    if annotated and not set(annotated) & set(detected):
+        raise InvalidCheckpoint(
+            f"the checkpoint knows no class of {storage.shown(manifest.uri)}: it detects "
+            f"{', '.join(detected[:10])}, the pictures show {', '.join(annotated[:10])}; "
+            "take another checkpoint, or a manifest without classes (prepare folder)"
+        )
 
 
 def _work(

@@ -110,7 +110,7 @@ def _all_ok(part: pq.FileMetaData) -> bool:
     """Whether the column statistics in a part's footer tell that each row's status is ok."""
     for group in range(part.num_row_groups):
         columns = (part.row_group(group).column(i) for i in range(part.num_columns))
-        statistics = next(c.statistics for c in columns if c.path_in_schema == "status")
+        statistics = next((c.statistics for c in columns if c.path_in_schema == "status"), None)
         if statistics is None or not statistics.has_min_max:
             return False
         if (statistics.min, statistics.max) != ("ok", "ok"):
@@ -124,12 +124,13 @@ def cut_of_output(output: str) -> list[int] | None:
     return None if table is None else [shard.rows for shard in table]
 
 
-def default_shard_size(rows: int, cpus: int) -> int:
-    """Pictures per shard where none is asked for: 256, fewer where the last shards would leave cores idle.
+def default_shard_size(rows: int) -> int:
+    """Pictures per shard where none is asked for: 256, fewer for a small dataset.
 
-    With 32 shards per core a core waits for the others' last shard a sixty-fourth of the time on average.
+    512 shards keep the cores of a large machine busy until near the end. The cluster has no say, so that
+    the same dataset is cut alike anywhere and before a cluster is asked for.
     """
-    return max(8, min(256, rows // (32 * cpus)))
+    return max(8, min(256, rows // 512))
 
 
 def open_run(
@@ -201,7 +202,6 @@ def plan_cut(
     manifest: Manifest,
     output: str,
     options: RunOptions,
-    cpus: int,
     inherited: Sequence[int] | None = None,
 ) -> Cut:
     """Cut the manifest: as the output has it, else as stored proposals have it, else by size."""
@@ -210,5 +210,5 @@ def plan_cut(
     if earlier is not None and sum(earlier) == rows:
         return shards.cut(manifest, earlier, rows)
     # Another dataset or --limit than the output's is cut anew here; its record will say what differs.
-    sizes = inherited or options.shard_size or default_shard_size(rows, cpus)
+    sizes = inherited or options.shard_size or default_shard_size(rows)
     return shards.cut(manifest, sizes, rows)

@@ -106,7 +106,7 @@ def import_proposals(
         "max_boxes": max_boxes,
     }
     options = RunOptions(shard_size=SHARD_SIZE, overwrite=overwrite)
-    cut = output.plan_cut(opened, target, options, cpus=1)
+    cut = output.plan_cut(opened, target, options)
     record = RunRecord(
         "propose",
         {"dataset": cut.dataset, "proposals": provenance},

@@ -63,14 +63,14 @@ def run(
     target = storage.absolute(output_uri)
     storage.check_writable(target)
     provenance = settings.recorded()
+    cut = output.plan_cut(opened, target, options)
+    record = RunRecord(
+        "propose",
+        {"dataset": cut.dataset, "images": cut.images, "proposals": provenance},
+        {"manifest": storage.shown(opened.uri)},
+    )
+    ready = output.open_run(target, record, cut, options)
     with cluster.connected():
-        cut = output.plan_cut(opened, target, options, cluster.capacity().cpus)
-        record = RunRecord(
-            "propose",
-            {"dataset": cut.dataset, "images": cut.images, "proposals": provenance},
-            {"manifest": storage.shown(opened.uri)},
-        )
-        ready = output.open_run(target, record, cut, options)
         plan = ProposalPlan(
             opened, target, record.fingerprint, settings, provenance, options.image_seconds
         )

@@ -34,9 +34,10 @@ import ray
 
 from pipeline import schema, shards, storage
 from pipeline.detector.keep import Keep
-from pipeline.engine import cluster, detection_work, output, proposal_run
-from pipeline.engine.detection_work import ActorResources, DetectionWork
+from pipeline.engine import cluster, detection_work, detector_pool, output, proposal_run
+from pipeline.engine.detection_work import DetectionWork
 from pipeline.engine.detector_actor import DetectionPlan
+from pipeline.engine.detector_pool import ActorResources
 from pipeline.engine.metrics import RunMetrics
 from pipeline.engine.progress import RunProgress
 from pipeline.engine.proposal_run import ProposalPlan, ProposalWork
@@ -190,7 +191,7 @@ def _drive(kind: str, folder: str, shard_size: int) -> dict[str, Any]:
     options = RunOptions(shard_size=shard_size)
     with cluster.connected():
         connected = perf_counter()
-        cut = output.plan_cut(manifest, target, options, cluster.capacity().cpus)
+        cut = output.plan_cut(manifest, target, options)
         cut_seconds = perf_counter() - connected
         ready = output.open_run(target, _record(cut), cut, options)
         with WORKS[kind](manifest, target) as work, _Clock(ready.rows) as clock:
@@ -211,7 +212,7 @@ def _resume(folder: str) -> dict[str, Any]:
     start = perf_counter()
     manifest = open_manifest(storage.join(folder, "manifest"))
     target = storage.join(folder, "committed")
-    cut = output.plan_cut(manifest, target, RunOptions(), cpus=2)
+    cut = output.plan_cut(manifest, target, RunOptions())
     ready = output.open_run(target, _record(cut), cut, RunOptions())
     assert not ready.todo
     opened = perf_counter()
@@ -228,6 +229,9 @@ def _resume(folder: str) -> dict[str, Any]:
 
 class _ReadyWork:
     """Work whose every piece is done when it is started; it needs no task."""
+
+    def follow(self, capacity: cluster.Capacity) -> None:
+        """No node matters here."""
 
     def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
         return len(flights) < 2 * capacity.cpus
@@ -259,7 +263,7 @@ def _no_proposals(plan: ProposalPlan, piece: Piece) -> Report:
 @ray.remote(num_cpus=1, max_retries=0)
 def _no_reading(plan: DetectionPlan, piece: Piece) -> Iterator[Any]:
     yield [], Report()
-    yield 1
+    yield 1, ray.get_runtime_context().get_node_id()
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -305,8 +309,8 @@ def _detecting(manifest: Manifest, target: str) -> Iterator[ShardWork]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detection_work, "_read_piece", _no_reading)
-        patch.setattr(detection_work, "DetectorActor", _NoDetector)
-        with DetectionWork(plan, ActorResources(2, 0.0, 1), 60.0) as work:
+        patch.setattr(detector_pool, "DetectorActor", _NoDetector)
+        with DetectionWork(plan, ActorResources(0.0, 1, most=2), 60.0) as work:
             yield work
 
 

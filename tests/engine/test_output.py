@@ -34,7 +34,7 @@ def manifest(tmp_path: Path) -> Manifest:
 
 def _opened(folder: str, manifest: Manifest, setting: str, size: int, **options: Any) -> RunOutput:
     told = RunOptions(shard_size=size, **options)
-    cut = output.plan_cut(manifest, folder, told, 1)
+    cut = output.plan_cut(manifest, folder, told)
     record = RunRecord("test", {"dataset": cut.dataset, "setting": setting})
     return output.open_run(folder, record, cut, told)
 

@@ -65,6 +65,8 @@ def _write_bad_manifests(root: Path, good: bytes) -> None:
     pq.write_table(schema.MANIFEST.empty_table(), root / "rows.parquet")
     pq.write_table(pa.table({"image_id": ["a", "b"], "uri": ["a", None]}), root / "null.parquet")
     pq.write_table(pa.table({"image_id": ["a", "a"], "uri": ["a", "b"]}), root / "twice.parquet")
+    pq.write_table(pa.table({"image_id": [None, "b"], "uri": ["a", "b"]}), root / "noid.parquet")
+    write_annotations(f"{root}/zebras.parquet", {"a": [an_object("zebra", BOX)]}, ("zebra",))
     for name, label in (("a", "cat"), ("b", "dog")):
         rows = [ManifestRow(name, name, 9, 9, ())]
         write_manifest(f"{root}/disagree/{name}.parquet", rows, (label,))

@@ -181,8 +181,6 @@ CASES = [
             "{w}/nopictures": "{w}/nopictures/text.jpg: not a picture in a known format",
         },
     ),
-]
-WITH_RAY = [
     *_replaced(
         PROPOSE,
         "--manifest",
@@ -196,6 +194,18 @@ WITH_RAY = [
         PROPOSE,
         "--output",
         {"{w}/detections": "{w}/detections was written by a run with other settings (job: detect"},
+    ),
+    *_replaced(
+        DETECT,
+        "--manifest",
+        {
+            "{w}/page.parquet": "{w}/page.parquet is not readable Parquet",
+            "{w}/null.parquet": "{w}/null.parquet: row 1 has a null uri",
+            "{w}/noid.parquet": "{w}/noid.parquet: row 0 has a null image_id",
+            "{w}/twice.parquet": "{w}/twice.parquet: image_id 'a' occurs twice",
+            "{w}/zebras.parquet": "the checkpoint knows no class of {w}/zebras.parquet: it detects "
+            "cat, dog, the pictures show zebra; take another checkpoint",
+        },
     ),
     *_replaced(
         DETECT,
@@ -237,19 +247,6 @@ def test_one_line_and_code_2(
     assert error.count("\n") == 1
     assert told.format(w=world) in error
     assert not list((world / "out").glob("*"))
-
-
-@pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize(("command", "told"), WITH_RAY, ids=[command for command, _ in WITH_RAY])
-def test_one_line_and_code_2_from_the_work(
-    command: str, told: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    capsys.readouterr()
-    command = command.replace("{w}/out", f"{tmp_path}/out")
-    assert run_job(*command.format(w=world).split()) == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert told.format(w=world) in line
-    assert not list(tmp_path.glob("out/part-*"))
 
 
 @pytest.mark.usefixtures("ray_cluster")
