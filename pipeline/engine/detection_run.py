@@ -14,9 +14,9 @@ from pipeline.detector.keep import Keep
 from pipeline.detector.pyramid import Pyramid
 from pipeline.detector.version import ALGORITHM_VERSION
 from pipeline.engine import cluster, output
+from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.detection_work import DetectionWork
 from pipeline.engine.detector_actor import DetectionPlan
-from pipeline.engine.detector_pool import ActorResources
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import work_through

@@ -18,8 +18,9 @@ from ray import exceptions as rx
 
 from pipeline import store_options
 from pipeline.engine import cluster
+from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.detector_actor import DetectionPlan, detection_table
-from pipeline.engine.detector_pool import ActorResources, DetectorPool
+from pipeline.engine.detector_pool import DetectorPool
 from pipeline.engine.losses import NoActorLeft, died_with_node, ended_worker
 from pipeline.engine.reading import proposed_pictures, stored_pictures
 from pipeline.engine.shard_runner import Flight

@@ -20,6 +20,7 @@ from ray import exceptions as rx
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine import cluster
+from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.cluster import Capacity, Host
 from pipeline.engine.detector_actor import DetectorActor
 from pipeline.engine.losses import died_with_node, ended_worker
@@ -27,50 +28,13 @@ from pipeline.errors import InvalidCheckpoint, NoCapacity, PipelineError, ShardF
 
 log = logging.getLogger(__name__)
 
-MEMORY_PER_ACTOR = 1.5e9
-"""Bytes that a detector on a CPU may take, torch included."""
 MOST_LOSSES_IN_A_ROW = 20
 """Actors that may die without a piece done between: more is the detector's fault, not a picture's."""
 LOAD_SECONDS = 900.0
 """How long an actor that has its place may take to load the checkpoint, torch included."""
 FAILED_STARTS = 3
-"""Actors that may fail to start on a node before it is left alone."""
-
-
-@dataclass(frozen=True)
-class ActorResources:
-    """What a detector actor takes, and how many there may be."""
-
-    gpus: float
-    """GPUs of one actor; 0 computes on cores."""
-    threads: int
-    """Threads that an actor computes and decodes with."""
-    most: int | None = None
-    """Actors in all; None takes what the nodes can hold."""
-
-    def on(self, host: Host) -> int:
-        """How many actors a node can hold: by its GPUs, or one per core as far as its memory goes."""
-        if self.gpus >= 1:
-            return int(host.gpus / self.gpus)
-        if self.gpus > 0:  # an actor's share is of one GPU
-            return int(host.gpus) * int(1 / self.gpus + 1e-6)
-        if self.most is not None:
-            return self.most if host.cpus else 0
-        fitting = max(1, int(host.memory / MEMORY_PER_ACTOR))
-        return min(host.cpus, fitting)
-
-    def total(self, capacity: Capacity) -> int:
-        """How many actors the living nodes get."""
-        held = sum(self.on(host) for host in capacity.hosts)
-        return held if self.most is None else min(held, self.most)
-
-    def cpus(self, host: Host) -> float:
-        """Cores that an actor reserves: none where that would starve the tasks that feed it."""
-        return 1.0 if self.gpus and host.cpus > self.on(host) else 0.0
-
-    def need(self) -> dict[str, float]:
-        """What a node must have to hold an actor."""
-        return {"GPU": self.gpus} if self.gpus else {"CPU": 1.0}
+"""Actors that may fail to start on a node before it is left alone for a while."""
+LEFT_ALONE_SECONDS = 60.0
 
 
 @dataclass(eq=False)
@@ -106,6 +70,8 @@ class DetectorPool:
         self._members: list[_Member] = []
         self._at_work_when_lost: set[object] = set()
         self._failed_starts: Counter[str] = Counter()
+        self._failed_at: dict[str, float] = {}
+        self._was_ready = False
         self._losses_in_a_row = 0
         self._placed_seen = self._ready_seen = monotonic()
 
@@ -134,7 +100,7 @@ class DetectorPool:
         self._capacity = capacity
         living = {host.node for host in capacity.hosts}
         self._members = [member for member in self._members if member.node in living]
-        hosts = [h for h in capacity.hosts if self._failed_starts[h.node] < FAILED_STARTS]
+        hosts = [host for host in capacity.hosts if not self._left_alone(host.node)]
         total = self.resources.total(capacity)
         while len(self._members) < total:
             load = Counter(member.node for member in self._members)
@@ -147,6 +113,7 @@ class DetectorPool:
     def _check_places(self) -> None:
         now = monotonic()
         if self.has_ready():
+            self._was_ready = True
             self._ready_seen = self._placed_seen = now
             return
         places = [member.placed for member in self._members]
@@ -252,16 +219,23 @@ class DetectorPool:
         told = str(cause).splitlines()[0]
         log.warning("a detector did not start on node %s: %s", member.node[:8], told)
         self._failed_starts[member.node] += 1
+        self._failed_at[member.node] = monotonic()
         hosts = self._capacity.hosts if self._capacity else ()
-        if not self._members and all(
-            self._failed_starts[host.node] >= FAILED_STARTS
-            for host in hosts
-            if self.resources.on(host)
-        ):
+        if self._was_ready or self._members:
+            return  # it did start before, or may elsewhere: a store may be away for a while
+        if all(self._left_alone(host.node) for host in hosts if self.resources.on(host)):
             if isinstance(cause, StorageError):
                 raise cause
             if not died_with_node(error):
                 raise InvalidCheckpoint(f"the detector could not start: {told}")
+
+    def _left_alone(self, node: str) -> bool:
+        if self._failed_starts[node] < FAILED_STARTS:
+            return False
+        if monotonic() - self._failed_at[node] < LEFT_ALONE_SECONDS:
+            return True
+        self._failed_starts[node] = 0
+        return False
 
     def _drop(self, member: _Member) -> None:
         with contextlib.suppress(ValueError):

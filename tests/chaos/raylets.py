@@ -11,6 +11,7 @@ ones that were started here are ever killed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -27,6 +28,8 @@ from tests.chaos.processes import awaited, below, command, end
 from tests.swift import free_port
 
 START_SECONDS = 120
+STARTS = 3
+"""Tries to start a node: Ray itself gives up after 30 s, which a busy machine may need."""
 STORE_BYTES = 120_000_000
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -137,6 +140,12 @@ class Raylets:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, name: str, cpus: int, *options: str) -> Node:
+        for _ in range(STARTS - 1):
+            with contextlib.suppress(RuntimeError):
+                return self._started(name, cpus, *options)
+        return self._started(name, cpus, *options)
+
+    def _started(self, name: str, cpus: int, *options: str) -> Node:
         first = free_ports(60)
         started = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options),
@@ -164,6 +173,7 @@ class Raylets:
 
         def ready() -> bool:
             if process.poll() is not None:
+                self.nodes.remove(node)
                 raise RuntimeError(f"node {name} did not start: {log.read_text()[-1500:]}")
             return "Ray runtime started" in log.read_text() and node.raylet() is not None
 

@@ -9,8 +9,9 @@ import ray
 from ray import exceptions as rx
 
 from pipeline.engine import detector_pool
+from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.cluster import Capacity, Host
-from pipeline.engine.detector_pool import ActorResources, DetectorPool
+from pipeline.engine.detector_pool import DetectorPool
 from pipeline.errors import ShardFailed
 
 GB = 1e9
