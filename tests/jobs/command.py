@@ -10,7 +10,7 @@ import pytest
 from jobs import analyze, compress, detect, entry, exchange, prepare, propose, train
 
 
-def _options(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
+def options_of(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
     """The job's options, as its script names them, and its main function."""
     if job == "train":
         return train.options_for(list(arguments)), train.main
@@ -27,7 +27,7 @@ def _options(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
 
 def run_job(job: str, *arguments: str) -> int:
     """Run the job and return its exit code; what it prints is for `capsys`."""
-    options, main = _options(job, arguments)
+    options, main = options_of(job, arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"jobs/{job}.py", *arguments])
         with pytest.raises(SystemExit) as ended:
