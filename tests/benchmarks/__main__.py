@@ -39,6 +39,7 @@ def main() -> int:
                 *("--slow-limit", "3", "--json", f"{folder}/selective_search.json"),
             ],
             ["propose_job", "--manifest", manifest, "--limit", str(LIMIT)],
+            ["train_step", "--network", "mobilenet_v2", "--steps", "5"],
         ]
         codes = []
         for name, *arguments in commands:
