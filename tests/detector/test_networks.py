@@ -2,7 +2,6 @@ import pytest
 import torch
 import torchvision
 
-from pipeline.detector.backbones.backbone import mean_over_cells
 from pipeline.detector.backbones.catalog import BACKBONES
 from pipeline.detector.backbones.frozen_norm import (
     FrozenNormConv2d,
@@ -209,13 +208,6 @@ def test_product_over_the_map_is_torchs_convolution(threads, dtype):
     torch.testing.assert_close(*outputs)
     rounding = {"rtol": 1e-3, "atol": 1e-2} if dtype == torch.float32 else {}  # sums of 25,600
     torch.testing.assert_close(*gradients, **rounding)
-
-
-@pytest.mark.parametrize("trained", [False, True])
-def test_mean_over_cells(trained):
-    cells = torch.arange(2 * 3 * 4, dtype=torch.float32).reshape(1, 3, 2, 4)
-    cells = cells.to(memory_format=torch.channels_last).requires_grad_(trained)
-    assert mean_over_cells(cells).tolist() == [[3.5, 11.5, 19.5]]
 
 
 def test_fitting_a_few_rois():

@@ -60,12 +60,7 @@ class Backbone(nn.Module):
 
 
 def mean_over_cells(cells: Tensor) -> Tensor:
-    """`(R, C)` from `(R, C, h, w)`.
-
-    In bf16 a pooling took an eighth of the time of `mean`; for training `mean` has the cheaper gradient.
-    """
-    if cells.requires_grad:
-        return cells.flatten(2).mean(2)
+    """`(R, C)` from `(R, C, h, w)`; as a pooling, which in bf16 took an eighth of `mean`'s time."""
     return functional.avg_pool2d(cells, cells.shape[2:]).flatten(1)
 
 
