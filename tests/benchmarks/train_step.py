@@ -5,11 +5,12 @@ python -m tests.benchmarks.train_step --log OUTPUT_OF_A_TRAINING
 
 Four loops take turns, a step each, over the same two pictures and 128 RoIs: the plain one with all cores
 as threads and with one thread, ours with all cores as threads of one worker, and ours divided among
-workers with a share of the cores each, as the train job does it. The plain loop is torchvision's trunk, `roi_pool`, head, `FastRCNNPredictor` and
-`fastrcnn_loss`, contiguous and fp32, with the same layers frozen. Pictures and RoIs are random: neither
-loop's time depends on what they show. CPU seconds per image stand beside images/s, since those of one
-thread suffer least from what else runs on the machine. With --log: images/s and the share of the time that a real run
-waited for pictures, from its records.
+workers with a share of the cores each, as the train job does it. The plain loop is torchvision's trunk,
+`roi_pool`, head, `FastRCNNPredictor` and `fastrcnn_loss`, contiguous and fp32, with the same layers
+frozen. Pictures and RoIs are random: no loop's time depends on what they show. CPU seconds per image
+stand beside images/s, since those of one thread suffer least from what else runs on the machine.
+
+With --log: images/s and the share of the time that a real run waited for pictures, from its records.
 """
 
 from __future__ import annotations
