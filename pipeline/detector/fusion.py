@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from pipeline.detector.backbones.frozen_norm import PaddedConv2d
+from pipeline.detector.backbones.frozen_norm import FrozenNormConv2d, PaddedConv2d
 from pipeline.detector.small_maps import SIDE, SmallMapConvolution, suits
 
 _RECTIFIERS: dict[Any, tuple[str, list[float]]] = {
@@ -46,19 +46,19 @@ class FusedConv2d(nn.Module):
             if self.on_small_maps is None:  # its filters take five times the memory
                 self.on_small_maps = SmallMapConvolution(layer)
             return self._rectified(self.on_small_maps(input, shortcut))
-        padding: Any = layer.padding
+        weight, padding = layer.weight, layer.padding
         if isinstance(layer, PaddedConv2d):
-            input, padding = layer.padded(input)
+            input, weight, padding = layer.padded(input, weight)
         geometry = (list(padding), list(layer.stride), list(layer.dilation), layer.groups)
         if shortcut is None:
             result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                *(input, layer.weight, layer.bias, *geometry),
+                *(input, weight, layer.bias, *geometry),
                 *(self.rectifier, self.limits, ""),
             )
             return result
         rectifier = None if self.rectifier == "none" else self.rectifier
         summed: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-            *(input, shortcut, layer.weight, layer.bias, *geometry),
+            *(input, shortcut, weight, layer.bias, *geometry),
             *("add", None, rectifier, self.limits, ""),
         )
         return summed
@@ -96,6 +96,30 @@ def fused(module: nn.Module, part: str) -> Callable[[Tensor], Tensor]:
         if isinstance(layer, nn.Conv2d):
             _fuse(traced, node, FusedConv2d(layer))
     traced.delete_all_unused_submodules()
+    graph.lint()
+    traced.recompile()
+    result: Callable[[Tensor], Tensor] = traced
+    return result
+
+
+def frozen_layers_fused(module: nn.Module, part: str) -> Callable[[Tensor], Tensor]:
+    """As `fused`, but for training: the layers up to the first that is trained, the others stay.
+
+    The frozen layers are taken as they are now, with their norms folded; the others are the module's own.
+    """
+    tracer = _Tracer()
+    graph = tracer.trace(_Method(module, part))
+    traced = fx.GraphModule(tracer.root, graph)
+    for node in list(graph.nodes):
+        if isinstance(_layer(traced, node), nn.Identity):
+            _replace(node, node.args[0])
+    for node in list(graph.nodes):
+        layer = _layer(traced, node)
+        if layer is not None and any(p.requires_grad for p in layer.parameters()):
+            break
+        if isinstance(layer, nn.Conv2d):
+            own = layer.baked() if isinstance(layer, FrozenNormConv2d) else layer
+            _fuse(traced, node, FusedConv2d(own).requires_grad_(False))
     graph.lint()
     traced.recompile()
     result: Callable[[Tensor], Tensor] = traced

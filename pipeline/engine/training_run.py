@@ -110,9 +110,10 @@ def run(
     check_objects(manifests)
     validation = validation or Validation()
     validator = validation.validator(manifests[0].classes or ())
-    sources = None
+    sources = found = None
     if not isinstance(proposals, ProposalSettings):
         sources = open_sources(manifests, proposals)
+        found = survey(sources, recipe)
     initial_network(architecture(recipe, manifests[0].classes or (), weights), weights, seed)
     storage.check_writable(output)
     with cluster.connected():
@@ -123,7 +124,7 @@ def run(
             output,
             recipe,
             sources,
-            survey(sources, recipe),
+            found or survey(sources, recipe),
             weights=weights,
             seed=seed,
             checkpoint_every=execution.checkpoint_every,

@@ -114,6 +114,11 @@ class Recipe:
         )
         for name in ("flip", "foreground_fraction", "foreground_iou", "warm_up", "step_at"):
             self._require(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
+        self._require(
+            round(self.foreground_fraction * self.rois_per_image) >= 1,
+            "foreground_fraction",
+            f"enough for one of the {self.rois_per_image} RoIs of a picture to be foreground",
+        )
         low, high = self.background_iou_low, self.background_iou_high
         self._require(0 <= low < high <= 1, "background_iou_low", "below background_iou_high")
         self._require(self.epochs > 0, "epochs", "above 0")

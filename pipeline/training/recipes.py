@@ -49,8 +49,8 @@ def mobilenet_v2() -> Recipe:
     """MobileNetV2 with its last blocks as the head of each RoI; made for training on CPUs."""
     return replace(
         PAPER,
-        network="mobilenet_v2",
-        short_sides=(480,),
+        network="mobilenet_v2_expanded",
+        short_sides=(400, 480, 560),
         max_side=800,
         min_proposal_side=12.0,
         optimiser="adamw",

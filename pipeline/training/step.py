@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, distributed, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.detector.fusion import can_fuse, frozen_layers_fused
 from pipeline.detector.loss import multi_task_loss
 from pipeline.detector.network import FastRCNN
 from pipeline.detector.pooling import roi_max_pool
@@ -42,9 +43,22 @@ class PicturesForward(nn.Module):
     Pictures are not padded to a common size, which would waste work and let the padding reach RoIs.
     """
 
-    def __init__(self, model: FastRCNN) -> None:
+    def __init__(self, model: FastRCNN, *, fuse: bool = False) -> None:
+        """`fuse` computes frozen layers as inference does, where this torch can."""
         super().__init__()
         self.model = model
+        self._fuse = fuse
+        self._trunk: tuple[Callable[[Tensor], Tensor], ...] = ()
+
+    def _features(self, picture: Tensor) -> Tensor:
+        if not self._fuse:
+            return self.model.features(picture)
+        if (
+            not self._trunk
+        ):  # now, not before: weights may be loaded into a step that was made already
+            # In a tuple, lest torch take its parameters for other ones than the model's.
+            self._trunk = (frozen_layers_fused(self.model.backbone, "trunk"),)
+        return self._trunk[0](picture)
 
     def forward(self, pictures: list[Tensor], rois: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits `(R, K + 1)` and deltas `(R, 4 (K + 1))` of all RoIs, in the pictures' order.
@@ -55,7 +69,7 @@ class PicturesForward(nn.Module):
         """
         model = self.model
         pooled = [
-            roi_max_pool(model.features(picture), boxes, model.roi_size, model.spatial_scale)
+            roi_max_pool(self._features(picture), boxes, model.roi_size, model.spatial_scale)
             for picture, boxes in zip(pictures, rois, strict=True)
         ]
         vectors = model.backbone.head(torch.cat(pooled))
@@ -87,7 +101,9 @@ class TrainingStep:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self._layout = layout
         model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-        forward = PicturesForward(model)
+        forward = PicturesForward(
+            model, fuse=recipe.precision == "fp32" and can_fuse(device, torch.float32)
+        )
         self._forward: nn.Module = forward
         if workers > 1:
             self._forward = DistributedDataParallel(forward, gradient_as_bucket_view=True)

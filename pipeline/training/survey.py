@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import boxes as geometry
+from pipeline import storage
 from pipeline.detector.targets import TargetMoments, TargetStatistics
+from pipeline.errors import UnreadableDataset
 from pipeline.training.plan import ShardRows, generator
 from pipeline.training.recipe import Recipe
 from pipeline.training.source import Annotations, Source
@@ -43,7 +45,11 @@ def candidates(proposals: NDArray[np.float32], recipe: Recipe) -> NDArray[np.flo
 
 
 def survey(sources: Sequence[Source], recipe: Recipe, pictures: int = PICTURES) -> Survey:
-    """Stream the annotations once, and the proposals of up to `pictures` pictures."""
+    """Stream the annotations once, and the proposals of up to `pictures` pictures.
+
+    Raises:
+        UnreadableDataset: no RoI of the pictures looked at is foreground.
+    """
     usable: list[ShardRows] = []
     objects = 0
     for number, source in enumerate(sources):
@@ -92,4 +98,13 @@ def _look_at_proposals(
             looked_at += 1
         if looked_at >= pictures:
             break
+    if not moments.counts.any():
+        raise UnreadableDataset(
+            f"none of {looked_at} pictures of {_named(sources)} has a foreground RoI: their {seen} "
+            f"objects have no area, or none reaches an IoU of {recipe.foreground_iou} with itself"
+        )
     return moments.statistics(), covered / max(seen, 1)
+
+
+def _named(sources: Sequence[Source]) -> str:
+    return ", ".join(storage.shown(source.manifest.uri) for source in sources)

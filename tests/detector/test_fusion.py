@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pipeline.detector.backbones.frozen_norm import bake_frozen_norms
-from pipeline.detector.fusion import FusedConv2d, can_fuse, fused
+from pipeline.detector.fusion import FusedConv2d, can_fuse, frozen_layers_fused, fused
 from tests.detector.networks import random_model
 
 CPU = torch.device("cpu")
@@ -49,6 +49,37 @@ def test_equals_the_separate_layers(name, rectified, summed):
             if node.op == "call_module"
         )
     assert (convolutions, sums) == (rectified, summed)
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("name", "until", "count"),
+    [
+        ("caffenet", "conv1", 1),
+        ("squeezenet1_0", "fire3", 7),
+        ("resnet18", "layer1", 5),
+        ("mobilenet_v2_expanded", "block6", 18),
+        ("mobilenet_v2", "none", 0),
+    ],
+)
+def test_frozen_layers_alone_are_fused_for_training(name, until, count):
+    torch.manual_seed(0)
+    model = random_model(name).requires_grad_(True).to(memory_format=torch.channels_last)
+    model.backbone.freeze(until)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    images = torch.randn(1, 3, 96, 130).to(memory_format=torch.channels_last)
+    quick = frozen_layers_fused(model.backbone, "trunk")
+    assert sum(isinstance(layer, FusedConv2d) for layer in quick.modules()) == count
+    outputs = [trunk(images) for trunk in (model.backbone.trunk, quick)]
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
+    gradients = [
+        torch.autograd.grad(output.square().mean(), trained, allow_unused=True)
+        for output in outputs
+    ]
+    for theirs, ours in zip(*gradients, strict=True):
+        assert (theirs is None) == (ours is None)
+        if theirs is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 class Shortcuts(nn.Module):

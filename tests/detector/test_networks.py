@@ -3,7 +3,11 @@ import torch
 import torchvision
 
 from pipeline.detector.backbones.catalog import BACKBONES
-from pipeline.detector.backbones.frozen_norm import FrozenNormConv2d, bake_frozen_norms
+from pipeline.detector.backbones.frozen_norm import (
+    FrozenNormConv2d,
+    PaddedConv2d,
+    bake_frozen_norms,
+)
 from pipeline.detector.network import Architecture, FastRCNN, build
 from pipeline.errors import InvalidConfiguration
 from tests.detector.networks import random_model
@@ -162,15 +166,48 @@ def test_every_tensor_has_its_name_and_shape_in_torchvisions_network(name):
         assert theirs[names.get(own, own)].shape == tensor.shape
 
 
-@pytest.mark.parametrize(("side", "pads"), [(8, (0, 1)), (9, (1, 1))])
-def test_same_padding(side, pads):
-    plain = torch.nn.Conv2d(2, 3, 3, stride=2, padding=1, bias=False)
-    layer = FrozenNormConv2d(plain, torch.nn.BatchNorm2d(3, eps=0.0), same_padding=True)
-    images = torch.randn(1, 2, side, side)
-    padded = torch.nn.functional.pad(images, (*pads, *pads))
-    expected = torch.nn.functional.conv2d(padded, plain.weight, stride=2)
-    assert expected.shape[-1] == -(-side // 2)
-    torch.testing.assert_close(layer(images), expected)
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("height", "width", "pads"),
+    [(8, 8, (0, 1, 0, 1)), (9, 9, (1, 1, 1, 1)), (8, 9, (1, 1, 0, 1)), (9, 8, (0, 1, 1, 1))],
+)
+def test_same_padding(height, width, pads, groups):
+    plain = torch.nn.Conv2d(2, 4, 3, stride=2, padding=1, bias=False, groups=groups)
+    layer = FrozenNormConv2d(plain, torch.nn.BatchNorm2d(4, eps=0.0), same_padding=True)
+    images = torch.randn(1, 2, height, width, requires_grad=True)
+    padded = torch.nn.functional.pad(images, pads)
+    expected = torch.nn.functional.conv2d(padded, plain.weight, stride=2, groups=groups)
+    assert expected.shape[2:] == (-(-height // 2), -(-width // 2))
+    found = layer(images)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(expected)
+    theirs = torch.autograd.grad((expected * weights).sum(), (images, plain.weight))
+    ours = torch.autograd.grad((found * weights).sum(), (images, layer.weight))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_product_over_the_map_is_torchs_convolution(threads, dtype):
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(6, 10, 1).to(dtype)
+    layer = PaddedConv2d(plain, same_padding=False, bias=True).to(dtype)
+    layer.load_state_dict(plain.state_dict())
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        images = torch.randn(1, 6, 160, 160, dtype=dtype).to(memory_format=torch.channels_last)
+        outputs = [convolution(images) for convolution in (plain, layer)]
+        weights = torch.randn_like(outputs[0])
+        gradients = [
+            torch.autograd.grad((output * weights).sum(), list(convolution.parameters()))
+            for output, convolution in zip(outputs, (plain, layer), strict=True)
+        ]
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*outputs)
+    rounding = {"rtol": 1e-3, "atol": 1e-2} if dtype == torch.float32 else {}  # sums of 25,600
+    torch.testing.assert_close(*gradients, **rounding)
 
 
 def test_fitting_a_few_rois():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import run_record
@@ -139,6 +140,17 @@ def test_a_finished_training_says_so_and_another_is_refused(
     train(data, output, seed=1, overwrite=True)
     assert (output / "model.safetensors").read_bytes() != weights
     assert json.loads((output / "run.json").read_text())["settings"]["seed"] == 1
+
+
+def test_an_output_of_other_classes_is_refused(
+    trained: Path, data: tuple[str, str], tmp_path: Path
+) -> None:
+    more = str(tmp_path / "more.parquet")
+    told = {name.decode(): value for name, value in pq.read_schema(data[0]).metadata.items()}
+    told["classes"] = json.dumps(["other", *CLASSES]).encode()
+    pq.write_table(pq.read_table(data[0]).replace_schema_metadata(told), more)
+    with pytest.raises(MismatchedOutput, match=r'classes: \["circle", .* there, \["other", '):
+        train((more, data[1]), trained)
 
 
 def test_a_damaged_state_is_named(trained: Path, data: tuple[str, str], tmp_path: Path) -> None:

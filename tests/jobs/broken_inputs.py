@@ -22,6 +22,7 @@ SCORE = "analyze detections --detections {w}/detections --manifest {w}/m.parquet
 COMPARE = "analyze compare --detections {w}/detections {w}/detections --manifest {w}/m.parquet"
 COMPARE += " --output {w}/out"
 RECALL = "analyze proposals --proposals {w}/proposals --manifest {w}/m.parquet --output {w}/out"
+TRAIN = "train --manifest {w}/m.parquet --proposals {w}/proposals --recipe tiny --output {w}/out"
 VOC = "prepare voc --root {w}/voc --split train --output {w}/out"
 COCO = "prepare coco --annotations {w}/coco.json --images {w}/voc --output {w}/out"
 FOLDER = "prepare folder --images {w}/pictures --output {w}/out"
@@ -51,6 +52,11 @@ def write_world(root: Path) -> None:
     record = root / "detections" / "run.json"
     record.write_text(record.read_text().replace('"test"', '"detect"'))
     _write_checkpoints(root)
+    flat = {name: [an_object("cat", (10, 10, 40, 10))] for name in places}
+    write_annotations(f"{root}/flat.parquet", flat, ("cat",), size=(80, 60), uris=places)
+    write_annotations(f"{root}/empty.parquet", dict.fromkeys(places, ()), ("cat",), uris=places)
+    dogs = {name: [an_object("dog", BOX)] for name in places}
+    write_annotations(f"{root}/dogs.parquet", dogs, ("dog",), size=(80, 60), uris=places)
 
 
 def _write_bad_manifests(root: Path, good: bytes) -> None:

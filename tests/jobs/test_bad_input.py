@@ -18,6 +18,7 @@ from tests.jobs.broken_inputs import (
     PROPOSE,
     RECALL,
     SCORE,
+    TRAIN,
     VOC,
     write_world,
 )
@@ -77,6 +78,19 @@ DETECT_VALUES = {
     "--max-proposals 9": "--max-proposals takes the best of stored --proposals",
     "--proposals {w}/proposals --max-proposals 0": "--max-proposals is 0, expected more than 0",
 }
+TRAIN_VALUES = {
+    "--flip 2": "recipe field flip is 2.0; expected between 0 and 1",
+    "--foreground-fraction 0": "recipe field foreground_fraction is 0.0; expected enough for one of",
+    "--network vgg": "there is no backbone 'vgg'",
+    "--freeze-until conv1": "freeze-until conv1 without --weights would keep random layers",
+    "--weights {w}/none.pth": "{w}/none.pth does not exist",
+    "--weights {w}/garbage.parquet": "{w}/garbage.parquet",
+    "--propose.strategy quality": "leave out the options --propose.*",
+    "--validation.manifest {w}/m.parquet": "--validation.manifest needs --validation.proposals",
+    "--validation.manifest {w}/dogs.parquet --validation.proposals {w}/proposals": (
+        "{w}/dogs.parquet has other classes than the training's manifests"
+    ),
+}
 
 
 def _replaced(command: str, option: str, values: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -105,6 +119,25 @@ CASES = [
     (f"{DETECT} --strategy HSV:X:50", "similarity 'X' is not a subset of CTSF"),
     *((f"{DETECT} {value}", told) for value, told in (RUN_VALUES | DETECT_VALUES).items()),
     (f"{DETECT} --proposals {{w}}/proposals --seed 1", "--proposals takes stored boxes as they"),
+    *_replaced(TRAIN, "--manifest", MANIFESTS),
+    *_replaced(
+        TRAIN,
+        "--manifest",
+        {
+            "{w}/unlabelled.parquet": "{w}/unlabelled.parquet lists no classes",
+            "{w}/empty.parquet": "{w}/empty.parquet: no picture holds an object to learn from",
+            "{w}/flat.parquet": "none of 4 pictures of {w}/flat.parquet has a foreground RoI",
+            "{w}/m.parquet {w}/m.parquet": "2 manifests but 1 proposals",
+            "{w}/m.parquet {w}/dogs.parquet": "{w}/dogs.parquet has the classes dog, but",
+        },
+    ),
+    *_replaced(
+        TRAIN,
+        "--proposals",
+        PROPOSALS,
+    ),
+    *_replaced(TRAIN, "--output", OUTPUTS),
+    *((f"{TRAIN} {value}", told) for value, told in TRAIN_VALUES.items()),
     *_replaced(
         SCORE,
         "--detections",
@@ -225,6 +258,8 @@ USAGE = [
     ("analyze", "detections"),
     ("analyze compare --detections {w}/detections --manifest x --output y", "--detections"),
     ("train --manifest {w}/m.parquet", "--recipe"),
+    (f"{TRAIN} --learning-rat 1", "--learning-rat"),
+    (f"{TRAIN} --optimiser adam", "--optimiser"),
 ]
 
 

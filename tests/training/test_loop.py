@@ -11,7 +11,7 @@ from pipeline.analysis.average_precision import VocAveragePrecision
 from pipeline.analysis.flat import Detections, GroundTruth
 from pipeline.detector import checkpoint
 from pipeline.detector.predictor import Predictor
-from pipeline.errors import TrainingFailed
+from pipeline.errors import StorageError, TrainingFailed
 from pipeline.sources.drawn import CLASSES
 from pipeline.training import logs, state
 from pipeline.training.loop import train
@@ -64,6 +64,27 @@ def test_an_interrupted_run_has_the_curve_of_an_undisturbed_one(data, tmp_path):
     models = [checkpoint.load(str(tmp_path / n)).model.state_dict() for n in ("whole", "broken")]
     for name, tensor in models[0].items():
         torch.testing.assert_close(tensor, models[1][name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("failing", ["state-000000006.pt", "latest.json", "train.jsonl"])
+def test_a_store_that_fails_at_a_state_loses_the_steps_since_the_one_before(
+    data, tmp_path, monkeypatch, failing
+):
+    train(make_run(tmp_path / "whole", data[0]))
+    run, put = make_run(tmp_path / "broken", data[0]), storage.put
+
+    def full(uri, content):
+        if uri.endswith(failing) and state.latest(run.output):
+            raise StorageError(f"{uri} cannot be written: no space left")
+        put(uri, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "put", full)
+        with pytest.raises(StorageError, match="no space left"):
+            train(run)
+    assert state.latest(run.output) == state.Latest(3, finished=False)
+    train(run)
+    assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
 
 
 def test_a_finished_run_does_nothing_again(data, tmp_path):

@@ -56,6 +56,8 @@ def test_networks_of_recipes_exist():
         ("iterations", 0),
         ("learning_rate", -1.0),
         ("gradient_clip", 0.0),
+        ("foreground_fraction", 0.0),
+        ("foreground_fraction", 0.005),
         ("accumulate", 3),
     ],
 )

@@ -1,8 +1,10 @@
 """The survey: usable pictures and the targets' statistics."""
 
 import numpy as np
+import pytest
 
 from pipeline import boxes as geometry
+from pipeline.errors import UnreadableDataset
 from pipeline.manifest import AnnotatedObject, ManifestRow, open_manifest, write_manifest
 from pipeline.training.recipe import Recipe
 from pipeline.training.source import open_manifests, open_sources
@@ -51,6 +53,16 @@ def test_statistics_are_those_of_all_foreground(tmp_path):
     for number, label in enumerate(given[0].classes, start=1):
         np.testing.assert_allclose(found.means[number], np.mean(targets[label], 0), atol=1e-5)
         np.testing.assert_allclose(found.stds[number], np.std(targets[label], 0), atol=1e-5)
+
+
+def test_a_dataset_without_foreground_is_named(tmp_path):
+    flat = AnnotatedObject("cat", 10, 10, 50, 10)
+    near = np.array([[10, 8, 50, 12]], np.float32)
+    given = sources(tmp_path, [(flat,), (flat, flat)], [near, near])
+    with pytest.raises(
+        UnreadableDataset, match=r"none of 2 pictures of .*m\.parquet has a foreground RoI"
+    ):
+        survey(given, Recipe())
 
 
 def test_mirroring_centres_the_shift_in_x(tmp_path):
