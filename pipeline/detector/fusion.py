@@ -1,10 +1,9 @@
 """Convolutions that rectify, and add a shortcut, while their output is still in the registers.
 
 On the CPU torch computes `relu(conv(x) + shortcut)` in three passes over memory; in bf16 the passes after
-the convolution took a fifth of a MobileNetV2 head's time. oneDNN does all in one and takes filters that
-were laid out for it beforehand. `torch.compile` uses the same operators (`torch.ops.mkldnn`), but
-compiles for a minute per network and anew for other shapes; here the layers are traced and replaced
-directly, which takes milliseconds.
+the convolution took 7 % of a MobileNetV2 head's time and a fifth of its trunk's. oneDNN does all in one.
+`torch.compile` uses the same operators (`torch.ops.mkldnn`), but compiles anew for other shapes; here the
+layers are traced and replaced directly, which takes milliseconds.
 """
 
 from __future__ import annotations
@@ -130,11 +129,11 @@ def _fuse(traced: fx.GraphModule, node: fx.Node, layer: FusedConv2d) -> None:
     """Put `layer` in the place of a convolution, and of what follows that it can do."""
     traced.add_submodule(str(node.target), layer)
     following = _only_user(node)
-    if following is not None and following.target in _ADDITIONS:
-        (shortcut,) = (other for other in following.args if other is not node)
-        if isinstance(shortcut, fx.Node):
+    if following is not None and following.target in _ADDITIONS and not following.kwargs:
+        shortcuts = [other for other in following.args if other is not node]
+        if len(shortcuts) == 1 and isinstance(shortcuts[0], fx.Node):  # not x + x, not x + 1
             following.prepend(node)  # the shortcut may be computed after the convolution
-            node.args = (*node.args, shortcut)
+            node.args = (*node.args, shortcuts[0])
             _replace(following, node)
             following = _only_user(node)
     if following is not None:

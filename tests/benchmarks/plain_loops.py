@@ -48,9 +48,14 @@ def spent_by(module: str, arguments: Sequence[str], cores: int) -> Spent:
         assert loop.stdin is not None
         loop.stdin.write("go\n")
         loop.stdin.flush()
-    told = [loop.communicate()[0] for loop in loops]
+    told = []
+    for loop in loops:
+        assert loop.stdout is not None
+        told.append(loop.stdout.readline())
     wall = perf_counter() - start
-    assert not any(loop.returncode for loop in loops)
+    for loop in loops:
+        loop.communicate()
+        assert loop.returncode == 0
     return Spent(wall, sum(float(line) for line in told))
 
 

@@ -88,15 +88,18 @@ class Shortcuts(nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.third, self.fourth = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
 
     def forward(self, x):
         a = self.first(x)
         b = self.second(x)
-        return torch.relu(a + b) + a + 1
+        c = self.third(x)
+        d = self.fourth(x)
+        return torch.relu(a + b) + a + 1 + (c + c) + torch.add(d, x, alpha=2)
 
 
 @needs_onednn
-def test_a_sum_of_two_convolutions_one_of_them_used_again():
+def test_sums_of_other_kinds_stay():
     torch.manual_seed(1)
     module = Shortcuts().requires_grad_(False)
     images = torch.randn(1, 3, 5, 6)
