@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, Literal
 
+from pipeline.detector.preprocessing import SMALLEST_SIDE
 from pipeline.errors import InvalidConfiguration
 
 
@@ -26,7 +27,8 @@ class Recipe:
     """Two fully connected layers of these widths as the head; unset: the network's own head."""
 
     short_sides: tuple[int, ...] = (600,)
-    """Shortest side of a picture in pixels; of several, each picture takes one at random (section 4.2)."""
+    """Shortest side of a picture in pixels; of several, each picture takes one at random each time
+    (section 4.2: 480 576 688 864 1200 with a max_side of 2000), and detection the middle one."""
     max_side: int = 1000
     """Cap on the longest side in pixels; it wins over the shortest."""
     flip: float = 0.5
@@ -100,7 +102,11 @@ class Recipe:
         for name in ("images_per_step", "rois_per_step", "accumulate", "max_proposals", "max_side"):
             self._require(getattr(self, name) >= 1, name, "at least 1")
         self._require(
-            len(self.short_sides) > 0 and min(self.short_sides) >= 1, "short_sides", "sides >= 1"
+            len(self.short_sides) > 0
+            and min(self.short_sides) >= SMALLEST_SIDE
+            and max(self.short_sides) <= self.max_side,
+            "short_sides",
+            f"sides from {SMALLEST_SIDE} up to max_side ({self.max_side})",
         )
         self._require(
             self.rois_per_step % self.images_per_step == 0,

@@ -50,6 +50,8 @@ def test_networks_of_recipes_exist():
         ("images_per_step", 0),
         ("rois_per_step", 127),
         ("short_sides", ()),
+        ("short_sides", (31, 600)),
+        ("short_sides", (480, 1200)),  # a cap of 1000
         ("flip", 1.5),
         ("background_iou_low", 0.6),
         ("epochs", 0.0),
