@@ -23,7 +23,7 @@ from pipeline.engine.detector_actor import DetectionPlan, detection_table
 from pipeline.engine.detector_pool import DetectorPool
 from pipeline.engine.losses import NoActorLeft, died_with_node, ended_worker
 from pipeline.engine.reading import proposed_pictures, stored_pictures
-from pipeline.engine.shard_runner import Flight
+from pipeline.engine.shard_work import Flight
 from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.work import Failure, Picture, Piece, Report
 

@@ -16,7 +16,8 @@ from pipeline import schema, storage, store_options
 from pipeline.engine import cluster, output
 from pipeline.engine.reading import ProposalSettings, proposed_pictures
 from pipeline.engine.run_options import RunOptions
-from pipeline.engine.shard_runner import Flight, work_through
+from pipeline.engine.shard_runner import work_through
+from pipeline.engine.shard_work import Flight
 from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.summary import Summary, summarise
 from pipeline.engine.warm_up import warm_up

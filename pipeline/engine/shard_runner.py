@@ -10,25 +10,23 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from time import monotonic, sleep
-from typing import Any, Protocol
+from typing import Any
 
-import pyarrow as pa
 import ray
 from ray import ObjectRef
 from ray import exceptions as rx
 
 from pipeline.engine import cluster
-from pipeline.engine.cluster import Capacity
+from pipeline.engine.isolation import IsolatedShards
 from pipeline.engine.losses import died_with_node, ended_worker
 from pipeline.engine.metrics import RunMetrics
 from pipeline.engine.output import RunOutput
 from pipeline.engine.piece_queue import PieceQueue
 from pipeline.engine.progress import RunProgress
 from pipeline.engine.run_options import RunOptions
-from pipeline.engine.stages import FlowState
+from pipeline.engine.shard_work import Flight, ShardWork
 from pipeline.engine.summary import Summary
 from pipeline.engine.work import Failure, Piece, Report
 from pipeline.errors import (
@@ -37,7 +35,7 @@ from pipeline.errors import (
     ShardFailed,
     StorageError,
 )
-from pipeline.shards import Parts, Shard, put_part
+from pipeline.shards import Shard
 
 log = logging.getLogger(__name__)
 
@@ -57,55 +55,6 @@ MEMORY_LOSSES = 4
 """Workers that Ray may end for their node's memory at a single picture: the need may be another's."""
 NODE_LOSSES = 50
 """Attempts that may be lost with a node: they say nothing about the shard."""
-
-
-@dataclass(eq=False)
-class Flight:
-    """One piece at work."""
-
-    piece: Piece
-    stage: str = ""
-    held: Any = None
-    """Whatever the work keeps alive for this flight: a generator, an actor."""
-    size: float = 0.0
-    """Bytes that it holds in the object store, once they are known."""
-
-
-class ShardWork(Protocol):
-    """One kind of work over shards; `Flight` objects carry its state between the calls."""
-
-    def follow(self, capacity: Capacity) -> None:
-        """The cluster was looked at: nodes may have joined or gone."""
-
-    def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
-        """Whether one more piece may be started beside those at work."""
-
-    def flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
-        """How busy the stages are and what waits in front of them."""
-
-    def needs(self) -> Sequence[dict[str, float]]:
-        """The resources of each kind of task or actor, to tell a cluster that can hold none."""
-
-    def start(self, flight: Flight) -> ObjectRef[Any]:
-        """Start the first stage of a piece."""
-
-    def proceed(self, flight: Flight) -> ObjectRef[Any] | None:
-        """After a stage ended well: start the next one, or None when its result is the report."""
-
-    def lost(self, flight: Flight, error: Exception) -> bool:
-        """After a stage ended badly: clean up, and tell whether this flight's piece was being worked on."""
-
-    def failed_table(self, piece: Piece, failure: Failure) -> pa.Table:
-        """The row of a single picture that could not be done."""
-
-
-@dataclass
-class _Isolated:
-    """A shard being done one picture per task, all of it or the pictures that failed before."""
-
-    rows: Sequence[int]
-    tables: dict[int, pa.Table] = field(default_factory=dict)
-    report: Report = field(default_factory=Report)
 
 
 class ShardRunner:
@@ -144,7 +93,7 @@ class ShardRunner:
         self._errors: dict[Piece, int] = {}
         self._losses: dict[Piece, int] = {}
         self._node_losses: dict[Piece, int] = {}
-        self._isolated: dict[Shard, _Isolated] = {}
+        self._isolated = IsolatedShards(output)
         for shard, rows in (retry or {}).items():
             self._isolate(shard, rows)
         self._failed: dict[Shard, str] = {}
@@ -257,16 +206,17 @@ class ShardRunner:
     def _after_worker_loss(self, flight: Flight, cause: Exception) -> None:
         piece = flight.piece
         self._losses[piece] = self._losses.get(piece, 0) + 1
+        memory = isinstance(cause, rx.OutOfMemoryError)
+        most = MEMORY_LOSSES if memory and not piece.whole else WORKER_LOSSES
         log.warning(
             "shard %d%s ended its worker while at %s (%d of %d)",
             piece.shard.ordinal,
             "" if piece.whole else f", picture {piece.row}",
             flight.stage,
             self._losses[piece],
-            WORKER_LOSSES,
+            most,
         )
-        memory = isinstance(cause, rx.OutOfMemoryError)
-        if self._losses[piece] < (MEMORY_LOSSES if memory and not piece.whole else WORKER_LOSSES):
+        if self._losses[piece] < most:
             wait = 4 * _wait(self._losses[piece]) if memory else 0.0
             self._queue.again(piece, wait)
         elif piece.whole:
@@ -291,33 +241,25 @@ class ShardRunner:
         self._collect(piece, report)
 
     def _isolate(self, shard: Shard, rows: Sequence[int]) -> None:
-        self._isolated[shard] = _Isolated(rows)
+        self._isolated.begin(shard, rows)
         self._queue.add(Piece(shard, row) for row in rows)
 
     def _collect(self, piece: Piece, report: Report) -> None:
-        """Keep a single picture's row; put the shard's part when all that were asked for are there."""
-        state = self._isolated[piece.shard]
-        assert piece.row is not None
-        assert report.table is not None
-        state.tables[piece.row] = report.table
-        state.report.add(report)
-        if len(state.tables) < len(state.rows):
-            return
-        self._put_isolated(piece.shard)
+        if self._isolated.collect(piece, report):
+            self._put_isolated(piece.shard)
 
     def _put_isolated(self, shard: Shard, attempt: int = 1) -> None:
-        state = self._isolated[shard]
+        """Put the part of a shard whose pictures were done one by one; again later where that fails."""
         try:
-            put_part(self.output, shard, self._assembled(shard, state))
+            report = self._isolated.put(shard)
         except StorageError as error:
             log.warning("shard %d, attempt %d to put it: %s", shard.ordinal, attempt, error)
             if attempt < ATTEMPTS:
                 self._unput.append((monotonic() + _wait(attempt), shard, attempt + 1))
             else:
                 self._give_up(shard, str(error))
-            return
-        del self._isolated[shard]
-        self._count(state.report)
+        else:
+            self._count(report)
 
     def _put_what_is_due(self) -> None:
         for _ in range(len(self._unput)):
@@ -326,13 +268,6 @@ class ShardRunner:
                 self._unput.append((not_before, shard, attempt))
             else:
                 self._put_isolated(shard, attempt)
-
-    def _assembled(self, shard: Shard, state: _Isolated) -> pa.Table:
-        if len(state.tables) < shard.rows:
-            before = Parts(self.output, (shard,)).read(shard)
-            rest = {row: before.slice(row, 1) for row in range(shard.rows)}
-            state.tables = rest | state.tables
-        return pa.concat_tables(state.tables[row] for row in range(shard.rows))
 
     def _give_up(self, shard: Shard, reason: str) -> None:
         self._failed[shard] = reason

@@ -43,7 +43,8 @@ from pipeline.engine.progress import RunProgress
 from pipeline.engine.proposal_run import ProposalPlan, ProposalWork
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
-from pipeline.engine.shard_runner import Flight, ShardRunner, ShardWork
+from pipeline.engine.shard_runner import ShardRunner
+from pipeline.engine.shard_work import Flight, ShardWork
 from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.summary import summarise
 from pipeline.engine.work import Failure, Piece, Report

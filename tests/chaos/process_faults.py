@@ -10,6 +10,7 @@ import time
 from tests.chaos import outputs
 from tests.chaos.outcome import Outcome, Trial
 from tests.chaos.processes import awaited, send
+from tests.chaos.raylets import QUIET
 from tests.chaos.stage import Stage
 
 
@@ -136,7 +137,7 @@ def disk_full(stage: Stage) -> Outcome | str:
         f"mount -t tmpfs -o size={size} tmpfs {trial.output} && "
         f'"$@"; code=$?; cp -a {trial.output}/. {trial.output}-kept/; exit $code'
     )
-    local_ray = {"RAY_ADDRESS": ""}
+    local_ray = QUIET | {"RAY_ADDRESS": ""}
     before = (*mounting, "sh", "-c", script, "sh")
     trial.driver = stage.start(trial.output, environment=local_ray, before=before)
     trial.ended()

@@ -41,9 +41,18 @@ def send(pids: list[int], what: signal.Signals) -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL a process that was started here, with all below it, and wait until it is gone."""
-    send([*below(process.pid), process.pid], signal.SIGKILL)
+    """SIGKILL a process that was started here, with all below it, and wait until they are gone."""
+    children = below(process.pid)
+    send([*children, process.pid], signal.SIGKILL)
     process.wait()
+    with contextlib.suppress(TimeoutError):  # they write until they are dead
+        awaited(lambda: not any(command(pid) for pid in children), "their end", 20)
+
+
+def naming(path: Path) -> list[int]:
+    """The processes whose command line names a path."""
+    pids = [int(process.name) for process in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if str(path) in command(pid)]
 
 
 def awaited(found: Callable[[], bool], what: str, seconds: float = 90, every: float = 0.02) -> None:

@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,10 +25,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from tests.chaos.processes import awaited, below, command, end
+from tests.chaos.processes import awaited, below, command, end, naming, send
 from tests.swift import free_port
 
-START_SECONDS = 120
+START_SECONDS = 300
 STARTS = 3
 """Tries to start a node: Ray itself gives up after 30 s, which a busy machine may need."""
 STORE_BYTES = 120_000_000
@@ -137,6 +138,7 @@ class Raylets:
         """End all nodes, the head last, and remove what they wrote."""
         while self.nodes:
             end(self.nodes.pop().process)
+        send(naming(self.folder), signal.SIGKILL)  # what a node that did not come up left behind
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, name: str, cpus: int, *options: str) -> Node:

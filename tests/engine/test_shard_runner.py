@@ -16,7 +16,8 @@ import ray
 
 from pipeline.engine.cluster import Capacity
 from pipeline.engine.progress import RunProgress
-from pipeline.engine.shard_runner import ATTEMPTS, Flight, ShardRunner
+from pipeline.engine.shard_runner import ATTEMPTS, ShardRunner
+from pipeline.engine.shard_work import Flight
 from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.work import Failure, Piece, Report, time_limit
 from pipeline.errors import MismatchedProposals, NoCapacity, ShardFailed, StorageError
@@ -239,7 +240,7 @@ def test_a_part_of_single_pictures_outlasts_a_store_that_is_away(
             raise StorageError("the store does not answer")
         return put_part(output, shard, table)
 
-    monkeypatch.setattr("pipeline.engine.shard_runner.put_part", put)
+    monkeypatch.setattr("pipeline.engine.isolation.put_part", put)
     faults = Faults(str(tmp_path), crashing=(1,))
     report = _run(faults, shards=1)
     assert len(calls) == 3
