@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jobs import entry
+from pipeline import storage
 from pipeline.detector.keep import Keep
 from pipeline.detector.pyramid import Pyramid
 from pipeline.engine import detection_run
@@ -90,7 +91,14 @@ def main(options: Detect) -> None:
         gpus_per_actor=options.gpus_per_actor,
         options=options.run,
     )
-    print("\n".join(summary.lines()))
+    following: tuple[str, ...]
+    if summary.labelled:
+        score = ("detections", "--detections", options.output, "--manifest", options.manifest)
+        following = ("jobs/analyze.py", *score, "--output", options.output)
+    else:
+        parts = storage.join(storage.absolute(options.output), "part-*.parquet")
+        following = ("-c", f'import duckdb; print(duckdb.read_parquet("{parts}"))')
+    print(entry.told(options, summary, *following))
 
 
 if __name__ == "__main__":

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import tyro
 
 from pipeline import storage, store_options
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.engine.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,22 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_DFL)
     raise Stopped(number)
+
+
+def told(options: JobOptions, summary: Summary, *following: str) -> str:
+    """What a job over shards prints at the end.
+
+    Args:
+        options: the job's.
+        summary: of the run.
+        following: the words after `python` of the command that a user would type next.
+    """
+    lines = summary.lines()
+    if summary.images_failed:
+        lines.append("failed pictures again, once mended: the same command with --retry-failed")
+    if options.storage_options is not None and following[0].endswith(".py"):
+        following += ("--storage-options", options.storage_options)
+    return "\n".join([*lines, f"next: python {shlex.join(map(storage.shown, following))}"])
 
 
 def remote_stores(options: Any) -> list[str]:

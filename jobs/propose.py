@@ -36,7 +36,20 @@ def main(options: Propose) -> None:
     summary = proposal_run.run(
         options.manifest, options.output, options.proposals, options=options.run
     )
-    print("\n".join(summary.lines()))
+    shared = ("--manifest", options.manifest, "--proposals", options.output)
+    following: tuple[str, ...]
+    if summary.labelled:
+        following = ("jobs/analyze.py", "proposals", *shared, "--output", options.output)
+    else:
+        following = (
+            "jobs/detect.py",
+            *shared,
+            "--checkpoint",
+            "CHECKPOINT",
+            "--output",
+            "DETECTIONS",
+        )
+    print(entry.told(options, summary, *following))
 
 
 if __name__ == "__main__":

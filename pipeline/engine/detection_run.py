@@ -132,6 +132,7 @@ def run(
             threads=resources.threads,
         )
         with summarise(ready, options.max_failed_fraction) as summary:
+            summary.labelled = opened.classes is not None
             if ready.todo or ready.retry:
                 _work(plan, resources, ready, summary, options)
         return summary

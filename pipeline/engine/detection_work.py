@@ -16,7 +16,7 @@ import ray
 from ray import ObjectRef
 from ray import exceptions as rx
 
-from pipeline import store_options
+from pipeline import storage, store_options
 from pipeline.engine import cluster
 from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.detector_actor import DetectionPlan, detection_table
@@ -26,6 +26,8 @@ from pipeline.engine.reading import proposed_pictures, stored_pictures
 from pipeline.engine.shard_work import Flight
 from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.work import Failure, Picture, Piece, Report
+from pipeline.errors import StorageError
+from pipeline.manifest import Manifest
 
 CHUNK_BYTES = 32_000_000
 """Encoded pictures travel in chunks of at most this size; a picture that is larger goes alone."""
@@ -44,9 +46,11 @@ class DetectionWork:
         self._plan_reference = ray.put(plan)
         self._pool = DetectorPool(self._plan_reference, resources, start_seconds)
         self._mean_size = 0.0
-        self._pieces_read = 0
+        """Bytes per picture: those of the first few files until pieces were read, then theirs."""
+        self._read = 0
 
     def __enter__(self) -> DetectionWork:
+        self._mean_size = _first_sizes(self.plan.manifest)
         try:
             self._pool.await_first()
         except BaseException:
@@ -68,12 +72,17 @@ class DetectionWork:
     def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
         """A piece at work for each core and two for each actor, while their bytes fit the budget.
 
-        A piece that is being read counts as much as those before it did on average.
+        A piece that is being read counts as much as its number of pictures did on average.
         """
         if len(flights) >= capacity.cpus + 2 * self._pool.size or not self._pool.has_ready():
             return False
-        held = sum(flight.size or self._mean_size for flight in flights)
-        return not flights or held + self._mean_size <= STORE_SHARE * capacity.object_store
+        if not flights:
+            return True
+        expected = [self._mean_size * flight.piece.rows for flight in flights]
+        held = sum(
+            flight.size or its_share for flight, its_share in zip(flights, expected, strict=True)
+        )
+        return held + max(expected) <= STORE_SHARE * capacity.object_store
 
     def flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
         """The tasks on the cores and the detectors, each with what waits in front of it."""
@@ -115,8 +124,9 @@ class DetectionWork:
             return None
         *chunks, last = list(flight.held)
         flight.size, node = ray.get(last)
-        self._pieces_read += 1
-        self._mean_size += (flight.size - self._mean_size) / self._pieces_read
+        rows = flight.piece.rows
+        self._mean_size = (self._mean_size * self._read + flight.size) / (self._read + rows)
+        self._read += rows
         actor = self._pool.hand_out(flight, node)
         if actor is None:
             raise NoActorLeft("no detector is left to take the pictures")
@@ -139,6 +149,19 @@ class DetectionWork:
         """The row of a picture that ended its workers."""
         rows = piece.image_rows(self.plan.manifest, self.plan.fingerprint)
         return detection_table(self.plan, [Picture(*rows[0], failure=failure)], [None])
+
+
+def _first_sizes(manifest: Manifest, pictures: int = 8) -> float:
+    """Mean bytes of the first pictures' files, as far as they can be looked up."""
+    sizes = []
+    for uri in manifest.read(0, min(pictures, manifest.rows), ["uri"])["uri"].to_pylist():
+        try:
+            sizes.append(storage.size(uri))
+        except (storage.MissingObject, storage.AccessDenied):
+            continue
+        except StorageError:  # the tasks will try again and say what is wrong
+            break
+    return sum(sizes) / len(sizes) if sizes else 0.0
 
 
 @ray.remote(num_cpus=1, max_retries=0)

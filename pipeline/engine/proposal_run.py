@@ -76,6 +76,7 @@ def run(
             opened, target, record.fingerprint, settings, provenance, options.image_seconds
         )
         with summarise(ready, options.max_failed_fraction) as summary:
+            summary.labelled = opened.classes is not None
             if ready.todo or ready.retry:
                 warm_up(settings)
                 work_through(ProposalWork(plan), "propose", ready, summary, options)

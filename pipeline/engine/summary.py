@@ -36,6 +36,8 @@ class Summary:
     """Of the whole run on the cluster."""
     start_seconds: float = 0.0
     """Of them, before the first shard was started: kernels compiled, detectors loaded."""
+    labelled: bool = False
+    """Whether the manifest names classes, so that the output can be scored against it."""
     utilisation: dict[str, float] = field(default_factory=dict)
     """Busy share of each stage's slots, 0 to 1, over this run."""
     began: float = field(default_factory=monotonic)

@@ -32,6 +32,11 @@ class Piece:
         """Whether the piece is the whole shard."""
         return self.row is None
 
+    @property
+    def rows(self) -> int:
+        """Pictures in the piece."""
+        return self.shard.rows if self.whole else 1
+
     def image_rows(self, manifest: Manifest, fingerprint: str) -> list[tuple[str, str]]:
         """The (image_id, uri) of the piece's pictures.
 
