@@ -88,7 +88,7 @@ TRAIN_VALUES = {
     "--propose.strategy quality": "leave out the options --propose.*",
     "--validation.manifest {w}/m.parquet": "--validation.manifest needs --validation.proposals",
     "--validation.manifest {w}/dogs.parquet --validation.proposals {w}/proposals": (
-        "{w}/dogs.parquet has other classes than the training's manifests"
+        "{w}/dogs.parquet has other classes than the network"
     ),
 }
 
