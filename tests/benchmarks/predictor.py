@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from time import perf_counter, thread_time
 from typing import Any
@@ -24,7 +24,7 @@ import torch
 from pipeline import schema, storage
 from pipeline.analysis.average_precision import VocAveragePrecision
 from pipeline.analysis.flat import Detections as FlatDetections
-from pipeline.analysis.flat import ground_truth
+from pipeline.analysis.flat import GroundTruth, ground_truth
 from pipeline.detector import checkpoint as checkpoints
 from pipeline.detector.backbones.catalog import BACKBONES
 from pipeline.detector.checkpoint import Checkpoint
@@ -54,46 +54,60 @@ def main() -> None:
         storage.put(storage.absolute(options.json), json.dumps(result, indent=2).encode())
 
 
+class Side:
+    """What one of the two took and found."""
+
+    def __init__(self, detector: Callable[[bytes, np.ndarray], Detections], classes: int) -> None:
+        self.detector = detector
+        self.scores = VocAveragePrecision(classes)
+        self.spent = np.zeros(2)  # by the clock, on the wall
+
+    def detect(
+        self, encoded: bytes, boxes: np.ndarray, truth: GroundTruth, clock: Callable[[], float]
+    ) -> None:
+        begin = np.array([clock(), perf_counter()])
+        found = self.detector(encoded, boxes)
+        self.spent += np.array([clock(), perf_counter()]) - begin
+        self.scores.update(truth, _flat(found))
+
+    def result(self, pictures: int) -> dict[str, float]:
+        by_class = self.scores.result()
+        by_clock, on_wall = 1e3 * self.spent / pictures
+        return {
+            "ms_per_image": float(by_clock),
+            "wall_ms_per_image": float(on_wall),
+            "voc07_map50": float(np.nanmean(by_class.eleven_point)),
+            "voc_map50": float(np.nanmean(by_class.area)),
+        }
+
+
 def compare(
     checkpoint: Checkpoint, manifest: Manifest, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Both on the same pictures in turns; the first picture warms up and is not timed."""
     clock = thread_time if options.threads == 1 else perf_counter
-    plain = PlainDetector(checkpoint, max_rois=options.plain_rois)
     ours = TimedPredictor(Predictor(checkpoint, precision=options.precision), clock)
+    classes = len(checkpoint.classes)
+    sides = [Side(PlainDetector(checkpoint, max_rois=options.plain_rois), classes)]
+    sides.append(Side(ours, classes))
     arithmetic = Arithmetic(checkpoint.model)
-    scores = [VocAveragePrecision(len(checkpoint.classes)) for _ in range(2)]
-    spent = np.zeros((2, 2))  # plain, ours; by the clock, on the wall
     boxes_seen = 0
     for number, (encoded, boxes, truth) in enumerate(
         _pictures(manifest, options.proposals, checkpoint.classes, options.limit)
     ):
-        for turn in (0, 1) if number % 2 else (1, 0):
-            begin = np.array([clock(), perf_counter()])
-            found = (plain, ours)[turn](encoded, boxes)
-            if number > 0:
-                spent[turn] += np.array([clock(), perf_counter()]) - begin
-            scores[turn].update(truth, _flat(found))
+        for side in sides if number % 2 else sides[::-1]:
+            side.detect(encoded, boxes, truth, clock)
         if number == 0:
             ours.seconds.clear()
+            for side in sides:
+                side.spent[:] = 0
         else:
             boxes_seen += len(boxes)
             arithmetic.add(ours.shape, ours.rois)
     timed = number
-    milliseconds = 1e3 * spent / timed
     phases = {name: 1e3 * seconds / timed for name, seconds in ours.phases().items()}
     peak = peak_gflops(ours.predictor.dtype, clock)
-    sides = []
-    for row, average in zip(milliseconds, scores, strict=True):
-        result = average.result()
-        sides.append(
-            {
-                "ms_per_image": row[0],
-                "wall_ms_per_image": row[1],
-                "voc07_map50": float(np.nanmean(result.eleven_point)),
-                "voc_map50": float(np.nanmean(result.area)),
-            }
-        )
+    plain, own = (side.result(timed) for side in sides)
     preprocessing = checkpoint.preprocessing
     return {
         "network": checkpoint.model.architecture.backbone,
@@ -105,11 +119,11 @@ def compare(
         "plain_rois_at_once": options.plain_rois,
         "boxes_per_image": boxes_seen / timed,
         "rois_per_image": arithmetic.rois / timed,
-        "plain": sides[0],
-        "ours": sides[1],
-        "ratio": float(milliseconds[0, 0] / milliseconds[1, 0]),
-        "wall_ratio": float(milliseconds[0, 1] / milliseconds[1, 1]),
-        "map_difference": 100 * (sides[1]["voc07_map50"] - sides[0]["voc07_map50"]),
+        "plain": plain,
+        "ours": own,
+        "ratio": plain["ms_per_image"] / own["ms_per_image"],
+        "wall_ratio": plain["wall_ms_per_image"] / own["wall_ms_per_image"],
+        "map_difference": 100 * (own["voc07_map50"] - plain["voc07_map50"]),
         "ms_by_phase": phases,
         "peak_gflops": peak,
         "arithmetic": arithmetic.against(peak, timed, phases["trunk"], phases["head"]),
@@ -130,7 +144,10 @@ def _options() -> argparse.Namespace:
         "--plain-rois", type=int, help="RoIs at once through the plain loop's head, by default all"
     )
     parser.add_argument("--json")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.limit < 2:
+        parser.error("--limit: at least 2 pictures, the first of which warms up")
+    return options
 
 
 def random_checkpoint(recipe_name: str, classes: tuple[str, ...]) -> Checkpoint:
@@ -146,7 +163,7 @@ def random_checkpoint(recipe_name: str, classes: tuple[str, ...]) -> Checkpoint:
 
 def _pictures(
     manifest: Manifest, proposals: str, classes: tuple[str, ...], limit: int
-) -> Iterator[tuple[bytes, np.ndarray, Any]]:
+) -> Iterator[tuple[bytes, np.ndarray, GroundTruth]]:
     """Encoded bytes, proposals and annotated objects of each picture."""
     stored = matching(proposals, manifest, limit)
     first = 0
