@@ -11,7 +11,9 @@ from tests.chaos import outputs
 from tests.chaos.stage import Driver, Inputs, Stage
 
 MOST_RERUNS = 3
-HEADER = "| fault | reruns needed | images lost | doubled | differing | redone | failed | s |"
+HEADER = (
+    "| fault | pictures | reruns needed | images lost | doubled | differing | redone | failed | s |"
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Outcome:
         """The row of the Markdown table."""
         name = self.fault.replace("_", " ") + (f" ({self.note})" if self.note else "")
         counts = (
+            self.images,
             self.reruns,
             self.lost,
             self.doubled,
