@@ -95,6 +95,11 @@ def read_start(uri: str, size: int) -> bytes:
     return _content(uri, start=0, end=size)
 
 
+def read_end(uri: str, size: int) -> bytes:
+    """The last `size` bytes of an object, or all of a smaller one; errors are those of `read`."""
+    return _content(uri, start=-size)
+
+
 def _content(uri: str, **span: int) -> bytes:
     store, path = filesystem(uri)
     with naming(uri, "read"):

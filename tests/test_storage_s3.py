@@ -45,6 +45,8 @@ def test_put_read_exists_remove(s3_folder: str) -> None:
     assert storage.read(uri) == b"second"
     assert storage.read_start(uri, 3) == b"sec"
     assert storage.read_start(uri, 100) == b"second"
+    assert storage.read_end(uri, 3) == b"ond"
+    assert storage.read_end(uri, 100) == b"second"
     with storage.opened(uri) as file:
         file.seek(2)
         assert file.read(2) == b"co"

@@ -35,6 +35,7 @@ import ray
 
 from pipeline import schema, shards, storage
 from pipeline.detector.keep import Keep
+from pipeline.detector.pyramid import Pyramid
 from pipeline.engine import cluster, detection_work, detector_pool, output, proposal_run
 from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.detection_work import DetectionWork
@@ -310,6 +311,8 @@ def _detecting(manifest: Manifest, target: str) -> Iterator[ShardWork]:
         classes=("thing",),
         keep=Keep(),
         precision="fp32",
+        pyramid=Pyramid(),
+        max_proposals=None,
         proposals=ProposalSettings(),
         stored=None,
         image_seconds=120.0,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import shards, storage
+from pipeline import schema, shards, storage
 from pipeline.engine import output
 from pipeline.engine.output import RunOutput
 from pipeline.engine.run_options import RunOptions
@@ -187,3 +187,27 @@ def test_a_driver_that_loses_the_race_for_the_cut_stops_before_its_work(
     monkeypatch.setattr(shards, "write_table", and_the_other_one)
     with pytest.raises(MismatchedOutput, match="another run began here at the same time"):
         _opened(folder, manifest, "new", 3)
+
+
+@pytest.mark.parametrize("kind", ["propose", "detect", "no statistics", "a long footer"])
+def test_failed_rows_are_found_by_the_footer_and_without_its_help(
+    tmp_path: Path, kind: str
+) -> None:
+    target = schema.DETECTIONS if kind == "detect" else schema.PROPOSALS
+    if kind == "a long footer":
+        target = schema.with_metadata(target, {"provenance": "x" * 2 * output.FOOTER})
+    planned = [shards.Shard(ordinal, f"{ordinal:024x}", 3 * ordinal, 3) for ordinal in range(3)]
+    for shard in planned:
+        bad = shard.ordinal == 1
+        rows = [{"image_id": "i", "uri": "u", "status": "ok", "error_type": None} for _ in range(3)]
+        if bad:
+            rows[2] |= {"status": "failed", "error_type": "Gone"}
+            if kind == "detect":
+                rows[2]["stage"] = "read"
+        table = pa.Table.from_pylist(rows, schema=target)
+        place = tmp_path / shard.part_name
+        pq.write_table(table, place, write_statistics=kind != "no statistics", compression="zstd")
+        assert output._all_ok(str(place)) == (not bad and kind in ("propose", "detect"))
+    found = output.failed_rows(str(tmp_path), planned)
+    stage = "read" if kind == "detect" else "propose"
+    assert found == {planned[1]: {2: f"{stage}: Gone"}}
