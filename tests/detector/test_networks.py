@@ -2,6 +2,7 @@ import pytest
 import torch
 import torchvision
 
+from pipeline.detector.backbones.backbone import mean_over_cells
 from pipeline.detector.backbones.catalog import BACKBONES
 from pipeline.detector.backbones.frozen_norm import (
     FrozenNormConv2d,
@@ -208,6 +209,13 @@ def test_product_over_the_map_is_torchs_convolution(threads, dtype):
     torch.testing.assert_close(*outputs)
     rounding = {"rtol": 1e-3, "atol": 1e-2} if dtype == torch.float32 else {}  # sums of 25,600
     torch.testing.assert_close(*gradients, **rounding)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_mean_over_cells(training):
+    cells = torch.arange(2 * 3 * 4, dtype=torch.float32).reshape(1, 3, 2, 4)
+    cells = cells.to(memory_format=torch.channels_last)
+    assert mean_over_cells(cells, training).tolist() == [[3.5, 11.5, 19.5]]
 
 
 def test_fitting_a_few_rois():

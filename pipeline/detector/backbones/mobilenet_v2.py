@@ -43,6 +43,9 @@ class MobileNetV2(Backbone):
         renamed = fold_frozen_norms(self.features, same_padding=padding == "same")
         if expanded and fc_widths is not None:
             self.features[WHOLE_BLOCKS].conv = self._divided_block()[:1]
+        for layer in self.features.modules():
+            if isinstance(layer, nn.ReLU6):  # in place, autograd keeps a copy of its input
+                layer.inplace = False
         self._renamed = {f"features.{new}": f"features.{old}" for new, old in renamed.items()}
         self.fc: nn.Module | None = None
         self.channels, self.width = 576 if expanded else 96, 1280
@@ -68,7 +71,7 @@ class MobileNetV2(Backbone):
                 pooled = layer(pooled)
         for block in self.features[WHOLE_BLOCKS + self.expanded :]:
             pooled = block(pooled)
-        return mean_over_cells(pooled)
+        return mean_over_cells(pooled, self.training)
 
     def _divided_block(self) -> nn.Sequential:
         """The layers of block 14, which has no shortcut: expansion, depthwise at stride 2, projection."""

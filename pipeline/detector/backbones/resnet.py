@@ -45,7 +45,7 @@ class ResNet(Backbone):
             vectors: Tensor = self.fc(pooled)
             return vectors
         cells: Tensor = self.get_submodule("layer4")(pooled)
-        return mean_over_cells(cells)
+        return mean_over_cells(cells, self.training)
 
     def stages(self) -> dict[str, Sequence[nn.Module]]:
         """`conv1`, `layer1` to `layer3`, then `layer4` or `fc`."""

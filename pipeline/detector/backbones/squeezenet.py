@@ -47,7 +47,7 @@ class SqueezeNet(Backbone):
             vectors: Tensor = self.fc(pooled)
             return vectors
         cells: Tensor = self.features[FIRE9](pooled)
-        return mean_over_cells(cells)
+        return mean_over_cells(cells, self.training)
 
     def stages(self) -> dict[str, Sequence[nn.Module]]:
         """`conv1`, `fire2` to `fire8`, then `fire9` or `fc`."""
