@@ -85,7 +85,7 @@ def tiny() -> Recipe:
         schedule="cosine",
         warm_up=0.05,
         gradient_clip=10.0,
-        epochs=8.0,
+        epochs=12.0,
     )
 
 
