@@ -66,8 +66,13 @@ class DetectorActor:
         self._threads = ThreadPoolExecutor(max(1, plan.threads))
 
     def ready(self) -> str:
-        """Load the checkpoint and return the device it runs on."""
-        return str(self._predictor().device)
+        """Load the checkpoint, detect once in a blank picture and return the device it runs on.
+
+        The first picture compiles or loads kernels, which a run's first shards would wait for.
+        """
+        predictor = self._predictor()
+        predictor([np.zeros((64, 64, 3), np.uint8)], [np.array([[0, 0, 64, 64]], np.float32)])
+        return str(predictor.device)
 
     def _predictor(self) -> Any:
         if self._loaded is None:
