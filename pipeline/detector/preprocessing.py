@@ -138,11 +138,3 @@ CAFFE = Preprocessing(
 
 DRAWN = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=240, max_side=400)
 """For networks that are trained from scratch on small pictures."""
-
-PREPROCESSINGS = {
-    "torchvision": TORCHVISION,
-    "tensorflow": TENSORFLOW,
-    "caffe": CAFFE,
-    "drawn": DRAWN,
-}
-"""By the name under which a recipe may ask for one that its weights want."""
