@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections import Counter
@@ -10,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import run_record, schema, shards, storage
 from pipeline.engine.run_options import RunOptions
+from pipeline.engine.work import Report
 from pipeline.errors import MismatchedOutput
 from pipeline.manifest import Manifest
 from pipeline.run_record import RunRecord
@@ -106,6 +109,31 @@ def failed_rows(output: str, committed: Sequence[Shard]) -> dict[Shard, dict[int
     with ThreadPoolExecutor(16) as threads:
         found = zip(committed, threads.map(failed_in, committed), strict=True)
         return {shard: rows for shard, rows in found if rows}
+
+
+def committed_report(output: str, shard: Shard) -> Report | None:
+    """What a shard's part came to, where it is committed: its attempt may be lost before it told.
+
+    The seconds are not known any more.
+
+    Raises:
+        StorageError: the store does not say.
+    """
+    uri = storage.join(output, shard.part_name)
+    try:
+        data = storage.read(uri)
+    except storage.MissingObject:
+        return None
+    with schema.reading(uri):
+        table = pq.read_table(io.BytesIO(data))
+    report = Report(
+        images=len(table), failed=Counter(failed_rows(output, [shard]).get(shard, {}).values())
+    )
+    report.counts["bytes"] = len(data)
+    for count, column in (("proposals", "boxes"), ("detections", "detections")):
+        if column in table.column_names:
+            report.counts[count] = pc.sum(pc.list_value_length(table[column])).as_py() or 0
+    return report
 
 
 def _all_ok(uri: str) -> bool:

@@ -22,7 +22,7 @@ from pipeline.engine import cluster
 from pipeline.engine.isolation import IsolatedShards
 from pipeline.engine.losses import died_with_node, ended_worker
 from pipeline.engine.metrics import RunMetrics
-from pipeline.engine.output import RunOutput
+from pipeline.engine.output import RunOutput, committed_report
 from pipeline.engine.piece_queue import PieceQueue
 from pipeline.engine.progress import RunProgress
 from pipeline.engine.run_options import RunOptions
@@ -186,6 +186,8 @@ class ShardRunner:
         cause = error.cause if isinstance(error, rx.RayTaskError) else error
         if isinstance(cause, PipelineError) and not isinstance(cause, StorageError):
             raise cause
+        if (died_with_node(cause) or ended_worker(cause)) and self._was_committed(piece):
+            return
         if not at_work or died_with_node(cause):
             self._node_losses[piece] = self._node_losses.get(piece, 0) + 1
             if self._node_losses[piece] <= NODE_LOSSES:
@@ -202,6 +204,16 @@ class ShardRunner:
             self._give_up(piece.shard, told)
         else:
             self._queue.again(piece, _wait(attempt))
+
+    def _was_committed(self, piece: Piece) -> bool:
+        """Whether a lost attempt had put its part, and only its report was lost: then it is counted."""
+        try:
+            report = committed_report(self.output, piece.shard) if piece.whole else None
+        except StorageError:  # then it is done again, which does no harm
+            return False
+        if report is not None:
+            self._count(report)
+        return report is not None
 
     def _after_worker_loss(self, flight: Flight, cause: Exception) -> None:
         piece = flight.piece

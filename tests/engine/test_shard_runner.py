@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from pipeline import storage
 from pipeline.engine.cluster import Capacity
 from pipeline.engine.progress import RunProgress
 from pipeline.engine.shard_runner import ATTEMPTS, ShardRunner
@@ -214,6 +215,36 @@ def test_a_node_that_is_gone_says_nothing_about_a_picture(tmp_path: Path) -> Non
         runner._after_error(Flight(piece, "detect"), error)
         assert runner._queue.take() == piece
     assert not runner._losses
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ray.exceptions.NodeDiedError("the node is gone"),
+        ray.exceptions.WorkerCrashedError(),
+        ray.exceptions.ActorDiedError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_part_whose_report_was_lost_with_its_worker_is_not_done_again(
+    tmp_path: Path, error: Exception
+) -> None:
+    runner = _bookkeeping(tmp_path, rows=3)
+    piece = runner._queue.take()
+    box = [[0.0, 0.0, 1.0, 1.0]]
+    rows = {
+        "status": ["ok", "failed", "ok"],
+        "error_type": [None, "UnreadableImage", None],
+        "boxes": [box, None, box * 2],
+    }
+    put_part(str(tmp_path), piece.shard, pa.table(rows))
+    runner._after_error(Flight(piece, "propose"), error)
+    assert not runner._queue
+    assert not runner._losses
+    assert runner.total.images == 3
+    assert dict(runner.total.failed) == {"propose: UnreadableImage": 1}
+    assert runner.total.counts["proposals"] == 3
+    assert runner.total.counts["bytes"] == storage.size(f"{tmp_path}/{piece.shard.part_name}")
 
 
 def test_a_worker_that_was_ended_for_its_nodes_memory_is_tried_more_often(
