@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -101,10 +102,13 @@ def fused(module: nn.Module, part: str) -> Callable[[Tensor], Tensor]:
     return result
 
 
-def frozen_layers_fused(module: nn.Module, part: str) -> Callable[[Tensor], Tensor]:
+def frozen_layers_fused(
+    module: nn.Module, part: str, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
     """As `fused`, but for training: the layers up to the first that is trained, the others stay.
 
-    The frozen layers are taken as they are now, with their norms folded; the others are the module's own.
+    The frozen layers are taken as they are now, with their norms folded, and compute in `dtype`, the
+    input's; the others are the module's own.
     """
     tracer = _Tracer()
     graph = tracer.trace(_Method(module, part))
@@ -117,8 +121,8 @@ def frozen_layers_fused(module: nn.Module, part: str) -> Callable[[Tensor], Tens
         if layer is not None and any(p.requires_grad for p in layer.parameters()):
             break
         if isinstance(layer, nn.Conv2d):
-            own = layer.baked() if isinstance(layer, FrozenNormConv2d) else layer
-            _fuse(traced, node, FusedConv2d(own).requires_grad_(False))
+            own = layer.baked() if isinstance(layer, FrozenNormConv2d) else deepcopy(layer)
+            _fuse(traced, node, FusedConv2d(own).requires_grad_(False).to(dtype))
     graph.lint()
     traced.recompile()
     result: Callable[[Tensor], Tensor] = traced

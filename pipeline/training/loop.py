@@ -138,6 +138,7 @@ class _Worker:
         self.model.load_state_dict(values["model"])
         if values["boxes_alone"] == self.boxes_alone:
             self.optimiser.load_state_dict(values["optimiser"])
+            self.training_step.scaler.load_state_dict(values["scaler"])
         self.skipped = values["skipped"]
         log.info("resumed at step %d of %d", step, self.run.steps)
 
@@ -236,6 +237,7 @@ class _Worker:
             values = {
                 "model": self.model.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
+                "scaler": self.training_step.scaler.state_dict(),
                 "boxes_alone": self.boxes_alone,
                 "skipped": self.skipped,
             }

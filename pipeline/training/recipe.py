@@ -95,8 +95,9 @@ class Recipe:
 
     channels_last: bool = True
     """Memory layout of feature maps; 1.2 to 1.5 times as fast on CPUs with AVX512 or AMX."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast in the forward pass (slower on CPUs without AMX)."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """bf16, fp16: autocast in the forward pass; frozen layers are computed in bf16 altogether on CPUs, and
+    gradients are scaled in fp16. `auto` is bf16 where the device computes in it, else fp32."""
 
     def __post_init__(self) -> None:
         for name in ("images_per_step", "rois_per_step", "accumulate", "max_proposals", "max_side"):

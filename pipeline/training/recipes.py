@@ -42,6 +42,7 @@ def resnet50() -> Recipe:
         warm_up=0.03,
         gradient_clip=10.0,
         epochs=10.0,
+        precision="auto",
     )
 
 
@@ -61,7 +62,8 @@ def mobilenet_v2() -> Recipe:
         schedule="cosine",
         warm_up=0.03,
         gradient_clip=10.0,
-        epochs=8.0,
+        epochs=12.0,
+        precision="auto",
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, distributed, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.detector.fusion import can_fuse, frozen_layers_fused
+from pipeline.detector.inference import dtype_named
 from pipeline.detector.loss import multi_task_loss
 from pipeline.detector.network import FastRCNN
 from pipeline.detector.pooling import roi_max_pool
@@ -29,7 +30,7 @@ class StepResult:
     """This worker's part of the loss, a scalar on the device."""
     localisation: Tensor
     gradient_norm: float
-    """Of the averaged gradient before clipping, the same on all workers."""
+    """Of the averaged gradient before clipping, the same on all workers; 0 where it overflowed."""
     images: int
     foreground: int
     background: int
@@ -43,22 +44,22 @@ class PicturesForward(nn.Module):
     Pictures are not padded to a common size, which would waste work and let the padding reach RoIs.
     """
 
-    def __init__(self, model: FastRCNN, *, fuse: bool = False) -> None:
-        """`fuse` computes frozen layers as inference does, where this torch can."""
+    def __init__(self, model: FastRCNN, frozen: torch.dtype | None = None) -> None:
+        """Frozen layers are computed as inference does, in the precision `frozen` if it is given."""
         super().__init__()
         self.model = model
-        self._fuse = fuse
+        self._frozen = frozen
         self._trunk: tuple[Callable[[Tensor], Tensor], ...] = ()
 
     def _features(self, picture: Tensor) -> Tensor:
-        if not self._fuse:
+        if self._frozen is None:
             return self.model.features(picture)
         if (
             not self._trunk
         ):  # now, not before: weights may be loaded into a step that was made already
             # In a tuple, lest torch take its parameters for other ones than the model's.
-            self._trunk = (frozen_layers_fused(self.model.backbone, "trunk"),)
-        return self._trunk[0](picture)
+            self._trunk = (frozen_layers_fused(self.model.backbone, "trunk", self._frozen),)
+        return self._trunk[0](picture.to(self._frozen))
 
     def forward(self, pictures: list[Tensor], rois: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits `(R, K + 1)` and deltas `(R, 4 (K + 1))` of all RoIs, in the pictures' order.
@@ -101,9 +102,12 @@ class TrainingStep:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self._layout = layout
         model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-        forward = PicturesForward(
-            model, fuse=recipe.precision == "fp32" and can_fuse(device, torch.float32)
-        )
+        self._dtype = dtype = dtype_named(recipe.precision, device)
+        self._autocast = dtype != torch.float32
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        """Keeps gradients inside fp16's range; does nothing in other precisions."""
+        fuse = can_fuse(device, dtype) and (dtype == torch.float32 or recipe.channels_last)
+        forward = PicturesForward(model, dtype if fuse else None)
         self._forward: nn.Module = forward
         if workers > 1:
             # The only buffers, those of frozen norms, never change: none are sent around.
@@ -115,7 +119,8 @@ class TrainingStep:
         """Do step `number` with this worker's samples, of which there may be none.
 
         The loss is divided by the RoIs of all workers, so that W workers with N pictures each do what
-        one worker with W N pictures does. Gradients that are not finite leave the weights as they are.
+        one worker with W N pictures does. Gradients that are not finite leave the weights as they are;
+        in fp16, where the loss is finite on all workers, they are scaled less from the next step on.
         """
         # Dropout draws from a state that depends on the step alone: a resumed run draws the same.
         torch.manual_seed(_seed(*self._key, number))
@@ -133,10 +138,14 @@ class TrainingStep:
                 losses = self._backward(part, normalizer)
             classification += losses[0]
             localisation += losses[1]
+        self.scaler.unscale_(self._optimiser)
         clip = self._recipe.gradient_clip
         norm = float(nn.utils.clip_grad_norm_(self._trained, clip or float("inf")))
         if np.isfinite(norm):
-            self._optimiser.step()
+            self.scaler.step(self._optimiser)
+        elif self.scaler.is_enabled() and self._overflowed(classification + localisation):
+            norm = 0.0
+        self.scaler.update()
         labels = np.concatenate([sample.labels for sample in samples] or [np.zeros(0, np.int64)])
         return StepResult(
             classification,
@@ -155,7 +164,7 @@ class TrainingStep:
             return self._take_part()
         labels = torch.from_numpy(np.concatenate([sample.labels for sample in samples]))
         targets = torch.from_numpy(np.concatenate([sample.targets for sample in samples]))
-        with torch.autocast(self._device.type, torch.bfloat16, self._recipe.precision == "bf16"):
+        with torch.autocast(self._device.type, self._dtype, self._autocast):
             logits, deltas = self._forward(pictures, rois)
         losses = multi_task_loss(
             logits.float(),
@@ -165,8 +174,15 @@ class TrainingStep:
             normalizer=normalizer,
             localisation_weight=self._recipe.box_loss_weight,
         )
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         return losses.classification.detach(), losses.localisation.detach()
+
+    def _overflowed(self, loss: Tensor) -> bool:
+        """Whether gradients that are not finite come from their scale alone."""
+        told = torch.isfinite(loss).to(torch.float32).reshape(1)
+        if self._workers > 1:
+            distributed.all_reduce(told, distributed.ReduceOp.MIN)
+        return bool(told) and self.scaler.get_scale() > 1.0
 
     def _take_part(self) -> tuple[Tensor, Tensor]:
         """A backward pass of zeros: the other workers wait for this one's gradients."""

@@ -68,7 +68,7 @@ def test_frozen_layers_alone_are_fused_for_training(name, until, count):
     model.backbone.freeze(until)
     trained = [p for p in model.parameters() if p.requires_grad]
     images = torch.randn(1, 3, 96, 130).to(memory_format=torch.channels_last)
-    quick = frozen_layers_fused(model.backbone, "trunk")
+    quick = frozen_layers_fused(model.backbone, "trunk", torch.float32)
     assert sum(isinstance(layer, FusedConv2d) for layer in quick.modules()) == count
     outputs = [trunk(images) for trunk in (model.backbone.trunk, quick)]
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)

@@ -133,3 +133,45 @@ def test_gradients_that_are_not_finite_leave_the_weights():
     result = stepper(model)([broken], 0)
     assert not np.isfinite(result.gradient_norm)
     torch.testing.assert_close(weights(model), before)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("backbone", ["tiny", "resnet18", "mobilenet_v2_expanded"])
+def test_half_precision_comes_close_to_the_step_in_fp32(
+    backbone, channels_last, precision, monkeypatch
+):
+    monkeypatch.setattr("pipeline.detector.inference._computes_fp16", lambda device: True)
+    moved = {}
+    for chosen in ("fp32", precision):
+        model = build(Architecture(("cat", "dog"), backbone), seed=1).train()
+        before = weights(model)
+        recipe = dataclasses.replace(
+            RECIPE, network=backbone, precision=chosen, channels_last=channels_last
+        )
+        step = stepper(model, recipe)
+        step.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=chosen == "fp16")
+        result = step([sample(0), sample(1)], 0)
+        assert np.isfinite(result.gradient_norm)
+        assert result.gradient_norm > 0
+        moved[chosen] = weights(model) - before
+    direction = torch.cosine_similarity(moved["fp32"], moved[precision], 0)
+    length = moved[precision].norm() / moved["fp32"].norm()
+    assert direction > 0.98
+    assert float(length) == pytest.approx(1.0, abs=0.05)
+
+
+def test_an_overflow_in_fp16_lowers_the_scale_and_a_loss_that_is_not_finite_is_told(monkeypatch):
+    monkeypatch.setattr("pipeline.detector.inference._computes_fp16", lambda device: True)
+    model = network()
+    before = weights(model)
+    step = stepper(model, dataclasses.replace(RECIPE, precision="fp16"))
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    assert step([sample(0)], 0).gradient_norm == 0.0
+    assert step.scaler.get_scale() == 2.0**39
+    torch.testing.assert_close(weights(model), before)
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    assert step([sample(0)], 1).gradient_norm > 0
+    assert not torch.equal(weights(model), before)
+    broken = dataclasses.replace(sample(0), targets=np.full((12, 4), np.nan, np.float32))
+    assert not np.isfinite(step([broken], 2).gradient_norm)

@@ -58,7 +58,15 @@ class PaddedConv2d(nn.Conv2d):
         return self.convolved(input, self.weight, self.bias)
 
     def convolved(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The same with other filters than its own."""
+        """The same with other filters than its own.
+
+        oneDNN's gradient of a strided depthwise convolution took 130 ms in bf16 and 2 ms in fp32 for 64
+        maps of 576x7x7, so that one layer is left out of autocast.
+        """
+        if self.groups > 1 and max(self.stride) > 1 and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                bias = None if bias is None else bias.float()
+                return self.convolved(input.float(), weight.float(), bias).to(input.dtype)
         input, weight, padding = self.padded(input, weight)
         if self._is_product(input):
             return torch.mkldnn_convolution(input, weight, bias, (0, 0), (1, 1), (1, 1), 1)
@@ -69,7 +77,7 @@ class PaddedConv2d(nn.Conv2d):
     def padded(self, input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Input, filters and the padding on both sides that the convolution is to add by itself.
 
-        What SAME has more of after the map than before it is a border of the input. In fp32 a depthwise
+        What SAME has more of after the map than before it is a border of the input. A depthwise
         convolution has it as zeros that its filters begin with: copying the map took longer than it.
         """
         if not self.same_padding:
@@ -77,7 +85,7 @@ class PaddedConv2d(nn.Conv2d):
         (top, bottom), (left, right) = self._same(input)
         if (top, left) == (bottom, right):
             return input, weight, (top, left)
-        if self.groups > 1 and input.dtype == torch.float32:
+        if self.groups > 1:
             return (
                 input,
                 functional.pad(weight, (right - left, 0, bottom - top, 0)),
