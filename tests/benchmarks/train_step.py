@@ -7,8 +7,9 @@ Four loops take turns, a step each, over the same two pictures and 128 RoIs: the
 as threads and with one thread, ours with all cores as threads of one worker, and ours divided among
 workers with a share of the cores each, as the train job does it. The plain loop is torchvision's trunk,
 `roi_pool`, head, `FastRCNNPredictor` and `fastrcnn_loss`, contiguous and fp32, with the same layers
-frozen. Pictures and RoIs are random: no loop's time depends on what they show. CPU seconds per image
-stand beside images/s, since those of one thread suffer least from what else runs on the machine.
+frozen; ours computes in bf16 where the processor does, unless --precision says otherwise. Pictures and
+RoIs are random: no loop's time depends on what they show. CPU seconds per image stand beside images/s,
+since those of one thread suffer least from what else runs on the machine.
 
 With --log: images/s and the share of the time that a real run waited for pictures, from its records.
 """
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from torch import distributed, multiprocessing
 from pipeline import storage
 from pipeline.detector.architecture import Architecture
 from pipeline.detector.backbones.catalog import BACKBONES
+from pipeline.detector.inference import dtype_named
 from pipeline.detector.network import build
 from pipeline.engine.training_fit import HUGE_PAGES
 from pipeline.training import logs
@@ -68,10 +70,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=sorted(NETWORKS), default="mobilenet_v2")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="ours"
+    )
     parser.add_argument("--log", help="output of a training; nothing else is measured")
     parser.add_argument("--json")
     options = parser.parse_args()
-    result = waiting(options.log) if options.log else in_turns(options.network, options.steps)
+    result = (
+        waiting(options.log)
+        if options.log
+        else in_turns(options.network, options.steps, options.precision)
+    )
     for name, value in result.items():
         print(f"{name:28} {value:.3f}" if isinstance(value, float) else f"{name:28} {value}")
     if options.json:
@@ -92,10 +101,14 @@ def waiting(output: str) -> dict[str, Any]:
     }
 
 
-def in_turns(network: str, steps: int) -> dict[str, Any]:
+def in_turns(
+    network: str, steps: int, precision: Literal["auto", "fp32", "bf16"]
+) -> dict[str, Any]:
     """Images per second of each loop, from the median step, and their ratios."""
     cores = len(os.sched_getaffinity(0))
-    recipe = replace(named("mobilenet_v2"), network=network, short_sides=(480,))
+    recipe = replace(
+        named("mobilenet_v2"), network=network, short_sides=(480,), precision=precision
+    )
     _, workers = recipe.divided(cores)
     os.environ |= HUGE_PAGES  # for the plain loop too
     told = multiprocessing.get_context("spawn").SimpleQueue()
@@ -110,6 +123,7 @@ def in_turns(network: str, steps: int) -> dict[str, Any]:
     cost = {name: median(taken) / images for name, taken in busy.items()}
     return {
         "network": network,
+        "precision": str(dtype_named(precision, torch.device("cpu"))).removeprefix("torch."),
         "cores": cores,
         "steps": steps,
         **{f"{name}_images_per_second": value for name, value in rate.items()},
