@@ -139,7 +139,7 @@ def run(
 
 
 def _check_classes(detected: Sequence[str], manifest: Manifest) -> None:
-    """A detector that knows none of a labelled dataset's classes is the wrong one for it.
+    """A detector that knows none of a labelled dataset's classes is the wrong one; what it lacks is told.
 
     Raises:
         InvalidCheckpoint: they have no class in common.
@@ -150,6 +150,15 @@ def _check_classes(detected: Sequence[str], manifest: Manifest) -> None:
             f"the checkpoint knows no class of {storage.shown(manifest.uri)}: it detects "
             f"{', '.join(detected[:10])}, the pictures show {', '.join(annotated[:10])}; "
             "take another checkpoint, or a manifest without classes (prepare folder)"
+        )
+    lacking = [name for name in annotated or () if name not in detected]
+    if lacking:
+        log.warning(
+            "the checkpoint does not know %d of the %d classes of %s and will not find them: %s",
+            len(lacking),
+            len(annotated or ()),
+            storage.shown(manifest.uri),
+            ", ".join(lacking[:10]),
         )
 
 

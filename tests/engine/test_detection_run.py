@@ -252,3 +252,14 @@ def test_a_damaged_checkpoint_is_one_clear_error(pictures: str, tmp_path: Path) 
     with pytest.raises(InvalidCheckpoint, match=r"model\.safetensors"):
         _detect(pictures, str(damaged), tmp_path / "detections")
     assert not list((tmp_path / "detections").glob("part-*"))
+
+
+def test_classes_that_the_checkpoint_lacks_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = str(tmp_path / "manifest.parquet")
+    classes = ("cat", "zebra", "dog", "gnu")
+    manifest.write_manifest(uri, [manifest.ManifestRow("a", "/a", 1, 1, [])], classes)
+    detection_run._check_classes(("dog", "cat", "car"), manifest.open_manifest(uri))
+    assert "2 of the 4 classes" in caplog.text
+    assert caplog.text.rstrip().endswith(": zebra, gnu")
