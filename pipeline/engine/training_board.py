@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from pipeline.errors import PipelineError
 from pipeline.training.logs import Record
 
 log = logging.getLogger(__name__)
@@ -25,17 +26,17 @@ class Board:
 
     def __init__(self) -> None:
         self._records: list[Record] = []
-        self._failure: str | None = None
+        self._failure: PipelineError | None = None
 
     def post(self, record: Record) -> None:
         """Keep a record of the log."""
         self._records.append(record)
 
-    def fail(self, message: str) -> None:
+    def fail(self, error: PipelineError) -> None:
         """Keep the reason why training stopped for good; the first one counts."""
-        self._failure = self._failure or message
+        self._failure = self._failure or error
 
-    def take(self) -> tuple[list[Record], str | None]:
+    def take(self) -> tuple[list[Record], PipelineError | None]:
         """The records since the last call, and the failure if there is one."""
         taken, self._records = self._records, []
         return taken, self._failure
@@ -50,7 +51,7 @@ class TrainingProgress:
         self._first: tuple[int, float] | None = None
         self._next_line = 0.0
         self.last: Record | None = None
-        self.failure: str | None = None
+        self.failure: PipelineError | None = None
 
     @contextmanager
     def shown(self) -> Iterator[None]:

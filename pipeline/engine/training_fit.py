@@ -16,7 +16,7 @@ from pipeline.engine import cluster
 from pipeline.engine.training_board import Board, TrainingProgress
 from pipeline.engine.training_validation import Validator
 from pipeline.engine.training_workers import Workers
-from pipeline.errors import PipelineError, TrainingFailed
+from pipeline.errors import PipelineError, StorageError, TrainingFailed
 from pipeline.training.logs import Record
 from pipeline.training.run import TrainingRun
 
@@ -32,7 +32,8 @@ def fit(
 
     Raises:
         TrainingFailed: the data made training stop, or more than `max_failures` workers died.
-        PipelineError: what a worker raised each time it was started.
+        PipelineError: what a worker found wrong with what was asked for, such as a damaged state.
+        StorageError: a store that failed each time a worker was started.
     """
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     if len(cluster.capacity().nodes) == 1:  # a process less: nothing is left when the one node goes
@@ -77,7 +78,7 @@ def fit(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if progress.failure is not None:
-        raise TrainingFailed(progress.failure)
+        raise progress.failure
     return progress.last
 
 
@@ -103,9 +104,11 @@ def _work(config: dict[str, Any]) -> None:
             saved=lambda record: train.report(asdict(record)),
             validate=config["validate"],
         )
-    except TrainingFailed as error:
-        # It lies in the data: all workers stop, and trying again is no use.
-        ray.get(board.fail.remote(str(error)))
+    except StorageError:
+        raise
+    except PipelineError as error:
+        # It lies in the data or in what was asked for: all workers stop, and trying again is no use.
+        ray.get(board.fail.remote(error))
 
 
 def _reason(error: Exception, output: str) -> PipelineError:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from pipeline import run_record
 from pipeline.detector import checkpoint
@@ -20,7 +21,13 @@ from pipeline.engine import training_run
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.training_run import Execution, TrainingSummary
 from pipeline.engine.training_workers import fitting
-from pipeline.errors import InvalidCheckpoint, MismatchedOutput, NoCapacity, TrainingFailed
+from pipeline.errors import (
+    InvalidCheckpoint,
+    InvalidConfiguration,
+    MismatchedOutput,
+    NoCapacity,
+    TrainingFailed,
+)
 from pipeline.sources.drawn import CLASSES
 from pipeline.training import logs, state
 from pipeline.training.loop import train as run_alone
@@ -153,13 +160,25 @@ def test_an_output_of_other_classes_is_refused(
         train((more, data[1]), trained)
 
 
+@on_ray
 def test_a_damaged_state_is_named(trained: Path, data: tuple[str, str], tmp_path: Path) -> None:
     output = tmp_path / "copy"
     shutil.copytree(trained, output)
     state.point_to(str(output), 12, finished=False)
     (output / "steps" / "state-000000012.pt").write_bytes(b"rubbish")
     with pytest.raises(InvalidCheckpoint, match=r"state-000000012\.pt is damaged"):
-        train(data, output, max_failures=0)
+        train(data, output)
+
+
+@on_ray
+@pytest.mark.skipif(
+    torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this processor computes in fp16"
+)
+def test_a_precision_that_the_workers_lack_is_not_tried_again(
+    data: tuple[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidConfiguration, match="this processor has no fp16"):
+        train(data, tmp_path, dataclasses.replace(QUICK, precision="fp16"))
 
 
 @on_ray
