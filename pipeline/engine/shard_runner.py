@@ -209,7 +209,7 @@ class ShardRunner:
         """Whether a lost attempt had put its part, and only its report was lost: then it is counted."""
         try:
             report = committed_report(self.output, piece.shard) if piece.whole else None
-        except StorageError:  # then it is done again, which does no harm
+        except PipelineError:  # not to be read: then it is done again, which does no harm
             return False
         if report is not None:
             self._count(report)

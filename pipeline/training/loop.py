@@ -138,7 +138,7 @@ class _Worker:
         self.model.load_state_dict(values["model"])
         if values["boxes_alone"] == self.boxes_alone:
             self.optimiser.load_state_dict(values["optimiser"])
-            self.training_step.scaler.load_state_dict(values["scaler"])
+            self.training_step.scaler.load_state_dict(values.get("scaler", {}))  # older: none
         self.skipped = values["skipped"]
         log.info("resumed at step %d of %d", step, self.run.steps)
 

@@ -247,6 +247,15 @@ def test_a_part_whose_report_was_lost_with_its_worker_is_not_done_again(
     assert runner.total.counts["bytes"] == storage.size(f"{tmp_path}/{piece.shard.part_name}")
 
 
+def test_a_damaged_part_of_a_lost_worker_is_done_again(tmp_path: Path) -> None:
+    runner = _bookkeeping(tmp_path)
+    piece = runner._queue.take()
+    (tmp_path / piece.shard.part_name).write_bytes(b"rubbish")
+    runner._after_error(Flight(piece, "propose"), ray.exceptions.NodeDiedError("gone"))
+    assert runner._queue.take() == piece
+    assert runner.total.images == 0
+
+
 def test_a_worker_that_was_ended_for_its_nodes_memory_is_tried_more_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
