@@ -70,7 +70,10 @@ def test_every_command_is_one_that_its_job_takes(
         parsed = tyro.cli(options_of(job, tuple(arguments))[0], args=arguments)
         if isinstance(parsed, train.Train):
             trained[Path(parsed.output).name] = parsed
-    assert list(trained) == ["joint", "classification", "stage_wise", "scales"]
+    heads = ["fully_connected"] if ablations.BASES[recipe].fully_connected else []
+    assert list(trained) == ["joint", "classification", "stage_wise", "scales", *heads]
+    assert all(trained[name].fields.fc_widths == (1024, 1024) for name in heads)
+    assert trained["joint"].fields.fc_widths is None
     assert {options.execution.workers for options in trained.values()} == {1}
     joint, scales = trained["joint"].fields, trained["scales"].fields
     assert trained["classification"].fields.box_loss_weight == 0
@@ -121,9 +124,15 @@ def test_what_is_measured_is_kept_while_it_is_of_the_same(tmp_path: Path) -> Non
 
 
 def test_the_table() -> None:
-    told = markdown({"joint": [Row("jointly", FOUND)], "svd": [Row("VGG16", note="1 to 2 s")]})
+    told = markdown(
+        {
+            "joint": [Row("jointly", FOUND, first=True)],
+            "svd": [Row("rank 8", FOUND), Row("VGG16", note="1 to 2 s")],
+        }
+    )
     assert told.splitlines()[2:] == [
         "| jointly | 0.500 |  |  |  |",
+        "| rank 8 | 0.500 | -0.250 | -0.500 to +0.125 |  |",
         "| VGG16 |  |  |  | 1 to 2 s |",
     ]
 
