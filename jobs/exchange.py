@@ -35,7 +35,7 @@ class Import(JobOptions):
     max_boxes: int | None = None
     """At most so many boxes per picture, the first ones."""
     overwrite: bool = False
-    """Remove what a run with other settings wrote into the output."""
+    """Remove what an earlier run wrote into the output and start anew."""
 
     def __post_init__(self) -> None:
         if self.max_boxes is not None and self.max_boxes < 1:

@@ -45,7 +45,7 @@ class Train(entry.JobOptions):
     seed: int = 0
     """Seed of initialisation, order, flips and RoIs."""
     overwrite: bool = False
-    """Remove what a training with other settings wrote into the output."""
+    """Remove what an earlier training wrote into the output and start anew."""
     propose: ProposalSettings = field(default_factory=ProposalSettings)
     validation: Validation = field(default_factory=Validation)
     execution: Annotated[Execution, tyro.conf.OmitArgPrefixes] = field(default_factory=Execution)

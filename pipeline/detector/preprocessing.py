@@ -136,5 +136,8 @@ CAFFE = Preprocessing(
 )
 """The released Fast R-CNN models' BGR pixel means."""
 
+BY_NAME = {"torchvision": TORCHVISION, "tensorflow": TENSORFLOW, "caffe": CAFFE}
+"""Whose pretrained weights want it."""
+
 DRAWN = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=240, max_side=400)
 """For networks that are trained from scratch on small pictures."""

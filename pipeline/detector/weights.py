@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.error import URLError
 
@@ -16,22 +15,37 @@ import torchvision
 from torch import Tensor
 
 from pipeline import storage
+from pipeline.detector.backbones.catalog import is_torchvision_name
 from pipeline.detector.network import FastRCNN
 from pipeline.errors import InvalidCheckpoint
-
-_TORCHVISION_NAME = re.compile(r"\w+_Weights\.\w+")
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
     """What became of a state dict, by name; `missing` and `unused` are for the user to see."""
 
-    loaded: tuple[str, ...]
+    loaded: tuple[str, ...] = ()
     """Tensors of the backbone that were filled."""
-    missing: tuple[str, ...]
+    missing: tuple[str, ...] = ()
     """Tensors of the backbone that stay as they were initialised."""
-    unused: tuple[str, ...]
+    unused: tuple[str, ...] = ()
     """Tensors of the source that have no place, such as an ImageNet classifier's."""
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The filled tensors' names in the whole network."""
+        return frozenset(f"backbone.{name}" for name in self.loaded)
+
+    def lines(self) -> list[str]:
+        """What a person wants to know of it."""
+        told = [f"{len(self.loaded)} tensors of the network are taken from the weights"]
+        if self.missing:
+            told.append(
+                f"{len(self.missing)} are not among them and start random: {_some(self.missing)}"
+            )
+        if self.unused:
+            told.append(f"{len(self.unused)} of the weights have no place: {_some(self.unused)}")
+        return told
 
 
 def load_pretrained(model: FastRCNN, source: str) -> LoadedWeights:
@@ -91,7 +105,7 @@ def read_state_dict(source: str) -> Mapping[str, Tensor]:
         InvalidCheckpoint: the content is no state dict.
         StorageError: the URI cannot be read.
     """
-    if _TORCHVISION_NAME.fullmatch(source):
+    if is_torchvision_name(source):
         return _from_torchvision(source)
     data, shown = storage.read(source), storage.shown(source)
     try:
@@ -129,7 +143,7 @@ def _from_torchvision(name: str) -> Mapping[str, Tensor]:
     return tensors
 
 
-def _some(names: Mapping[str, Tensor] | list[str], separator: str = ", ") -> str:
+def _some(names: Iterable[str], separator: str = ", ") -> str:
     listed = list(names)
     rest = f"{separator}and {len(listed) - 6} more" if len(listed) > 6 else ""
     return separator.join(listed[:6]) + rest

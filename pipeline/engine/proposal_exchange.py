@@ -85,7 +85,7 @@ def import_proposals(
         manifest_uri: the pictures; those that the file has besides are left out.
         output_uri: folder for the parts.
         max_boxes: at most so many boxes per picture, the first ones.
-        overwrite: remove what a run with other settings wrote there.
+        overwrite: remove what an earlier run wrote there and start anew.
 
     Raises:
         MismatchedProposals: a picture of the manifest is not in the file, or a box lies outside its picture.

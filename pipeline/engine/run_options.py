@@ -16,7 +16,7 @@ class RunOptions:
     limit: int | None = None
     """Only the first so many pictures, for a trial."""
     overwrite: bool = False
-    """Remove what a run with other settings wrote into the output."""
+    """Remove what an earlier run wrote into the output and start anew."""
     retry_failed: bool = False
     """Do the failed pictures of an earlier run again, and nothing else of what is committed."""
     image_seconds: float = 120.0

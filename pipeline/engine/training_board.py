@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 LINE_EVERY = 10.0
 """Seconds between progress lines."""
+SILENCE = 60.0
+"""Seconds without a record after which a line says so."""
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
@@ -36,6 +38,10 @@ class Board:
         """Keep the reason why training stopped for good; the first one counts."""
         self._failure = self._failure or error
 
+    def failed(self) -> bool:
+        """Whether training has stopped for good."""
+        return self._failure is not None
+
     def take(self) -> tuple[list[Record], PipelineError | None]:
         """The records since the last call, and the failure if there is one."""
         taken, self._records = self._records, []
@@ -50,6 +56,7 @@ class TrainingProgress:
         self._steps = steps
         self._first: tuple[int, float] | None = None
         self._next_line = 0.0
+        self._heard = monotonic()
         self.last: Record | None = None
         self.failure: PipelineError | None = None
 
@@ -76,6 +83,11 @@ class TrainingProgress:
             records, self.failure = ray.get(self._board.take.remote(), timeout=20)
         except ray.exceptions.RayError:
             return False  # Ray is going down; the run itself says why
+        if records:
+            self._heard = monotonic()
+        elif monotonic() - self._heard > SILENCE:
+            self._heard = monotonic()
+            log.info("no record for %.0f s: workers start, wait for room or validate", SILENCE)
         for record in records:
             self._show(record)
         return True

@@ -14,13 +14,14 @@ from time import monotonic
 from typing import Any
 
 from pipeline import run_record, storage
+from pipeline.detector.backbones.catalog import is_torchvision_name
 from pipeline.engine import cluster, proposal_run
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.training_fit import fit
 from pipeline.engine.training_validation import Validation, Validator
 from pipeline.engine.training_workers import placed
-from pipeline.errors import MismatchedOutput
+from pipeline.errors import InvalidConfiguration, MismatchedOutput
 from pipeline.manifest import Manifest
 from pipeline.run_record import RunRecord
 from pipeline.training.logs import Record
@@ -60,11 +61,13 @@ class TrainingSummary:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a training is carried out; none of it changes the result."""
+    """How a training is carried out. `workers` changes the result where it changes a step's pictures."""
 
     workers: int | None = None
     """Each takes the recipe's pictures per step. None: one per GPU, or the step's pictures divided
     among as many one-thread workers as there are cores."""
+    gpu: bool | None = None
+    """Whether each worker has a GPU. None: where the cluster has one; True waits for nodes with GPUs."""
     checkpoint_every: int = 250
     """Steps between resumable states."""
     log_every: int = 20
@@ -73,6 +76,18 @@ class Execution:
     """Worker deaths after which the run gives up; a rerun goes on from the latest state."""
     no_capacity_after: float = 300.0
     """Seconds to wait for nodes that can hold the workers."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("checkpoint_every", 1), ("log_every", 1), ("max_failures", 0)):
+            if getattr(self, name) < least:
+                option = name.replace("_", "-")
+                raise InvalidConfiguration(
+                    f"--{option} is {getattr(self, name)}, expected at least {least}"
+                )
+        if self.no_capacity_after <= 0:
+            raise InvalidConfiguration(
+                f"--no-capacity-after is {self.no_capacity_after}, expected above 0"
+            )
 
 
 def run(
@@ -97,7 +112,7 @@ def run(
         recipe: how to train.
         weights: pretrained weights, as `load_pretrained` takes them.
         seed: of initialisation, order, flips and RoIs.
-        overwrite: remove what a training with other settings wrote there.
+        overwrite: remove what an earlier training wrote there and start anew.
         execution: workers, states, patience.
         validation: held-out pictures; the network that did best on them is kept in OUTPUT/best.
 
@@ -114,12 +129,15 @@ def run(
     if not isinstance(proposals, ProposalSettings):
         sources = open_sources(manifests, proposals)
         found = survey(sources, recipe)
-    initial_network(architecture(recipe, manifests[0].classes or (), weights), weights, seed)
+    make_up = architecture(recipe, manifests[0].classes or (), weights)
+    _, loaded = initial_network(make_up, weights, seed)
     storage.check_writable(output)
     with cluster.connected():
         if isinstance(proposals, ProposalSettings):
             sources = open_sources(manifests, _computed(manifests, proposals, output, overwrite))
         assert sources is not None
+        for line in [] if weights is None else loaded.lines():
+            log.info("%s", line)
         told = TrainingRun(
             output,
             recipe,
@@ -151,8 +169,11 @@ def _trained(
     told: TrainingRun, execution: Execution, overwrite: bool, validator: Validator | None
 ) -> TrainingSummary:
     started = monotonic()
-    workers = placed(told.recipe, execution.workers, execution.no_capacity_after)
-    told = replace(told, recipe=workers.recipe, workers=workers.count)
+    workers = placed(told.recipe, execution.workers, execution.no_capacity_after, gpu=execution.gpu)
+    factor = 1
+    if told.recipe.scale_rate_with_workers:
+        factor = workers.recipe.images_per_step * workers.count // told.recipe.images_per_step
+    told = replace(told, recipe=workers.recipe, workers=workers.count, rate_factor=factor)
     found = told.survey
     if _opened(told, overwrite):
         return TrainingSummary(told.output, told.steps, found.images, None, 0.0)
@@ -164,7 +185,13 @@ def _trained(
         told.steps,
         workers,
     )
-    last = fit(told, workers, execution.max_failures, validator)
+    last = fit(
+        told,
+        workers,
+        validator,
+        max_failures=execution.max_failures,
+        no_capacity_after=execution.no_capacity_after,
+    )
     return TrainingSummary(told.output, told.steps, found.images, last, monotonic() - started)
 
 
@@ -175,11 +202,11 @@ def _described(source: Source) -> dict[str, Any]:
 
 def _located(weights: str) -> str:
     """The weights' absolute URI; torchvision's names stay as they are."""
-    return weights if "_Weights." in weights else storage.absolute(weights)
+    return weights if is_torchvision_name(weights) else storage.absolute(weights)
 
 
 def _digest(weights: str | None) -> str | None:
-    if weights is None or "_Weights." in weights:
+    if weights is None or is_torchvision_name(weights):
         return weights
     return hashlib.sha256(storage.read(weights)).hexdigest()
 
@@ -205,7 +232,7 @@ def _opened(told: TrainingRun, overwrite: bool) -> bool:
     """Make the output ready for this training; tells whether it is finished already.
 
     Raises:
-        MismatchedOutput: another run wrote there, and `overwrite` is not set.
+        MismatchedOutput: another run or something unknown wrote there, and `overwrite` is not set.
     """
     from pipeline.training import state  # noqa: PLC0415  imports torch
 
@@ -216,6 +243,11 @@ def _opened(told: TrainingRun, overwrite: bool) -> bool:
         raise MismatchedOutput(
             f"{storage.shown(output)} was written by a run with other settings ({'; '.join(found)}): "
             "choose another --output or pass --overwrite"
+        )
+    if before is None and not overwrite and state.left(output):
+        raise MismatchedOutput(
+            f"{storage.shown(output)} holds a checkpoint of unknown origin, since {run_record.NAME} is "
+            "missing: choose another --output or pass --overwrite"
         )
     if before is None or overwrite:
         state.clear(output)

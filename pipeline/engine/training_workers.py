@@ -39,13 +39,16 @@ class Workers:
         return {"CPU": self.cpus, "GPU": 1} if self.gpu else {"CPU": self.cpus}
 
 
-def placed(recipe: Recipe, count: int | None, patience: float) -> Workers:
+def placed(
+    recipe: Recipe, count: int | None, patience: float, *, gpu: bool | None = None
+) -> Workers:
     """Choose workers that the living nodes can hold, waiting for nodes where there are too few.
 
     Args:
         recipe: per worker where `count` is given or there are GPUs; else its step is divided.
         count: workers; None takes one per GPU, or one per core up to the pictures of a step.
         patience: seconds to wait.
+        gpu: whether each is to have a GPU; None: where the cluster has one.
 
     Raises:
         InvalidConfiguration: fewer than one worker.
@@ -53,26 +56,36 @@ def placed(recipe: Recipe, count: int | None, patience: float) -> Workers:
     """
     if count is not None and count < 1:
         raise InvalidConfiguration(f"{count} workers; expected at least 1")
+    wanted = f"{count or 1} training workers{' with a GPU each' if gpu else ''}"
     deadline = monotonic() + patience
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        found = fitting(recipe, count, nodes)
+        found = fitting(recipe, count, nodes, gpu)
         if found is not None:
             return found
         if monotonic() > deadline:
             cores = ", ".join(f"{n.get('CPU', 0):g}" for n in nodes)
+            gpus = sum(n.get("GPU", 0) for n in nodes)
+            hint = " or train on cores with --no-gpu" if gpus and gpu is None else ""
             raise NoCapacity(
-                f"{count or 1} training workers do not fit: the nodes have {cores} cores and "
-                f"{sum(n.get('GPU', 0) for n in nodes):g} GPUs; ask for fewer --workers"
+                f"{wanted} do not fit: the nodes have {cores} cores and {gpus:g} GPUs; "
+                f"ask for fewer --workers{hint}"
             )
-        log.info("waiting for nodes that can hold %d training workers", count or 1)
+        log.info("waiting for nodes that can hold %s", wanted)
         sleep(min(5.0, max(0.1, patience / 10)))
 
 
-def fitting(recipe: Recipe, count: int | None, nodes: Sequence[dict[str, float]]) -> Workers | None:
+def fitting(
+    recipe: Recipe,
+    count: int | None,
+    nodes: Sequence[dict[str, float]],
+    gpu: bool | None = None,
+) -> Workers | None:
     """The workers that nodes with these resources can hold, or None."""
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    on_gpu = gpus >= (count or 1)
+    on_gpu = gpus > 0 if gpu is None else gpu
+    if on_gpu and gpus < (count or 1):
+        return None
     cores = int(sum(node.get("CPU", 0) for node in nodes))
     mine = recipe
     if count is None and on_gpu:

@@ -31,8 +31,8 @@ from pipeline.training.survey import MIRRORED, candidates
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3
-"""Times that a picture is asked for before it is skipped."""
+ATTEMPTS = 4
+"""Times that a picture is asked for before its store is given up."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _read(uri: str) -> bytes:
         except StorageError:
             if attempt == ATTEMPTS - 1:
                 raise
-            time.sleep(2**attempt)
+            time.sleep(4**attempt)  # 1, 4, 16 s, as the detection runs wait
     raise AssertionError("the loop returns or raises")
 
 
@@ -121,13 +121,18 @@ class Dataset:
         self._slices = SliceCache(sources, 2 * WINDOW)
 
     def sample(self, planned: Planned) -> Sample | Skipped:
-        """Read and prepare one picture; one that cannot be read is skipped with the reason."""
+        """Read and prepare one picture; one that is missing, forbidden or damaged is skipped.
+
+        Raises:
+            StorageError: its store does not answer; nothing is skipped for that, as a run without the
+                outage would not have.
+        """
         place = planned.place
         part = self._slices.get(place.source, place.shard)
         image_id = part.image_ids[place.row]
         try:
             image = images.decode(_read(part.uris[place.row]))
-        except (UnreadableImage, StorageError) as error:
+        except (UnreadableImage, storage.MissingObject, storage.AccessDenied) as error:
             return Skipped(image_id, str(error))
         rng = generator(self._seed, planned.epoch, image_id)
         known = part.annotations[place.row]

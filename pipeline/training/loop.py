@@ -98,9 +98,9 @@ class _Worker:
         self.finished = latest is not None and latest.finished
         self.step = 0 if latest is None else latest.step
         self.skipped = 0
-        self.model, pretrained = initial_network(run.architecture(), run.weights, run.seed)
+        self.model, loaded = initial_network(run.architecture(), run.weights, run.seed)
         self.model.train()
-        self.pretrained = pretrained
+        self.pretrained = loaded.parameters
         self.preprocessing = run.preprocessing()
         self._begin_phase()
         if latest is not None:
@@ -115,7 +115,7 @@ class _Worker:
             self.model.requires_grad_(False)
             self.model.bbox_pred.requires_grad_(True)
             self.recipe = replace(run.recipe, box_loss_weight=1.0)
-        self.optimiser = optimiser(self.model, self.recipe, self.pretrained, run.workers)
+        self.optimiser = optimiser(self.model, self.recipe, self.pretrained, run.rate_factor)
         self.training_step = TrainingStep(
             self.model,
             self.optimiser,

@@ -25,7 +25,7 @@ def schedule(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def optimiser(
-    model: FastRCNN, recipe: Recipe, pretrained: Collection[str], workers: int
+    model: FastRCNN, recipe: Recipe, pretrained: Collection[str], rate_factor: float
 ) -> optim.Optimizer:
     """The optimiser over the parameters that are trained; each group keeps its rate as `base_rate`.
 
@@ -33,9 +33,8 @@ def optimiser(
         model: the network; frozen parameters are left out.
         recipe: rates, decay, and how biases are treated.
         pretrained: names of the parameters that came with pretrained weights.
-        workers: multiply the rates where the recipe says so.
+        rate_factor: multiplies all rates.
     """
-    factor = workers if recipe.scale_rate_with_workers else 1
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -47,7 +46,7 @@ def optimiser(
             rate *= recipe.bias_rate_factor
         if parameter.ndim == 1 and not recipe.decay_biases:  # biases, gains of a normalisation
             decay = 0.0
-        groups.setdefault((rate * factor, decay), []).append(parameter)
+        groups.setdefault((rate * rate_factor, decay), []).append(parameter)
     options = [
         {"params": parameters, "lr": rate, "base_rate": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()

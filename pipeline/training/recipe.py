@@ -25,6 +25,12 @@ class Recipe:
     """Cells per side of a pooled RoI; unset: the network's own."""
     fc_widths: tuple[int, int] | None = None
     """Two fully connected layers of these widths as the head; unset: the network's own head."""
+    preprocessing: Literal["torchvision", "tensorflow", "caffe"] | None = None
+    """What the weights expect of a picture: RGB with ImageNet's mean and deviation, RGB from -1 to 1, or
+    BGR from 0 to 255 less Caffe's means; unset: torchvision's where it knows the weights by name, else
+    what the network usually has."""
+    padding: Literal["same", "symmetric"] | None = None
+    """Of strided convolutions, as TensorFlow or PyTorch pads them; unset: likewise."""
 
     short_sides: tuple[int, ...] = (600,)
     """Shortest side of a picture in pixels; of several, each picture takes one at random each time
@@ -91,7 +97,7 @@ class Recipe:
     warm_up: float = 0.0
     """Share of training in which the rate rises linearly from near zero."""
     scale_rate_with_workers: bool = False
-    """Multiply the learning rates by the number of workers, whose pictures share one step."""
+    """Multiply the learning rates by what all workers' pictures of a step are more than the recipe's."""
 
     channels_last: bool = True
     """Memory layout of feature maps; 1.2 to 1.5 times as fast on CPUs with AVX512 or AMX."""
@@ -132,13 +138,17 @@ class Recipe:
         self._require(self.iterations is None or self.iterations >= 1, "iterations", "at least 1")
         self._require(self.learning_rate > 0, "learning_rate", "above 0")
         for name in (
+            "pretrained_learning_rate",
+            "bias_rate_factor",
+            "step_factor",
             "weight_decay",
             "momentum",
             "box_loss_weight",
             "min_proposal_side",
             "box_epochs",
         ):
-            self._require(getattr(self, name) >= 0, name, "at least 0")
+            value = getattr(self, name)
+            self._require(value is None or value >= 0, name, "at least 0")
         clip = self.gradient_clip
         self._require(clip is None or clip > 0, "gradient_clip", "above 0")
 
@@ -167,17 +177,21 @@ class Recipe:
     def divided(self, most_workers: int) -> tuple[Recipe, int]:
         """The same step divided among workers: each one's recipe, and how many there are.
 
+        No more pictures go through the network at once than `accumulate` allows.
+
         Args:
             most_workers: at most so many; the largest number that divides the step's pictures is taken.
         """
         fits = [n for n in range(1, most_workers + 1) if self.images_per_step % n == 0]
         workers = fits[-1]
+        images, together = self.images_per_step // workers, self.images_per_step // self.accumulate
+        parts = next(n for n in range(1, images + 1) if images % n == 0 and images // n <= together)
         return (
             replace(
                 self,
-                images_per_step=self.images_per_step // workers,
+                images_per_step=images,
                 rois_per_step=self.rois_per_step // workers,
-                accumulate=1,
+                accumulate=parts,
             ),
             workers,
         )

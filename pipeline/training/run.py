@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.detector.architecture import Architecture
-from pipeline.detector.backbones.catalog import BACKBONES
-from pipeline.detector.preprocessing import Preprocessing
+from pipeline.detector.backbones.catalog import BACKBONES, is_torchvision_name
+from pipeline.detector.preprocessing import BY_NAME, Preprocessing
 from pipeline.errors import InvalidConfiguration
 from pipeline.training.plan import Plan
 from pipeline.training.recipe import Recipe
@@ -17,6 +17,7 @@ from pipeline.training.survey import Survey
 
 if TYPE_CHECKING:
     from pipeline.detector.network import FastRCNN
+    from pipeline.detector.weights import LoadedWeights
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class TrainingRun:
     """Pretrained weights as `load_pretrained` takes them; none trains all layers from scratch."""
     seed: int = 0
     workers: int = 1
+    rate_factor: int = 1
+    """Multiplies the learning rates."""
     checkpoint_every: int = 250
     """Steps between states."""
     log_every: int = 20
@@ -78,19 +81,22 @@ class TrainingRun:
         return architecture(self.recipe, self.classes, self.weights)
 
     def preprocessing(self) -> Preprocessing:
-        """The network's preprocessing at the recipe's size; of several, detection takes the middle."""
-        sides = sorted(self.recipe.short_sides)
+        """What the weights expect, at the recipe's size; of several, detection takes the middle."""
+        recipe, sides = self.recipe, sorted(self.recipe.short_sides)
+        told = recipe.preprocessing
+        if told is None and self.weights is not None and is_torchvision_name(self.weights):
+            told = "torchvision"
         return replace(
-            BACKBONES[self.recipe.network].preprocessing,
+            BY_NAME[told] if told is not None else BACKBONES[recipe.network].preprocessing,
             short_side=sides[len(sides) // 2],
-            max_side=self.recipe.max_side,
+            max_side=recipe.max_side,
         )
 
     def settings(self) -> dict[str, Any]:
         """What decides the result, as JSON values, but for digests of the inputs.
 
         Workers count only as a factor of a step's pictures: two workers with one picture each do what
-        one worker with two does.
+        one worker with two does, but for the draws of dropout, which each has its own of.
         """
         recipe = self.recipe.as_settings()
         for name in ("images_per_step", "rois_per_step"):
@@ -98,7 +104,7 @@ class TrainingRun:
         del recipe["accumulate"], recipe["scale_rate_with_workers"]
         return {
             "recipe": recipe,
-            "rate_factor": self.workers if self.recipe.scale_rate_with_workers else 1,
+            "rate_factor": self.rate_factor,
             "classes": list(self.classes),
             "seed": self.seed,
         }
@@ -117,29 +123,32 @@ def architecture(recipe: Recipe, classes: tuple[str, ...], weights: str | None) 
                 f"freeze-until {freeze} without --weights would keep random layers as they are"
             )
         freeze = "none"
+    padding: str | None = recipe.padding
+    if padding is None and weights is not None and is_torchvision_name(weights):
+        padding = "symmetric"
     return Architecture(
         classes,
         recipe.network,
         roi_size=recipe.roi_size,
         fc_widths=recipe.fc_widths,
+        padding=padding,
         freeze_until=freeze,
     )
 
 
 def initial_network(
     architecture: Architecture, weights: str | None, seed: int
-) -> tuple[FastRCNN, frozenset[str]]:
-    """The network at step 0 and the names of its parameters that came with pretrained weights.
+) -> tuple[FastRCNN, LoadedWeights]:
+    """The network at step 0 and what of it came with pretrained weights.
 
     Raises:
         InvalidCheckpoint: the weights are not the network's.
         InvalidConfiguration: a stage to freeze that the network does not have.
     """
+    from pipeline.detector import weights as pretrained  # noqa: PLC0415
     from pipeline.detector.network import build  # noqa: PLC0415  a driver reads runs without torch
-    from pipeline.detector.weights import load_pretrained  # noqa: PLC0415
 
     model = build(architecture, seed)
     if weights is None:
-        return model, frozenset()
-    loaded = load_pretrained(model, weights).loaded
-    return model, frozenset(f"backbone.{name}" for name in loaded)
+        return model, pretrained.LoadedWeights()
+    return model, pretrained.load_pretrained(model, weights)

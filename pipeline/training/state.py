@@ -107,6 +107,12 @@ def load(output: str, step: int) -> dict[str, Any]:
         ) from error
 
 
+def left(output: str) -> bool:
+    """Whether a checkpoint or a state lies in the output."""
+    pointer = storage.join(FOLDER, POINTER)
+    return any(storage.exists(storage.join(output, name)) for name in (pointer, "model.json"))
+
+
 def clear(output: str) -> None:
     """Remove what an earlier training wrote: the pointer first, so that nothing half removed is resumed."""
     for name in (storage.join(FOLDER, POINTER), "model.json", "model.safetensors"):

@@ -188,8 +188,10 @@ class TrainingStep:
         """A backward pass of zeros: the other workers wait for this one's gradients."""
         blank = torch.zeros(1, 3, 64, 64, device=self._device)
         roi = torch.tensor([[0.0, 0.0, 0.0, 32.0, 32.0]], device=self._device)
-        logits, deltas = self._forward([blank], [roi])
-        (0.0 * (logits.sum() + deltas.sum())).backward()
+        with torch.autocast(self._device.type, self._dtype, self._autocast):
+            logits, deltas = self._forward([blank], [roi])
+        nothing = 0.0 * (logits.float().sum() + deltas.float().sum())
+        self.scaler.scale(nothing).backward()
         zero = torch.zeros((), device=self._device)
         return zero, zero
 

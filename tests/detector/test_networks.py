@@ -88,6 +88,15 @@ def test_response_normalisation_equals_torchs():
     torch.testing.assert_close(_normalised(features, 5e-4, 2.0), expected)
 
 
+def test_local_response_normalisation_of_large_values_in_half_precision():
+    from pipeline.detector.backbones.caffe import _normalised
+
+    features = torch.full((1, 8, 2, 2), 300.0)
+    found = _normalised(features.half(), 1e-4, 1.0)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), _normalised(features, 1e-4, 1.0), rtol=1e-3, atol=0)
+
+
 def test_initialisation_and_seed():
     first, again, other = (build(Architecture(("a",), "tiny"), seed) for seed in (0, 0, 1))
     assert first.cls_score.weight.std().item() == pytest.approx(0.01, rel=0.2)

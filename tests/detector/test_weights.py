@@ -44,6 +44,12 @@ def test_a_new_head_is_reported_missing(tmp_path, pretrained):
     found = load_pretrained(model(fc_widths=(8, 8)), str(tmp_path / "w.pth"))
     assert found.missing == ("fc.1.weight", "fc.1.bias", "fc.4.weight", "fc.4.bias")
     assert "layer4.0.conv1.weight" in found.unused
+    taken, random, without_place = found.lines()
+    assert taken.startswith(f"{len(found.loaded)} tensors")
+    assert random == (
+        "4 are not among them and start random: fc.1.weight, fc.1.bias, fc.4.weight, fc.4.bias"
+    )
+    assert without_place.startswith(f"{len(found.unused)} of the weights have no place: fc.bias, ")
 
 
 def test_half_precision_weights(tmp_path, pretrained):

@@ -20,6 +20,7 @@ from pipeline.detector import checkpoint
 from pipeline.engine import training_run
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.training_run import Execution, TrainingSummary
+from pipeline.engine.training_validation import Validation
 from pipeline.engine.training_workers import fitting
 from pipeline.errors import (
     InvalidCheckpoint,
@@ -27,6 +28,7 @@ from pipeline.errors import (
     MismatchedOutput,
     NoCapacity,
     TrainingFailed,
+    UnreadableDataset,
 )
 from pipeline.sources.drawn import CLASSES
 from pipeline.training import logs, state
@@ -160,6 +162,95 @@ def test_an_output_of_other_classes_is_refused(
         train((more, data[1]), trained)
 
 
+def test_a_checkpoint_of_unknown_origin_is_kept(
+    trained: Path, data: tuple[str, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(trained, output)
+    (output / "run.json").unlink()
+    weights = (output / "model.safetensors").read_bytes()
+    with pytest.raises(MismatchedOutput, match=r"unknown origin, since run\.json is missing"):
+        train(data, output)
+    assert (output / "model.safetensors").read_bytes() == weights
+
+
+@on_ray
+def test_rates_grow_with_the_pictures_of_a_step(
+    data: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[TrainingRun] = []
+    monkeypatch.setattr(training_run, "fit", lambda run, *_, **options: told.append(run))
+    scaled = dataclasses.replace(QUICK, scale_rate_with_workers=True)
+    for name, recipe, workers in (
+        ("divided", scaled, None),  # 2 workers with a picture each
+        ("given", scaled, 2),  # 2 workers with two each
+        ("not told", QUICK, 2),
+    ):
+        train(data, tmp_path / name, recipe, workers=workers)
+    assert [(run.workers, run.rate_factor) for run in told] == [(2, 1), (2, 2), (2, 1)]
+
+
+@on_ray
+def test_an_unreadable_picture_leaves_its_worker_in_step(tmp_path: Path) -> None:
+    manifest, proposals, _ = make_dataset(tmp_path / "drawn")
+    (tmp_path / "drawn" / "pictures" / "p3.png").write_bytes(b"no picture")
+    told = dataclasses.replace(ONE_IMAGE, precision="bf16")
+    train((manifest, proposals), tmp_path / "two", told, workers=2)
+    parts = dataclasses.replace(QUICK, accumulate=2, precision="bf16")
+    train((manifest, proposals), tmp_path / "one", parts)
+    assert logs.read(str(tmp_path / "two"))[-1].skipped == 3  # once in each of 3 epochs
+    np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), rtol=0.02)
+
+
+@on_ray
+def test_what_one_worker_alone_finds_wrong_ends_the_others(
+    data: tuple[str, str], tmp_path: Path
+) -> None:
+    manifest, proposals, _ = make_dataset(tmp_path / "held out")
+    validation = Validation(manifest, proposals, every=4)
+    for part in (tmp_path / "held out" / "proposals").glob("part-*.parquet"):
+        part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(UnreadableDataset, match=r"part-.*\.parquet"):
+        training_run.run(
+            [data[0]],
+            [data[1]],
+            str(tmp_path / "out"),
+            ONE_IMAGE,
+            execution=Execution(workers=2),
+            validation=validation,
+        )
+
+
+@on_ray
+def test_workers_that_find_no_room_are_given_up(
+    data: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "2")
+
+    @ray.remote(num_cpus=2)
+    class Occupant:
+        def ready(self) -> None: ...
+
+    occupant = Occupant.remote()  # type: ignore[attr-defined]
+    ray.get(occupant.ready.remote())
+    try:
+        with pytest.raises(NoCapacity, match=r"no room for 2 training workers of 1 CPU each"):
+            train(data, tmp_path, ONE_IMAGE, workers=2, no_capacity_after=4)
+    finally:
+        ray.kill(occupant)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("checkpoint_every", 0), ("log_every", 0), ("max_failures", -1), ("no_capacity_after", 0.0)],
+)
+def test_an_option_that_cannot_be_is_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(InvalidConfiguration, match=f"--{field.replace('_', '-')} is {value}"):
+        Execution(**{field: value})
+
+
 @on_ray
 def test_a_damaged_state_is_named(trained: Path, data: tuple[str, str], tmp_path: Path) -> None:
     output = tmp_path / "copy"
@@ -186,7 +277,7 @@ def test_proposals_are_computed_into_the_output_where_none_are_given(
     data: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[TrainingRun] = []
-    monkeypatch.setattr(training_run, "fit", lambda run, *_: told.append(run))
+    monkeypatch.setattr(training_run, "fit", lambda run, *_, **options: told.append(run))
     settings = ProposalSettings(strategy="single", min_side=8)
     training_run.run([data[0]], settings, str(tmp_path), QUICK)
     training_run.run([data[0], data[0]], settings, str(tmp_path / "both"), QUICK)
@@ -226,7 +317,6 @@ def test_weights_of_another_network_are_refused_before_ray_starts(
         ([{"CPU": 4}, {"CPU": 2}], 3, (3, 2, False, 2)),
         ([{"CPU": 16, "GPU": 4}], None, (4, 4, True, 2)),
         ([{"CPU": 16, "GPU": 4}], 2, (2, 8, True, 2)),
-        ([{"CPU": 16, "GPU": 1}], 4, (4, 4, False, 2)),
     ],
 )
 def test_workers_fill_the_nodes(
@@ -235,6 +325,16 @@ def test_workers_fill_the_nodes(
     found = fitting(Recipe(), count, nodes)
     assert found is not None
     assert (found.count, found.cpus, found.gpu, found.recipe.images_per_step) == expected
+
+
+def test_workers_have_gpus_or_cores_as_told() -> None:
+    one_gpu = [{"CPU": 16, "GPU": 1}]
+    assert fitting(Recipe(), 4, one_gpu) is None  # never on cores by itself
+    assert fitting(Recipe(), None, [{"CPU": 16}], gpu=True) is None
+    for gpu, expected in ((True, (1, True)), (False, (2, False))):
+        found = fitting(Recipe(), None, one_gpu, gpu)
+        assert found is not None
+        assert (found.count, found.gpu) == expected
 
 
 def test_nodes_that_are_too_small_hold_none() -> None:

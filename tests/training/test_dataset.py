@@ -11,6 +11,7 @@ from pipeline import boxes as geometry
 from pipeline import storage
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.detector.targets import TargetStatistics
+from pipeline.errors import StorageError
 from pipeline.training.dataset import Dataset, Sample, SampleStream, Skipped, SliceCache
 from pipeline.training.plan import Place, Plan, Planned, generator
 from pipeline.training.recipe import Recipe
@@ -131,6 +132,26 @@ def test_unreadable_pictures_are_skipped_with_the_reason(tmp_path):
     assert "not a picture" in skipped["p2"]
     assert "does not exist" in skipped["p4"]
     assert sum(isinstance(item, Sample) for item in found) == 6
+
+
+def test_a_store_that_does_not_answer_skips_nothing(tmp_path, monkeypatch):
+    sources, _ = make_sources(tmp_path)
+    plan = Plan(survey(sources, RECIPE).shards, 0)
+    read, waits, outage = storage.read, [], iter([True] * 2 + [False] + [True] * 9)
+
+    def failing(uri):
+        if uri.endswith("p0.png") and next(outage):
+            raise StorageError(f"{uri}: the store is away")
+        return read(uri)
+
+    monkeypatch.setattr(storage, "read", failing)
+    monkeypatch.setattr("pipeline.training.dataset.time.sleep", waits.append)
+    made, planned = dataset(sources), list(islice(plan.samples(0), 8))
+    assert all(isinstance(made.sample(place), Sample) for place in planned)
+    assert waits == [1, 4]
+    with pytest.raises(StorageError, match="the store is away"):
+        [made.sample(place) for place in planned]
+    assert waits == [1, 4, 1, 4, 16]
 
 
 def test_a_picture_without_proposals_gives_its_objects(data):

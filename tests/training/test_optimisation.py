@@ -10,9 +10,9 @@ from pipeline.training.optimisation import optimiser, schedule, set_rates
 from pipeline.training.recipe import Recipe
 
 
-def groups(recipe, pretrained=(), workers=1, freeze="none"):
+def groups(recipe, pretrained=(), factor=1, freeze="none"):
     model = build(Architecture(("cat",), "tiny", freeze_until=freeze))
-    made = optimiser(model, recipe, pretrained, workers)
+    made = optimiser(model, recipe, pretrained, factor)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return made, {
         names[id(parameter)]: group for group in made.param_groups for parameter in group["params"]
@@ -42,10 +42,10 @@ def test_frozen_layers_are_left_out():
     assert any(name.startswith("backbone.blocks.1.") for name in found)
 
 
-def test_rates_scale_with_workers_only_if_told():
-    assert groups(Recipe(), workers=4)[1]["cls_score.weight"]["lr"] == 0.001
-    scaled = groups(Recipe(scale_rate_with_workers=True), workers=4)[1]
+def test_all_rates_are_multiplied():
+    scaled = groups(Recipe(), factor=4)[1]
     assert scaled["cls_score.weight"]["lr"] == pytest.approx(0.004)
+    assert scaled["cls_score.bias"]["lr"] == pytest.approx(0.008)
 
 
 def test_the_papers_schedule_cuts_once():

@@ -39,6 +39,14 @@ def test_a_step_is_divided_among_as_many_workers_as_fit():
         assert mine.rois_per_image == recipe.rois_per_image
 
 
+@pytest.mark.parametrize(("workers", "parts"), [(1, 3), (2, 3), (3, 1), (6, 1)])
+def test_a_divided_step_takes_no_more_pictures_at_once(workers, parts):
+    recipe = Recipe(images_per_step=6, rois_per_step=384, accumulate=3)
+    mine, count = recipe.divided(workers)
+    assert (count, mine.accumulate) == (workers, parts)
+    assert mine.images_per_step // mine.accumulate <= 2
+
+
 def test_networks_of_recipes_exist():
     for make in RECIPES.values():
         assert make().network in BACKBONES
@@ -57,6 +65,9 @@ def test_networks_of_recipes_exist():
         ("epochs", 0.0),
         ("iterations", 0),
         ("learning_rate", -1.0),
+        ("pretrained_learning_rate", -1.0),
+        ("bias_rate_factor", -2.0),
+        ("step_factor", -0.1),
         ("gradient_clip", 0.0),
         ("foreground_fraction", 0.0),
         ("foreground_fraction", 0.005),

@@ -17,6 +17,7 @@ from pipeline.training.step import TrainingStep
 
 RECIPE = Recipe(network="tiny", channels_last=False)
 PREPROCESSING = Preprocessing()
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def sample(seed, height=96, width=128, rois=12, name="p"):
@@ -102,10 +103,15 @@ def test_memory_layout_changes_nothing():
     torch.testing.assert_close(weights(models[0]), weights(models[1]), rtol=1e-4, atol=1e-6)
 
 
-def test_a_step_without_rois_changes_no_weight():
-    model = network()
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("backbone", ["tiny", "mobilenet_v2_expanded"])
+def test_a_step_without_rois_changes_no_weight(backbone, precision, monkeypatch):
+    monkeypatch.setattr("pipeline.training.step.dtype_named", lambda name, _: DTYPES[name])
+    model = build(Architecture(("cat", "dog"), backbone), seed=1).train()
     before = weights(model)
-    recipe = dataclasses.replace(RECIPE, weight_decay=0.0)
+    recipe = dataclasses.replace(
+        RECIPE, network=backbone, weight_decay=0.0, channels_last=True, precision=precision
+    )
     result = stepper(model, recipe)([sample(0, rois=0)], 0)
     assert (result.images, result.gradient_norm) == (0, 0.0)
     torch.testing.assert_close(weights(model), before)

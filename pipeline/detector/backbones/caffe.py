@@ -110,11 +110,12 @@ def _normalised(features: Tensor, alpha: float, offset: float) -> Tensor:
     """Local response normalisation over 5 channels, beta 0.75 (Krizhevsky et al., 2012, section 3.3).
 
     Written with a moving sum over shifted channels: torch's own goes through a pooling in three
-    dimensions, which copies the map to another layout.
+    dimensions, which copies the map to another layout. Squares are of single precision: features of
+    these networks are in the hundreds, and the squares of those are beyond half precision.
     """
     channels = features.shape[1]
-    squares = functional.pad(features.square(), (0, 0, 0, 0, 2, 2))
+    squares = functional.pad(features.float().square(), (0, 0, 0, 0, 2, 2))
     sums = squares[:, :channels]
     for shift in range(1, 5):
         sums = sums + squares[:, shift : shift + channels]
-    return features * torch.pow(offset + (alpha / 5) * sums, -0.75)
+    return features * torch.pow(offset + (alpha / 5) * sums, -0.75).to(features.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pipeline.detector import preprocessing
@@ -40,3 +41,8 @@ BACKBONES: dict[str, BackboneEntry] = {
 }
 """caffenet, vgg_cnn_m_1024 and vgg16 are the paper's S, M and L. `mobilenet_v2_expanded` pools RoIs
 from a map after a ReLU, which its pretrained last stage takes far better."""
+
+
+def is_torchvision_name(weights: str) -> bool:
+    """Whether weights are a name that torchvision knows, such as `ResNet18_Weights.DEFAULT`, not a place."""
+    return re.fullmatch(r"\w+_Weights\.\w+", weights) is not None
