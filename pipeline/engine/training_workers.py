@@ -66,7 +66,7 @@ def placed(
         if monotonic() > deadline:
             cores = ", ".join(f"{n.get('CPU', 0):g}" for n in nodes)
             gpus = sum(n.get("GPU", 0) for n in nodes)
-            hint = " or train on cores with --no-gpu" if gpus and gpu is None else ""
+            hint = " or train on cores with --gpu False" if gpus and gpu is None else ""
             raise NoCapacity(
                 f"{wanted} do not fit: the nodes have {cores} cores and {gpus:g} GPUs; "
                 f"ask for fewer --workers{hint}"
