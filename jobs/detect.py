@@ -64,13 +64,15 @@ def main(options: Detect) -> None:
     """Run the job.
 
     Raises:
-        InvalidConfiguration: stored proposals together with options of how to compute them, or a cap
-            on stored proposals without any.
+        InvalidConfiguration: stored proposals together with options of how to compute or cut them, or
+            a cap on stored proposals without any.
     """
     if options.proposals is None and options.max_proposals is not None:
         raise InvalidConfiguration(
             "--max-proposals takes the best of stored --proposals; for computed ones there is --max-boxes"
         )
+    if options.proposals is not None and options.run.shard_size is not None:
+        raise InvalidConfiguration("--proposals come with their shards: leave out --shard-size")
     if options.proposals is not None and options.compute != ProposalSettings():
         raise InvalidConfiguration(
             "--proposals takes stored boxes as they are: leave out --strategy, --max-boxes, --min-side, "

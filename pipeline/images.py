@@ -53,7 +53,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
             ):  # a palette with alpha: to RGBA, whose alpha is dropped
                 picture = picture.convert("RGBA")  # noqa: PLW2901
             return np.array(picture.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+        except Exception as error:  # each of Pillow's formats has its own
             raise UnreadableImage(f"cannot be decoded: {error}") from error
 
 
@@ -66,7 +66,7 @@ def _opened(data: bytes) -> Image.Image:
             return Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise UnreadableImage(str(error)) from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except Exception as error:  # each of Pillow's formats has its own
         raise UnreadableImage(f"not a picture in a known format ({len(data)} bytes)") from error
 
 

@@ -132,12 +132,18 @@ def size(uri: str) -> int:
 
     Raises:
         MissingObject: nothing lies there.
-        StorageError: the store cannot be reached.
+        StorageError: the store cannot be reached, or does not tell.
     """
     store, path = filesystem(uri)
     with naming(uri, "looked up"):
         store.invalidate_cache()
-        return int(store.size(path))
+        try:
+            told = store.size(path)
+        except ValueError as error:  # a name that cannot be, with a null byte in it, say
+            raise MissingObject(f"{shown(uri)} cannot be looked up: {reason(error)}") from error
+    if told is None:
+        raise StorageError(f"{shown(uri)}: its store does not tell its size")
+    return int(told)
 
 
 def is_folder(uri: str) -> bool:

@@ -22,6 +22,16 @@ class AccessDenied(StorageError):
     """The store answers, but not to these credentials."""
 
 
+_ANSWERS: dict[int | None, type[StorageError]] = {
+    # Of a web server, whose client passes its status on; those of other stores speak Python's errors.
+    401: AccessDenied,
+    403: AccessDenied,
+    404: MissingObject,
+    410: MissingObject,
+    451: AccessDenied,
+}
+
+
 def shown(uri: str) -> str:
     """The URI without user, password and query, as messages and files may show it."""
     # A secret key may hold slashes, so what follows `user:` is cut up to the last @.
@@ -69,7 +79,8 @@ def naming(uri: str, action: str) -> Iterator[None]:
             ("botocore", "aiobotocore", "google", "gcsfs", "azure", "aiohttp")
         ):
             raise
-        raise StorageError(f"{shown(uri)} cannot be {action}: {reason(error)}") from error
+        kind = _ANSWERS.get(getattr(error, "status", None), StorageError)
+        raise kind(f"{shown(uri)} cannot be {action}: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:

@@ -40,7 +40,13 @@ ALLOWED = {
 """Stations and modules of `pipeline` that each station may import, besides itself."""
 
 WITHOUT_TORCH = ("pipeline.sources", "pipeline.proposals", "pipeline.analysis", "pipeline.engine")
-DRIVERS_WITHOUT_TORCH = ("jobs.prepare", "jobs.propose", "jobs.exchange", "jobs.analyze")
+DRIVERS_WITHOUT_TORCH = (
+    "jobs.prepare",
+    "jobs.propose",
+    "jobs.detect",
+    "jobs.exchange",
+    "jobs.analyze",
+)
 
 
 def _files() -> list[Path]:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -197,8 +200,57 @@ def test_names_that_cannot_be_are_missing_objects(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(storage.MissingObject, match=told):
             storage.read(uri)
+    with pytest.raises(storage.MissingObject, match="embedded null byte"):
+        storage.size(f"{tmp_path}/null\0byte")
     with pytest.raises(StorageError, match="Is a directory"):
         storage.put(str(tmp_path), b"")
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    """The address of a web server that answers `/403` with that status, and `/` without a length."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status = int(self.path.strip("/") or 200)
+            self.send_response(status)
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *told: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        (401, storage.AccessDenied),
+        (403, storage.AccessDenied),
+        (404, storage.MissingObject),
+        (410, storage.MissingObject),
+        (451, storage.AccessDenied),
+        (500, StorageError),
+        (503, StorageError),
+    ],
+)
+def test_what_a_web_server_says_of_an_object_is_told_from_its_own_trouble(
+    web_server: str, status: int, fault: type[StorageError]
+) -> None:
+    """The object's fault fails a picture, the server's is tried again."""
+    with pytest.raises(StorageError, match=f"{web_server}/{status}") as caught:
+        storage.read(f"{web_server}/{status}")
+    assert type(caught.value) is fault
+
+
+def test_a_size_that_a_web_server_does_not_tell(web_server: str) -> None:
+    with pytest.raises(StorageError, match="does not tell its size"):
+        storage.size(f"{web_server}/")
 
 
 def test_check_reachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def run(
             image_seconds=options.image_seconds,
             threads=resources.threads,
         )
-        with summarise(ready, options.max_failed_fraction) as summary:
+        with summarise(ready, options) as summary:
             summary.labelled = opened.classes is not None
             if ready.todo or ready.retry:
                 _work(plan, resources, ready, summary, options)

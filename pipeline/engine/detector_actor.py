@@ -201,7 +201,7 @@ def detection_table(
     failures = [picture.failure for picture in pictures]
     columns = {
         "image_id": [picture.image_id for picture in pictures],
-        "uri": [picture.uri for picture in pictures],
+        "uri": [storage.shown(picture.uri) for picture in pictures],
         "width": pa.array([picture.width for picture in pictures], pa.int32()),
         "height": pa.array([picture.height for picture in pictures], pa.int32()),
         "status": ["failed" if failure else "ok" for failure in failures],

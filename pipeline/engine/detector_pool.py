@@ -24,12 +24,13 @@ from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.cluster import Capacity, Host
 from pipeline.engine.detector_actor import DetectorActor
 from pipeline.engine.losses import died_with_node, ended_worker
+from pipeline.engine.shard_work import Flight
 from pipeline.errors import InvalidCheckpoint, NoCapacity, PipelineError, ShardFailed, StorageError
 
 log = logging.getLogger(__name__)
 
 MOST_LOSSES_IN_A_ROW = 20
-"""Actors that may die without a piece done between: more is the detector's fault, not a picture's."""
+"""Actors that may die at whole shards without a piece done between: more is the detector's fault."""
 LOAD_SECONDS = 900.0
 """How long an actor that has its place may take to load the checkpoint, torch included."""
 FAILED_STARTS = 3
@@ -46,12 +47,12 @@ class _Member:
     placed: ObjectRef[Any]
     loaded: ObjectRef[str]
     ready: bool = False
-    pieces: list[object] = field(default_factory=list)
+    flights: list[Flight] = field(default_factory=list)
     """Handed to it and not done, in order: it works on the first."""
 
 
 class DetectorPool:
-    """The detector actors of a run; a piece is any object that stands for work at an actor."""
+    """The detector actors of a run."""
 
     def __init__(
         self, plan: ObjectRef[Any], resources: ActorResources, start_seconds: float
@@ -68,7 +69,7 @@ class DetectorPool:
         self._plan = plan
         self._capacity: Capacity | None = None
         self._members: list[_Member] = []
-        self._at_work_when_lost: set[object] = set()
+        self._at_work_when_lost: set[Flight] = set()
         self._failed_starts: Counter[str] = Counter()
         self._failed_at: dict[str, float] = {}
         self._was_ready = False
@@ -83,7 +84,7 @@ class DetectorPool:
     @property
     def busy(self) -> int:
         """Actors with something to do."""
-        return sum(bool(member.pieces) for member in self._members)
+        return sum(bool(member.flights) for member in self._members)
 
     def has_ready(self) -> bool:
         """Whether a piece can be handed out."""
@@ -142,42 +143,44 @@ class DetectorPool:
             self.follow(cluster.capacity())
             self._look(seconds=0.5)
 
-    def hand_out(self, piece: object, node: str | None = None) -> Any | None:
+    def hand_out(self, flight: Flight, node: str | None = None) -> Any | None:
         """The actor with the least to do, if it may be one of `node`; None where none is ready."""
         ready = [member for member in self._members if member.ready]
         if not ready:
             return None
         # One piece more is worth less than its pictures' way over the network.
         chosen = min(
-            ready, key=lambda one: (len(one.pieces) - (one.node == node), one.node != node)
+            ready, key=lambda one: (len(one.flights) - (one.node == node), one.node != node)
         )
-        chosen.pieces.append(piece)
+        chosen.flights.append(flight)
         return chosen.handle
 
-    def done(self, piece: object, *, well: bool = True) -> None:
+    def done(self, flight: Flight, *, well: bool = True) -> None:
         """A piece came back from its actor, which lives."""
         if well:
             self._losses_in_a_row = 0
         for member in self._members:
-            if piece in member.pieces:
-                member.pieces.remove(piece)
+            if flight in member.flights:
+                member.flights.remove(flight)
 
-    def lost(self, piece: object, error: Exception) -> bool:
+    def lost(self, flight: Flight, error: Exception) -> bool:
         """A piece's actor is gone: drop it, start another, tell whether this piece was at work.
 
         Raises:
             ShardFailed: too many actors died without a piece done between.
         """
         for member in self._members:
-            if piece in member.pieces:
-                self._at_work_when_lost.add(member.pieces[0])
+            if flight in member.flights:
+                at_work_on = member.flights[0]
+                self._at_work_when_lost.add(at_work_on)
                 self._drop(member)
-                self._count_loss(error)
+                if at_work_on.piece.whole:  # a picture on its own is there because it ends actors
+                    self._count_loss(error)
                 if self._capacity is not None and not died_with_node(error):
                     self.follow(self._capacity)
                 break
-        at_work = piece in self._at_work_when_lost
-        self._at_work_when_lost.discard(piece)
+        at_work = flight in self._at_work_when_lost
+        self._at_work_when_lost.discard(flight)
         return at_work
 
     def close(self) -> None:

@@ -70,7 +70,7 @@ class RunOutput:
         Raises:
             MismatchedOutput: a part that was committed is gone, or another run took the output over.
         """
-        _check_cut(self.uri, self.shards)
+        _check_ours(self.uri, self.record, self.shards)
         listing = shards.listing(self.uri, self.shards)
         for name in listing.strays:
             log.info("removing %s: it belongs to no shard of this run", name)
@@ -199,7 +199,7 @@ def open_run(
     table = shards.read_table(output)
     if table is None:
         shards.write_table(output, planned)
-    _check_cut(output, planned)
+    _check_ours(output, record, planned)
     committed = shards.listing(output, planned).committed
     retry: dict[Shard, tuple[int, ...]] = {}
     if options.retry_failed:
@@ -208,12 +208,18 @@ def open_run(
     return RunOutput(output, record, tuple(planned), committed, retry)
 
 
-def _check_cut(output: str, planned: Sequence[Shard]) -> None:
+def _check_ours(output: str, record: RunRecord, planned: Sequence[Shard]) -> None:
     """Two drivers may start on one output at once, or one may overwrite what the other still does.
 
-    With equal settings and an equal cut they write the same parts. Otherwise the table tells whose the
-    output is, and the other one must neither go on nor remove parts that it does not know.
+    With equal settings and an equal cut they write the same parts. Otherwise run.json and the table tell
+    whose the output is, and the other one must neither go on nor remove parts that it does not know.
     """
+    told = run_record.read_record(output)
+    if told is None or told.fingerprint != record.fingerprint:
+        raise MismatchedOutput(
+            f"{storage.shown(output)}/{run_record.NAME} is not of this run: another run with other settings "
+            "began here at the same time or since; choose another --output, or pass --overwrite"
+        )
     if shards.read_table(output) != list(planned):
         raise MismatchedOutput(
             f"{storage.shown(output)}/{shards.TABLE_NAME} is not the cut of this run: another run began here "

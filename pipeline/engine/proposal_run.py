@@ -75,7 +75,7 @@ def run(
         plan = ProposalPlan(
             opened, target, record.fingerprint, settings, provenance, options.image_seconds
         )
-        with summarise(ready, options.max_failed_fraction) as summary:
+        with summarise(ready, options) as summary:
             summary.labelled = opened.classes is not None
             if ready.todo or ready.retry:
                 warm_up(settings)

@@ -10,7 +10,12 @@ import pyarrow as pa
 
 from pipeline import images, schema, storage
 from pipeline.engine.work import Failure, Picture, Report, time_limit
-from pipeline.errors import InvalidConfiguration, MismatchedProposals, UnreadableImage
+from pipeline.errors import (
+    InvalidConfiguration,
+    MismatchedProposals,
+    PipelineError,
+    UnreadableImage,
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,9 @@ def propose_for(picture: Picture, settings: ProposalSettings, report: Report) ->
                 max_side=settings.max_side,
                 backend=settings.backend,
             )
-    except (UnreadableImage, ValueError, MemoryError, ArithmeticError) as error:
+    except Exception as error:
+        if isinstance(error, PipelineError) and not isinstance(error, UnreadableImage):
+            raise  # settings that fit no picture
         picture.failure, picture.data = Failure.of("propose", error), None
 
 

@@ -12,7 +12,8 @@ class RunOptions:
     """Options of a run over shards; none of them changes what a picture's row says."""
 
     shard_size: int | None = None
-    """Pictures per shard; by default 256, fewer for a small dataset. A rerun keeps the cut there is."""
+    """Pictures per shard; by default 256, fewer for a small dataset. A rerun keeps the cut that is there, and
+    stored proposals come with theirs."""
     limit: int | None = None
     """Only the first so many pictures, for a trial."""
     overwrite: bool = False
@@ -32,7 +33,16 @@ class RunOptions:
             if value is not None and value <= 0:
                 option = name.replace("_", "-")
                 raise InvalidConfiguration(f"--{option} is {value}, expected more than 0")
+        if self.overwrite and self.retry_failed:
+            raise InvalidConfiguration(
+                "--overwrite removes what --retry-failed would do again: leave out one of them"
+            )
         if not 0 <= self.max_failed_fraction <= 1:
             raise InvalidConfiguration(
                 f"--max-failed-fraction is {self.max_failed_fraction}, expected 0 to 1"
             )
+
+    @property
+    def rerun(self) -> str:
+        """The command that goes on with this run, in words."""
+        return "the same command" + (" without --overwrite" if self.overwrite else "")

@@ -183,6 +183,8 @@ class ShardRunner:
     def _after_error(self, flight: Flight, error: Exception) -> None:
         at_work = self.work.lost(flight, error)
         piece = flight.piece
+        if piece.shard in self._failed:
+            return
         cause = error.cause if isinstance(error, rx.RayTaskError) else error
         if isinstance(cause, PipelineError) and not isinstance(cause, StorageError):
             raise cause
@@ -282,6 +284,7 @@ class ShardRunner:
                 self._put_isolated(shard, attempt)
 
     def _give_up(self, shard: Shard, reason: str) -> None:
+        """Count a shard as failed, and forget its other pictures where they are done one by one."""
         self._failed[shard] = reason
         self._queue.drop(shard)
         self._given_up_in_a_row += 1

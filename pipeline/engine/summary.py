@@ -12,8 +12,9 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.engine.output import RunOutput
+from pipeline.engine.run_options import RunOptions
 from pipeline.engine.work import Report
-from pipeline.errors import TooManyFailedImages
+from pipeline.errors import PipelineError, TooManyFailedImages
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,10 @@ class Summary:
 
 
 @contextmanager
-def summarise(ready: RunOutput, max_failed_fraction: float) -> Iterator[Summary]:
+def summarise(ready: RunOutput, options: RunOptions) -> Iterator[Summary]:
     """Time the run in the block; when it ends well, clean the output and write its summary.
+
+    Where it does not, the log says how to go on.
 
     Raises:
         TooManyFailedImages: after all is committed, if more than the fraction failed.
@@ -106,18 +109,26 @@ def summarise(ready: RunOutput, max_failed_fraction: float) -> Iterator[Summary]
         yield summary
     except KeyboardInterrupt:
         log.warning(
-            "stopped: %d of %d images are committed in %s; the same command does the rest",
+            "stopped: %d of %d images are committed in %s; %s does the rest",
             summary.done_before + summary.report.images,
             summary.images,
             storage.shown(ready.uri),
+            options.rerun,
         )
+        raise
+    except PipelineError:
+        if options.overwrite:
+            log.warning("to go on with what is committed: %s", options.rerun)
         raise
     summary.seconds = monotonic() - summary.began
     summary.failed = ready.failed_before() + summary.report.failed
     ready.finish(summary.as_json())
-    if summary.images_failed > max_failed_fraction * summary.images:
+    if summary.images_failed > options.max_failed_fraction * summary.images:
+        for line in summary.lines():
+            log.info(line)
         common = ", ".join(f"{n} {reason}" for reason, n in summary.failed.most_common(3))
         raise TooManyFailedImages(
             f"{summary.images_failed} of {summary.images} images failed ({common}), more than the "
-            f"allowed fraction of {max_failed_fraction:g}; the output {storage.shown(ready.uri)} is complete"
+            f"allowed fraction of {options.max_failed_fraction:g}; "
+            f"the output {storage.shown(ready.uri)} is complete"
         )

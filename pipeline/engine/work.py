@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline import storage
 from pipeline.errors import UnreadableDataset
 from pipeline.manifest import Manifest
 from pipeline.shards import Shard, digest, put_part, shard_key
@@ -47,7 +48,8 @@ class Piece:
         ids, uris = table["image_id"].to_pylist(), table["uri"].to_pylist()
         if shard_key(fingerprint, digest(ids, uris)) != self.shard.key:
             raise UnreadableDataset(
-                f"{manifest.uri}: rows from {self.shard.first_row} changed while the run was at work"
+                f"{storage.shown(manifest.uri)}: rows from {self.shard.first_row} changed "
+                "while the run was at work"
             )
         rows = list(zip(ids, uris, strict=True))
         return rows if self.row is None else rows[self.row : self.row + 1]

@@ -224,7 +224,7 @@ def _resume(folder: str) -> dict[str, Any]:
     ready = output.open_run(target, _record(cut), cut, RunOptions())
     assert not ready.todo
     opened = perf_counter()
-    with summarise(ready, max_failed_fraction=1.0) as summary:
+    with summarise(ready, RunOptions(max_failed_fraction=1.0)) as summary:
         pass
     assert summary.images_failed == len(range(0, len(ready.shards), 100))
     return {

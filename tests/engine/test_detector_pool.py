@@ -12,7 +12,10 @@ from pipeline.engine import detector_pool
 from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.cluster import Capacity, Host
 from pipeline.engine.detector_pool import DetectorPool
+from pipeline.engine.shard_work import Flight
+from pipeline.engine.work import Piece
 from pipeline.errors import ShardFailed
+from pipeline.shards import Shard
 
 GB = 1e9
 
@@ -85,6 +88,10 @@ def _pool(capacity: Capacity, most: int | None = None) -> DetectorPool:
     return pool
 
 
+def _flight(row: int | None = None) -> Flight:
+    return Flight(Piece(Shard(0, "0" * 24, 0, 99), row))
+
+
 def _nodes(started: list[Stand]) -> list[str]:
     return [actor.node for actor in started]
 
@@ -113,14 +120,14 @@ def test_a_piece_goes_where_its_pictures_are_unless_that_actor_has_more_to_do(
     started: list[Stand],
 ) -> None:
     pool = _pool(_capacity(_host("a", gpus=1), _host("b", gpus=1)))
-    handed: list[Any] = [pool.hand_out(object(), node="b").node for _ in range(4)]
+    handed: list[Any] = [pool.hand_out(_flight(), node="b").node for _ in range(4)]
     assert handed == ["b", "b", "a", "b"]
 
 
 def test_only_the_first_piece_of_a_dead_actor_was_at_work(started: list[Stand]) -> None:
     """Whichever of its pieces is heard of first."""
     pool = _pool(_capacity(_host("a", gpus=1)))
-    first, second = object(), object()
+    first, second = _flight(), _flight()
     pool.hand_out(first)
     pool.hand_out(second)
     assert pool.lost(second, rx.ActorDiedError()) is False
@@ -133,15 +140,26 @@ def test_without_a_ready_actor_nothing_is_handed_out(started: list[Stand]) -> No
     pool = _pool(_capacity(_host("a", gpus=1)))
     pool.follow(_capacity(_host("b", cpus=4)))
     assert not pool.has_ready()
-    assert pool.hand_out(object()) is None
+    assert pool.hand_out(_flight()) is None
 
 
 def test_detectors_that_always_die_end_the_run(started: list[Stand]) -> None:
     pool = _pool(_capacity(_host("a", gpus=1)))
-    pieces = [object() for _ in range(detector_pool.MOST_LOSSES_IN_A_ROW + 1)]
+    pieces = [_flight() for _ in range(detector_pool.MOST_LOSSES_IN_A_ROW + 1)]
     for piece in pieces[:-1]:
         pool.hand_out(piece)
         pool.lost(piece, rx.ActorDiedError())
     pool.hand_out(pieces[-1])
     with pytest.raises(ShardFailed, match="21 detector actors died one after the other"):
         pool.lost(pieces[-1], rx.ActorDiedError())
+
+
+def test_pictures_that_end_their_detector_alone_are_no_fault_of_the_detector(
+    started: list[Stand],
+) -> None:
+    """A folder may hold any number of them, and `--retry-failed` does them one after the other."""
+    pool = _pool(_capacity(_host("a", gpus=1)))
+    for row in range(3 * detector_pool.MOST_LOSSES_IN_A_ROW):
+        flight = _flight(row)
+        pool.hand_out(flight)
+        assert pool.lost(flight, rx.ActorDiedError()) is True

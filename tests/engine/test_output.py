@@ -166,7 +166,7 @@ def test_a_driver_leaves_an_output_that_another_took_over(
     for ready, setting in ((first, "old"), (second, "new")):
         for shard in ready.todo:
             _commit(ready, shard, setting)
-    with pytest.raises(MismatchedOutput, match="another run began here"):
+    with pytest.raises(MismatchedOutput, match="another run with other settings began here"):
         first.finish({})
     second.finish({})
     assert _read(folder) == [(f"p{i}", "new") for i in range(IMAGES)]
@@ -187,6 +187,35 @@ def test_a_driver_that_loses_the_race_for_the_cut_stops_before_its_work(
     monkeypatch.setattr(shards, "write_table", and_the_other_one)
     with pytest.raises(MismatchedOutput, match="another run began here at the same time"):
         _opened(folder, manifest, "new", 3)
+
+
+def test_a_driver_that_loses_the_race_for_the_record_stops_before_its_work(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found an empty folder: the table is ours in the end, the record the other's."""
+    folder = str(tmp_path / "output")
+    write_table = shards.write_table
+
+    def after_the_other_one(uri: str, planned: list[shards.Shard]) -> None:
+        RunRecord("test", {"setting": "other"}).write(uri)
+        write_table(uri, planned)
+
+    monkeypatch.setattr(shards, "write_table", after_the_other_one)
+    with pytest.raises(
+        MismatchedOutput, match=r"run\.json is not of this run: another run with other"
+    ):
+        _opened(folder, manifest, "new", 3)
+
+
+def test_a_record_that_another_run_put_since_is_no_end(manifest: Manifest, tmp_path: Path) -> None:
+    folder = str(tmp_path / "output")
+    ready = _opened(folder, manifest, "new", 3)
+    for shard in ready.todo:
+        _commit(ready, shard, "new")
+    RunRecord("test", {"setting": "other"}).write(folder)
+    with pytest.raises(MismatchedOutput, match=r"run\.json is not of this run"):
+        ready.finish({})
+    assert not (tmp_path / "output" / output.SUMMARY_NAME).exists()
 
 
 @pytest.mark.parametrize("kind", ["propose", "detect", "no statistics", "a long footer"])

@@ -62,6 +62,13 @@ def spoiled() -> bytes:
     return bytes(data)
 
 
+def blank_avif() -> bytes:
+    """Its pixels are zeros, for which its decoder has an error of its own kind."""
+    data = encoded(drawn(), "AVIF")
+    start = data.index(b"mdat") + 4
+    return data[:start] + bytes(len(data) - start)
+
+
 READABLE: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
     "ordinary.png": (lambda: encoded(drawn(), "PNG"), (80, 60)),
     "ordinary.jpg": (lambda: encoded(drawn(), "JPEG"), (80, 60)),
@@ -95,6 +102,7 @@ UNREADABLE: dict[str, tuple[Callable[[], bytes | None], str, str]] = {
         "decode",
         "12000x9000 pixels are over the limit",
     ),
+    "blank.avif": (blank_avif, "decode", "cannot be decoded"),
     "flipped.png": (spoiled, "decode", "cannot be decoded"),
     "missing.jpg": (lambda: None, "read", "does not exist"),
 }

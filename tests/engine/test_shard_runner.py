@@ -36,6 +36,8 @@ class Faults:
     hanging: tuple[int, ...] = ()
     unreachable_store: int = 0
     """How many attempts at the picture 0 end with a StorageError."""
+    forbidden: tuple[int, ...] = ()
+    """The store has trouble with these, whenever it is asked."""
     gone_from: int = 10**9
     """The store is gone for pictures from this number on."""
     wrong_input: bool = False
@@ -66,7 +68,7 @@ def _misbehave(faults: Faults, number: int) -> None:
         time.sleep(60)
     if faults.wrong_input:
         raise MismatchedProposals("row 0 is 'b' there and 'a' here")
-    if number >= faults.gone_from:
+    if number >= faults.gone_from or number in faults.forbidden:
         raise StorageError("the store does not answer")
     if number == 0 and _tries(faults, 0) <= faults.unreachable_store:
         raise StorageError("the store does not answer")
@@ -286,6 +288,18 @@ def test_a_part_of_single_pictures_outlasts_a_store_that_is_away(
     assert len(calls) == 3
     assert report.images == 4
     assert _rows(tmp_path) == dict.fromkeys(range(4), "ok") | {1: "failed"}
+
+
+def test_one_shard_of_single_pictures_is_given_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of its pictures cannot be had: the other shards are done."""
+    monkeypatch.setattr("pipeline.engine.shard_runner.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.engine.shard_runner.GIVEN_UP_IN_A_ROW", 2)
+    faults = Faults(str(tmp_path), crashing=(0,), forbidden=(1, 2, 3))
+    with pytest.raises(ShardFailed, match=r"1 shards could not be done, the first is 0 "):
+        _run(faults, shards=8)
+    assert _rows(tmp_path) == dict.fromkeys(range(4, 32), "ok")
 
 
 def test_a_store_that_stays_away_ends_the_run_though_some_was_committed(

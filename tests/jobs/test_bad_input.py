@@ -67,6 +67,7 @@ RUN_VALUES = {
     "--shard-size -1": "--shard-size is -1, expected more than 0",
     "--image-seconds 0": "--image-seconds is 0.0, expected more than 0",
     "--max-failed-fraction 2": "--max-failed-fraction is 2.0, expected 0 to 1",
+    "--overwrite --retry-failed": "--overwrite removes what --retry-failed would do again",
 }
 DETECT_VALUES = {
     "--actors 0": "--actors is 0, expected more than 0",
@@ -76,6 +77,7 @@ DETECT_VALUES = {
     "--max-per-image 0": "at most 0 detections per picture",
     "--scales 300 --scale-cap 200": "--scales, --scale-cap: short side 300 and cap 200",
     "--max-proposals 9": "--max-proposals takes the best of stored --proposals",
+    "--proposals {w}/proposals --shard-size 2": "--proposals come with their shards: leave out",
     "--proposals {w}/proposals --max-proposals 0": "--max-proposals is 0, expected more than 0",
 }
 TRAIN_VALUES = {
@@ -285,15 +287,24 @@ def test_one_line_and_code_2(
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("job", ["propose", "detect"])
 def test_pictures_that_are_all_gone_are_rows_and_code_1(
-    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    job: str,
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     places = {"a": f"{tmp_path}/a.jpg", "b": f"{tmp_path}/b.jpg", "folder": str(tmp_path)}
-    places |= {"bucket": "nostore://bucket/c.jpg", "null": "/x\0y"}
+    places |= {"bucket": "nostore://user:secret@bucket/c.jpg?key=secret", "null": "/x\0y"}
     manifest = f"{tmp_path}/m.parquet"
     write_annotations(manifest, dict.fromkeys(places), uris=places)
     output = f"{tmp_path}/out"
-    assert run_job("propose", "--manifest", manifest, "--output", output) == 1
+    more = ("--checkpoint", f"{world}/checkpoint") if job == "detect" else ()
+    assert run_job(job, "--manifest", manifest, "--output", output, *more) == 1
+    assert "5 images in 1 shards, 5 failed (5 read: MissingObject)" in caplog.messages
+    assert f"output: {output}" in caplog.messages
     assert capsys.readouterr().err.splitlines()[-1] == (
         "error: 5 of 5 images failed (5 read: MissingObject), more than the allowed fraction of 0.05; "
         f"the output {output} is complete"
@@ -301,6 +312,9 @@ def test_pictures_that_are_all_gone_are_rows_and_code_1(
     rows = [row for table in open_parts(output).tables() for row in table.to_pylist()]
     assert [(row["image_id"], row["status"]) for row in rows] == [(i, "failed") for i in places]
     assert rows[0]["error_message"] == f"{tmp_path}/a.jpg does not exist"
+    assert "secret" not in f"{rows} {caplog.text}"
+    if job == "detect":
+        assert rows[3]["uri"] == "nostore://bucket/c.jpg"
 
 
 def test_as_a_script(world: Path) -> None:

@@ -52,19 +52,19 @@ def _processes_of(group: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("job", "number", "code"),
+    ("job", "number", "more"),
     [
-        ("detect", signal.SIGINT, 130),
-        ("detect", signal.SIGTERM, 143),
-        ("propose", signal.SIGINT, 130),
+        ("detect", signal.SIGINT, ()),
+        ("detect", signal.SIGTERM, ()),
+        ("propose", signal.SIGINT, ("--overwrite",)),
     ],
 )
 def test_stopped_half_way(
-    job: str, number: signal.Signals, code: int, inputs: Path, tmp_path: Path
+    job: str, number: signal.Signals, more: tuple[str, ...], inputs: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     running = subprocess.Popen(
-        _command(job, inputs, output),
+        [*_command(job, inputs, output), *more],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -79,14 +79,15 @@ def test_stopped_half_way(
     start = time.monotonic()
     _, told = running.communicate(timeout=120)
     seconds = time.monotonic() - start
-    assert running.returncode == code, told
+    assert running.returncode == 128 + number, told
     assert seconds < 30, told
     parts = sorted(output.glob("part-*"))
     assert 3 <= len(parts) < PICTURES // 2
     assert "Traceback" not in told
     assert told.splitlines()[-1] == "stopped"
     (line,) = [line for line in told.splitlines() if " images are committed in " in line]
-    assert line.endswith(f"images are committed in {output}; the same command does the rest")
+    rerun = "the same command" + (" without --overwrite" if more else "")
+    assert line.endswith(f"images are committed in {output}; {rerun} does the rest")
     assert int(line.split("stopped: ")[1].split()[0]) <= 2 * len(parts)
     deadline = time.monotonic() + 20
     while (left := _processes_of(running.pid)) and time.monotonic() < deadline:
