@@ -98,9 +98,20 @@ def main(options: Detect) -> None:
         score = ("detections", "--detections", options.output, "--manifest", options.manifest)
         following = ("jobs/analyze.py", *score, "--output", options.output)
     else:
-        parts = storage.join(storage.absolute(options.output), "part-*.parquet")
-        following = ("-c", f'import duckdb; print(duckdb.read_parquet("{parts}"))')
+        following = ("-c", _shown_with_duckdb(storage.absolute(options.output)))
     print(entry.told(options, summary, *following))
+
+
+def _shown_with_duckdb(output: str) -> str:
+    """A line of Python that prints the first and last rows of an output."""
+    parts = storage.join(output, "part-*.parquet")
+    kind = storage.protocol(output)
+    if kind == "file":
+        return f'import duckdb; print(duckdb.read_parquet("{parts}"))'
+    return (
+        f'import duckdb, fsspec; duckdb.register_filesystem(fsspec.filesystem("{kind}")); '
+        f'print(duckdb.read_parquet("{parts}"))'
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +77,9 @@ def test_from_dataset_to_metrics(
     assert storage.exists(f"{s3_folder}/proposals-scored/recall.png")
 
 
-def test_a_folder_of_pictures(s3_folder: str, tmp_path: Path) -> None:
+def test_a_folder_of_pictures_up_to_the_command_that_shows_them(
+    s3_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw_dataset(tmp_path / "data", 1, 2, 0)
     upload(tmp_path / "data" / "JPEGImages", f"{s3_folder}/pictures")
     given = ("--images", f"{s3_folder}/pictures", "--output", f"{s3_folder}/out")
@@ -84,3 +89,16 @@ def test_a_folder_of_pictures(s3_folder: str, tmp_path: Path) -> None:
     assert len(uris) == 3
     assert all(uri.startswith(f"{s3_folder}/pictures/") for uri in uris)
     assert fsspec.filesystem("s3").exists(uris[0])
+
+    detect = ("--manifest", f"{s3_folder}/out", "--checkpoint", random_checkpoint(tmp_path))
+    detect += ("--output", f"{s3_folder}/found", "--strategy", "single", "--actors", "1")
+    capsys.readouterr()
+    assert run_job("detect", *detect) == 0
+    program, *following = shlex.split(capsys.readouterr().out.splitlines()[-1].split("next: ")[1])
+    assert program == "python"
+    done = subprocess.run(
+        [sys.executable, *following], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    for uri in uris:
+        assert uri.rpartition("/")[2] in done.stdout
