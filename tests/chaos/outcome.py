@@ -32,12 +32,16 @@ class Outcome:
     poison: tuple[str, ...]
     seconds: float
     note: str = ""
+    allowed_reruns: int = 0
+    """Those that no driver can do without."""
+    allowed_redone: int = 0
 
     @property
     def right(self) -> bool:
-        """Whether every picture is there once, as undisturbed, and only poison is failed."""
+        """Whether every picture is there once, as undisturbed, only poison failed, and at no cost but due."""
         wrong = self.lost + self.doubled + self.differing
-        return wrong == 0 and sorted(self.failed) == sorted(self.poison)
+        spared = self.reruns <= self.allowed_reruns and self.redone <= self.allowed_redone
+        return wrong == 0 and spared and sorted(self.failed) == sorted(self.poison)
 
     def line(self) -> str:
         """The row of the Markdown table."""
@@ -118,7 +122,14 @@ class Trial:
             self.driver = self.start()
             self.ended()
 
-    def outcome(self, poison: Sequence[str] = (), note: str = "") -> Outcome:
+    def outcome(
+        self,
+        poison: Sequence[str] = (),
+        note: str = "",
+        *,
+        allowed_reruns: int = 0,
+        allowed_redone: int = 0,
+    ) -> Outcome:
         """Compare with the undisturbed run."""
         stored = self.inputs is not None and self.inputs is self.stage.stored
         expected = self.stage.stored_expected if stored else self.stage.expected
@@ -142,4 +153,6 @@ class Trial:
             tuple(poison),
             round(monotonic() - self.began, 1),
             note,
+            allowed_reruns,
+            allowed_redone,
         )

@@ -23,7 +23,7 @@ def driver_killed(stage: Stage) -> Outcome:
     time.sleep(3)  # what was in flight may still be written
     trial.remember()
     trial.rerun_until_done()
-    return trial.outcome()
+    return trial.outcome(allowed_reruns=1)
 
 
 def proposal_worker_killed(stage: Stage) -> Outcome:
@@ -92,7 +92,9 @@ def all_nodes_killed(stage: Stage) -> Outcome:
         raise AssertionError(f"exit code {code}, and no word of the missing core:\n{told[-2000:]}")
     trial.remember()
     trial.rerun_until_done()
-    return trial.outcome(note="ends with an error that names the missing resource")
+    return trial.outcome(
+        note="ends with an error that names the missing resource", allowed_reruns=1
+    )
 
 
 def two_drivers(stage: Stage) -> Outcome:
@@ -120,7 +122,7 @@ def overwrite_killed(stage: Stage) -> Outcome:
     time.sleep(3)
     trial.remember()
     trial.rerun_until_done()
-    return trial.outcome()
+    return trial.outcome(allowed_reruns=1)
 
 
 def disk_full(stage: Stage) -> Outcome | str:
@@ -149,7 +151,7 @@ def disk_full(stage: Stage) -> Outcome | str:
     if not trial.before:
         raise AssertionError("nothing was committed before the disk was full")
     trial.rerun_until_done()
-    return trial.outcome(note="ends with an error that says so")
+    return trial.outcome(note="ends with an error that says so", allowed_reruns=1)
 
 
 def _size_of_half(stage: Stage) -> int:

@@ -41,7 +41,7 @@ def store_down(stage: Stage) -> Outcome:
         )
     trial.remember()
     trial.rerun_until_done()
-    return trial.outcome(note="ends with an error that names it")
+    return trial.outcome(note="ends with an error that names it", allowed_reruns=1)
 
 
 def _trouble(stage: Stage, kind: Kind, share: float, seconds: float, lasting: float) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.chaos import picture_faults, process_faults, store_faults
 from tests.chaos.__main__ import Fault
+from tests.chaos.outcome import Outcome
 from tests.chaos.stage import Stage, set_up
 from tests.swift import Swift
 
@@ -39,5 +41,20 @@ def test_every_picture_once_and_as_undisturbed(name: str, stage: Stage) -> None:
     result = (ON_DISK | IN_STORE)[name](stage)
     for outcome in result if isinstance(result, list) else [result]:
         assert outcome.right, outcome
-        if name != "poison_pictures":
-            assert outcome.redone == 0
+
+
+def test_what_counts_as_right() -> None:
+    undisturbed = Outcome("none", 0, 72, 0, 0, 0, 0, ("a",), ("a",), 1.0)
+    assert undisturbed.right
+    for wrong in (
+        {"lost": 1},
+        {"doubled": 1},
+        {"differing": 1},
+        {"failed": ()},
+        {"failed": ("a", "b")},
+        {"reruns": 1},
+        {"redone": 4},
+    ):
+        assert not dataclasses.replace(undisturbed, **wrong).right
+    assert dataclasses.replace(undisturbed, reruns=1, allowed_reruns=1).right
+    assert dataclasses.replace(undisturbed, redone=4, allowed_redone=4).right
