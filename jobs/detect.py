@@ -43,12 +43,13 @@ class Detect(entry.JobOptions):
     keep: Annotated[Keep, tyro.conf.OmitArgPrefixes] = field(default_factory=Keep)
     pyramid: Annotated[Pyramid, tyro.conf.OmitArgPrefixes] = field(default_factory=Pyramid)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic of the network; auto takes bf16 where the device computes in it, fp16 needs a
-    device that has it."""
+    """Arithmetic of the network; auto takes bf16 where the first detector's device computes in it, and
+    reruns and the other detectors keep to that; fp16 needs a device that has it."""
     actors: int | None = None
-    """Detector actors; by default one per GPU, or one per core where there is no GPU."""
+    """Detector actors; by default one per GPU, or one per core where there is no GPU. Which of the two is
+    settled when the job starts: nodes that join later are used in that way."""
     gpus_per_actor: float | None = None
-    """GPUs of one actor; fractions share a GPU."""
+    """GPUs of one actor; fractions share a GPU, 0 computes on cores."""
     run: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:

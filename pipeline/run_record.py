@@ -25,6 +25,8 @@ class RunRecord:
     """JSON values only: options, dataset digest, checkpoint hash, proposal parameters. No secrets."""
     inputs: Mapping[str, Any] = field(default_factory=dict)
     """Where the inputs lay; for the reader only, since a moved input is still the same input."""
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+    """What a setting that says auto came to when the output was begun; reruns keep to it."""
 
     @property
     def fingerprint(self) -> str:
@@ -41,6 +43,8 @@ class RunRecord:
             "fingerprint": self.fingerprint,
             "versions": versions(),
         }
+        if self.resolved:
+            record["resolved"] = self.resolved
         data = json.dumps(record, indent=2, sort_keys=True).encode() + b"\n"
         storage.put(storage.join(output, NAME), data)
 
@@ -54,7 +58,12 @@ def read_record(output: str) -> RunRecord | None:
     uri = storage.join(output, NAME)
     try:
         stored = json.loads(storage.read(uri))
-        return RunRecord(stored["job"], stored["settings"], stored.get("inputs", {}))
+        return RunRecord(
+            stored["job"],
+            stored["settings"],
+            stored.get("inputs", {}),
+            stored.get("resolved", {}),
+        )
     except storage.MissingObject:
         return None
     except (ValueError, KeyError, TypeError) as error:

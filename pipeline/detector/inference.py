@@ -92,6 +92,10 @@ def device_named(name: str) -> torch.device:
     return device
 
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The arithmetics of trunk and head by their names."""
+
+
 def dtype_named(precision: str, device: torch.device) -> torch.dtype:
     """The arithmetic of trunk and head; `auto` is bf16 where the device computes in it, else fp32.
 
@@ -99,22 +103,21 @@ def dtype_named(precision: str, device: torch.device) -> torch.dtype:
         InvalidConfiguration: an unknown precision, or fp16 on a processor that cannot compute in it:
             torch would convert back and forth around every product, at a tenth of fp32's speed.
     """
-    match precision:
-        case "fp32":
-            return torch.float32
-        case "bf16":
-            return torch.bfloat16
-        case "fp16":
-            if not _computes_fp16(device):
-                raise InvalidConfiguration(
-                    "precision 'fp16': this processor has no fp16 arithmetic (AVX512-FP16 or "
-                    "AMX-FP16): take auto, bf16 or fp32, or a GPU"
-                )
-            return torch.float16
-        case "auto":
-            return torch.bfloat16 if _computes_bf16(device) else torch.float32
-        case _:
-            raise InvalidConfiguration(f"precision {precision!r} is not auto, fp32, bf16 or fp16")
+    if precision == "auto":
+        return torch.bfloat16 if _computes_bf16(device) else torch.float32
+    if precision not in PRECISIONS:
+        raise InvalidConfiguration(f"precision {precision!r} is not auto, {', '.join(PRECISIONS)}")
+    if precision == "fp16" and not _computes_fp16(device):
+        raise InvalidConfiguration(
+            "precision 'fp16': this processor has no fp16 arithmetic (AVX512-FP16 or "
+            "AMX-FP16): take auto, bf16 or fp32, or a GPU"
+        )
+    return PRECISIONS[precision]
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """The name of an arithmetic: fp32, bf16 or fp16."""
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
 
 
 def _computes_bf16(device: torch.device) -> bool:

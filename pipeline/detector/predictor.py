@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline import images as pictures
 from pipeline.detector import checkpoint as checkpoints
-from pipeline.detector.inference import InferenceNetwork, device_named, dtype_named
+from pipeline.detector.inference import InferenceNetwork, device_named, dtype_named, precision_of
 from pipeline.detector.keep import Keep
 from pipeline.detector.keeping import kept
 from pipeline.detector.pyramid import Part, Pyramid, Size, parts
@@ -81,6 +81,7 @@ class Predictor:
             checkpoint = checkpoints.load(checkpoint)
         self.device = device_named(device)
         self.dtype = dtype_named(precision, self.device)
+        self.precision = precision_of(self.dtype)
         self.keep = keep
         self.preprocessing = checkpoint.preprocessing
         self.levels = pyramid.levels(checkpoint.preprocessing)

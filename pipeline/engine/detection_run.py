@@ -37,8 +37,8 @@ class DetectionSettings:
     keep: Keep = field(default_factory=Keep)
     """Which detections of a picture are kept."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic of the network; auto takes bf16 where the device computes in it, fp16 needs a
-    device that has it."""
+    """Arithmetic of the network; auto takes bf16 where the first detector's device computes in it, and
+    reruns and the other detectors keep to that; fp16 needs a device that has it."""
     pyramid: Pyramid = field(default_factory=Pyramid)
     """The scales at which pictures are looked at."""
     max_proposals: int | None = None
@@ -113,8 +113,7 @@ def run(
     )
     ready = output.open_run(target, record, cut, options)
     with cluster.connected():
-        capacity = cluster.capacity()
-        resources = actor_resources(capacity, actors, gpus_per_actor)
+        resources = actor_resources(cluster.capacity(), actors, gpus_per_actor)
         plan = DetectionPlan(
             manifest=opened,
             output=target,
@@ -123,18 +122,19 @@ def run(
             checkpoint_digest=checkpoint.digest,
             classes=checkpoint.classes,
             keep=settings.keep,
-            precision=settings.precision,
+            device="cuda" if resources.gpus else "cpu",
             pyramid=settings.pyramid,
             max_proposals=settings.max_proposals,
             proposals=None if isinstance(proposals, str) else proposals,
-            stored=stored,
             image_seconds=options.image_seconds,
             threads=resources.threads,
         )
+        precision = ready.record.resolved.get("precision", settings.precision)
+        work = DetectionWork(plan, resources, options.no_capacity_after, precision, stored=stored)
         with summarise(ready, options) as summary:
             summary.labelled = opened.classes is not None
             if ready.todo or ready.retry:
-                _work(plan, resources, ready, summary, options)
+                _work(work, ready, summary, options)
         return summary
 
 
@@ -163,17 +163,16 @@ def _check_classes(detected: Sequence[str], manifest: Manifest) -> None:
 
 
 def _work(
-    plan: DetectionPlan,
-    resources: ActorResources,
-    ready: output.RunOutput,
-    summary: Summary,
-    options: RunOptions,
+    work: DetectionWork, ready: output.RunOutput, summary: Summary, options: RunOptions
 ) -> None:
-    count = resources.total(cluster.capacity())
-    log.info("detecting with %d actors, %g GPUs each", count, resources.gpus)
-    with DetectionWork(plan, resources, options.no_capacity_after) as work:
-        if plan.proposals is not None:
-            warm_up(plan.proposals)
+    count = work.resources.total(cluster.capacity())
+    log.info("detecting with %d actors, %g GPUs each", count, work.resources.gpus)
+    with work:
+        if ready.record.settings["precision"] == "auto":
+            ready.settle({"precision": work.precision})
+        log.info("the network computes in %s", work.precision)
+        if work.plan.proposals is not None:
+            warm_up(work.plan.proposals)
         work_through(work, "detect", ready, summary, options)
 
 

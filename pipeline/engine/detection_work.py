@@ -28,6 +28,7 @@ from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.work import Failure, Picture, Piece, Report
 from pipeline.errors import StorageError
 from pipeline.manifest import Manifest
+from pipeline.proposals.stored import StoredProposals, StoredRows
 
 CHUNK_BYTES = 32_000_000
 """Encoded pictures travel in chunks of at most this size; a picture that is larger goes alone."""
@@ -39,12 +40,28 @@ class DetectionWork:
     """Shard work of two stages, with the pool of detector actors."""
 
     def __init__(
-        self, plan: DetectionPlan, resources: ActorResources, start_seconds: float
+        self,
+        plan: DetectionPlan,
+        resources: ActorResources,
+        start_seconds: float,
+        precision: str,
+        *,
+        stored: StoredProposals | None = None,
     ) -> None:
+        """Prepare it.
+
+        Args:
+            plan: what every task and actor needs to know.
+            resources: what an actor takes.
+            start_seconds: how long to wait for a place where no actor has one.
+            precision: what the actors compute in; auto is settled by the first that is ready.
+            stored: the pictures' proposals, where the plan does not say how to compute them.
+        """
         self.plan = plan
+        self.stored = stored
         self.resources = resources
         self._plan_reference = ray.put(plan)
-        self._pool = DetectorPool(self._plan_reference, resources, start_seconds)
+        self._pool = DetectorPool(self._plan_reference, resources, start_seconds, precision)
         self._mean_size = 0.0
         """Bytes per picture: those of the first few files until pieces were read, then theirs."""
         self._read = 0
@@ -65,6 +82,11 @@ class DetectionWork:
         """End the actors."""
         self._pool.close()
 
+    @property
+    def precision(self) -> str:
+        """What the actors compute in."""
+        return self._pool.precision
+
     def follow(self, capacity: cluster.Capacity) -> None:
         """Start detectors on nodes that joined, forget those of nodes that are gone."""
         self._pool.follow(capacity)
@@ -74,7 +96,10 @@ class DetectionWork:
 
         A piece that is being read counts as much as its number of pictures did on average.
         """
-        if len(flights) >= capacity.cpus + 2 * self._pool.size or not self._pool.has_ready():
+        if (
+            len(flights) >= self._cores(capacity) + 2 * self._pool.size
+            or not self._pool.has_ready()
+        ):
             return False
         if not flights:
             return True
@@ -84,17 +109,22 @@ class DetectionWork:
         )
         return held + max(expected) <= STORE_SHARE * capacity.object_store
 
+    def _cores(self, capacity: cluster.Capacity) -> int:
+        """The cores that are left to the tasks."""
+        return max(1, int(capacity.cpus - self._pool.reserved_cpus))
+
     def flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
         """The tasks on the cores and the detectors, each with what waits in front of it."""
         reading = sum(flight.stage != "detect" for flight in flights)
-        tasks = min(reading, capacity.cpus)
+        cores = self._cores(capacity)
+        tasks = min(reading, cores)
         at_work = self._pool.busy
-        name = "propose" if self.plan.stored is None else "read"
-        title = "proposals on CPU" if self.plan.stored is None else "reading on CPU"
+        name = "propose" if self.stored is None else "read"
+        title = "proposals on CPU" if self.stored is None else "reading on CPU"
         device = "GPU" if self.resources.gpus else "CPU"
         return FlowState(
             [
-                StageLoad(name, title, capacity.cpus, tasks, reading - tasks),
+                StageLoad(name, title, cores, tasks, reading - tasks),
                 StageLoad(
                     "detect",
                     f"detection on {device}",
@@ -113,8 +143,11 @@ class DetectionWork:
 
     def start(self, flight: Flight) -> ObjectRef[Any]:
         """Start reading a piece; the generator's end is what the runner waits for."""
-        flight.stage = "propose" if self.plan.stored is None else "read"
-        flight.held = _read_piece.remote(self._plan_reference, flight.piece)
+        flight.stage = "propose" if self.stored is None else "read"
+        shard, stored = flight.piece.shard, None
+        if self.stored is not None:  # a task is told of its own pictures only
+            stored = self.stored.of(shard.first_row, shard.rows)
+        flight.held = _read_piece.remote(self._plan_reference, flight.piece, stored)
         return flight.held.completed()  # type: ignore[no-any-return]
 
     def proceed(self, flight: Flight) -> ObjectRef[Report] | None:
@@ -165,16 +198,18 @@ def _first_sizes(manifest: Manifest, pictures: int = 8) -> float:
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _read_piece(plan: DetectionPlan, piece: Piece) -> Iterator[tuple[Any, Any]]:
+def _read_piece(
+    plan: DetectionPlan, piece: Piece, stored: StoredRows | None
+) -> Iterator[tuple[Any, Any]]:
     """Yield the piece's pictures, with boxes, in chunks with the seconds they took; last bytes and node."""
     store_options.use(plan.stores)
     rows = piece.image_rows(plan.manifest, plan.fingerprint)
     report = Report()
-    if plan.stored is None:
+    if stored is None:
         assert plan.proposals is not None
         pictures = proposed_pictures(rows, plan.proposals, plan.image_seconds, report)
     else:
-        boxes = plan.stored.table(piece.shard.ordinal)
+        boxes = stored.table()
         if piece.row is not None:
             boxes = boxes.slice(piece.row, 1)
         pictures = stored_pictures(rows, boxes, report)

@@ -20,7 +20,6 @@ from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.work import Failure, Picture, Piece, Report, finished, time_limit
 from pipeline.errors import InvalidCheckpoint, UnreadableImage
 from pipeline.manifest import Manifest
-from pipeline.proposals.stored import StoredProposals
 from pipeline.store_options import StoreOptions
 
 if TYPE_CHECKING:
@@ -41,11 +40,11 @@ class DetectionPlan:
     checkpoint_digest: str
     classes: tuple[str, ...]
     keep: Keep
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    device: Literal["cuda", "cpu"]
     pyramid: Pyramid
     max_proposals: int | None
     proposals: ProposalSettings | None
-    stored: StoredProposals | None
+    """How to compute them; None where they are stored."""
     image_seconds: float
     threads: int
     stores: StoreOptions = field(default_factory=store_options.used)
@@ -59,20 +58,21 @@ Decoded = NDArray[np.uint8] | None
 class DetectorActor:
     """One detector on one device; it dies rather than being restarted, the driver makes a new one."""
 
-    def __init__(self, plan: DetectionPlan) -> None:
+    def __init__(self, plan: DetectionPlan, precision: str) -> None:
         store_options.use(plan.stores)
         self.plan = plan
+        self.precision = precision
         self._loaded: Any = None
         self._threads = ThreadPoolExecutor(max(1, plan.threads))
 
     def ready(self) -> str:
-        """Load the checkpoint, detect once in a blank picture and return the device it runs on.
+        """Load the checkpoint, detect once in a blank picture; returns what precision auto came to.
 
         The first picture compiles or loads kernels, which a run's first shards would wait for.
         """
         predictor = self._predictor()
         predictor([np.zeros((64, 64, 3), np.uint8)], [np.array([[0, 0, 64, 64]], np.float32)])
-        return str(predictor.device)
+        return str(predictor.precision)
 
     def _predictor(self) -> Any:
         if self._loaded is None:
@@ -90,7 +90,8 @@ class DetectorActor:
             self._loaded = Predictor(
                 loaded,
                 keep=self.plan.keep,
-                precision=self.plan.precision,
+                device=self.plan.device,
+                precision=self.precision,
                 pyramid=self.plan.pyramid,
             )
         return self._loaded

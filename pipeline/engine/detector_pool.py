@@ -47,6 +47,8 @@ class _Member:
     placed: ObjectRef[Any]
     loaded: ObjectRef[str]
     ready: bool = False
+    cpus: float = 0.0
+    """Cores that it reserves."""
     flights: list[Flight] = field(default_factory=list)
     """Handed to it and not done, in order: it works on the first."""
 
@@ -55,7 +57,7 @@ class DetectorPool:
     """The detector actors of a run."""
 
     def __init__(
-        self, plan: ObjectRef[Any], resources: ActorResources, start_seconds: float
+        self, plan: ObjectRef[Any], resources: ActorResources, start_seconds: float, precision: str
     ) -> None:
         """Prepare a pool.
 
@@ -63,9 +65,11 @@ class DetectorPool:
             plan: the run's DetectionPlan in the object store.
             resources: what an actor takes.
             start_seconds: how long to wait for a place where no actor has one.
+            precision: what they compute in; auto is settled by the first that is ready, for all.
         """
         self.resources = resources
         self.start_seconds = start_seconds
+        self.precision = precision
         self._plan = plan
         self._capacity: Capacity | None = None
         self._members: list[_Member] = []
@@ -85,6 +89,11 @@ class DetectorPool:
     def busy(self) -> int:
         """Actors with something to do."""
         return sum(bool(member.flights) for member in self._members)
+
+    @property
+    def reserved_cpus(self) -> float:
+        """Cores that actors keep from the tasks."""
+        return sum(member.cpus for member in self._members)
 
     def has_ready(self) -> bool:
         """Whether a piece can be handed out."""
@@ -189,13 +198,14 @@ class DetectorPool:
             self._drop(member)
 
     def _start(self, host: Host) -> None:
+        cpus = self.resources.cpus(host)
         actor = DetectorActor.options(  # type: ignore[attr-defined]
-            num_cpus=self.resources.cpus(host),
+            num_cpus=cpus,
             num_gpus=self.resources.gpus,
             scheduling_strategy=NodeAffinitySchedulingStrategy(host.node, soft=False),
-        ).remote(self._plan)
+        ).remote(self._plan, self.precision)
         self._members.append(
-            _Member(actor, host.node, actor.__ray_ready__.remote(), actor.ready.remote())
+            _Member(actor, host.node, actor.__ray_ready__.remote(), actor.ready.remote(), cpus=cpus)
         )
 
     def _look(self, seconds: float = 0.0) -> None:
@@ -207,11 +217,25 @@ class DetectorPool:
         for reference in ended:
             member = starting[reference]
             try:
-                ray.get(reference)
-                member.ready = True
+                self._welcome(member, ray.get(reference))
             except rx.RayError as error:
                 self._drop(member)
                 self._failed_start(member, error)
+
+    def _welcome(self, member: _Member, precision: str) -> None:
+        """Take an actor that is ready; one whose hardware has other arithmetic is started anew in ours."""
+        if self.precision == "auto":
+            self.precision = precision
+        if precision == self.precision:
+            member.ready = True
+        else:
+            log.info(
+                "node %s computes in %s by itself: in %s now",
+                member.node[:8],
+                precision,
+                self.precision,
+            )
+            self._drop(member)
 
     def _failed_start(self, member: _Member, error: rx.RayError) -> None:
         cause = error.cause if isinstance(error, rx.RayTaskError) else error

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow.compute as pc
@@ -63,6 +63,23 @@ class RunOutput:
         for rows in failed_rows(self.uri, kept).values():
             failed.update(rows.values())
         return failed
+
+    def settle(self, resolved: Mapping[str, Any]) -> None:
+        """Note in run.json what settings that say auto came to, before any part is put.
+
+        Raises:
+            MismatchedOutput: another run began here meanwhile, and on other hardware.
+        """
+        _check_ours(self.uri, self.record, self.shards)
+        told = run_record.read_record(self.uri)
+        assert told is not None
+        if not told.resolved:
+            replace(told, resolved=resolved).write(self.uri)
+        elif told.resolved != resolved:
+            raise MismatchedOutput(
+                f"{storage.shown(self.uri)} was begun with {dict(told.resolved)} meanwhile, this run has "
+                f"{dict(resolved)}: start it again"
+            )
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Remove parts that belong to no shard of this run, then put summary.json.
@@ -191,6 +208,8 @@ def open_run(
                 f"{storage.shown(output)} was written by a run with other settings ({'; '.join(found)}): "
                 "choose another --output or pass --overwrite"
             )
+    if before is not None and not options.overwrite:
+        record = replace(record, resolved=before.resolved)
     if options.overwrite:
         _clear(output)
     planned = cut.shards(record.fingerprint)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -12,7 +14,27 @@ import pyarrow as pa
 from pipeline import run_record, schema, shards, storage
 from pipeline.errors import MismatchedProposals
 from pipeline.manifest import Manifest
-from pipeline.shards import Parts
+from pipeline.shards import Parts, Shard
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Where the proposals of some consecutive pictures lie: all that a worker needs to know of them."""
+
+    uri: str
+    spans: tuple[tuple[Shard, int, int], ...]
+    """Of each shard that they lie in: the first of its rows, and how many."""
+
+    def table(self) -> pa.Table:
+        """The rows of `schema.PROPOSALS`, one per picture.
+
+        Raises:
+            UnreadableDataset: a part is damaged.
+        """
+        parts = Parts(self.uri, tuple(shard for shard, _, _ in self.spans))
+        return pa.concat_tables(
+            parts.read(shard).slice(first, rows) for shard, first, rows in self.spans
+        )
 
 
 @dataclass(frozen=True)
@@ -30,6 +52,22 @@ class StoredProposals:
     def table(self, ordinal: int) -> pa.Table:
         """The rows of `schema.PROPOSALS` for one shard."""
         return self.parts.read(self.parts.shards[ordinal]).slice(0, self.rows[ordinal])
+
+    def of(self, first_row: int, rows: int) -> StoredRows:
+        """Where the proposals of these rows of the manifest lie; any cut may be laid over theirs."""
+        shards, spans = self.parts.shards, []
+        ordinal = bisect_right(self._first_rows, first_row) - 1
+        while rows:
+            shard = shards[ordinal]
+            first = first_row - shard.first_row
+            taken = min(rows, shard.rows - first)
+            spans.append((shard, first, taken))
+            first_row, rows, ordinal = first_row + taken, rows - taken, ordinal + 1
+        return StoredRows(self.parts.uri, tuple(spans))
+
+    @cached_property
+    def _first_rows(self) -> list[int]:
+        return [shard.first_row for shard in self.parts.shards]
 
 
 def matching(uri: str, manifest: Manifest, limit: int | None = None) -> StoredProposals:

@@ -270,18 +270,18 @@ def _no_proposals(plan: ProposalPlan, piece: Piece) -> Report:
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _no_reading(plan: DetectionPlan, piece: Piece) -> Iterator[Any]:
+def _no_reading(plan: DetectionPlan, piece: Piece, stored: None) -> Iterator[Any]:
     yield [], Report()
     yield 1, ray.get_runtime_context().get_node_id()
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class _NoDetector:
-    def __init__(self, plan: DetectionPlan) -> None:
-        self.plan = plan
+    def __init__(self, plan: DetectionPlan, precision: str) -> None:
+        self.precision = precision
 
     def ready(self) -> str:
-        return "none"
+        return self.precision
 
     def detect(self, piece: Piece, chunks: Sequence[Any]) -> Report:
         return Report(images=piece.shard.rows, seconds={"detect": 0.0})
@@ -310,18 +310,17 @@ def _detecting(manifest: Manifest, target: str) -> Iterator[ShardWork]:
         checkpoint_digest="",
         classes=("thing",),
         keep=Keep(),
-        precision="fp32",
+        device="cpu",
         pyramid=Pyramid(),
         max_proposals=None,
         proposals=ProposalSettings(),
-        stored=None,
         image_seconds=120.0,
         threads=1,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detection_work, "_read_piece", _no_reading)
         patch.setattr(detector_pool, "DetectorActor", _NoDetector)
-        with DetectionWork(plan, ActorResources(0.0, 1, most=2), 60.0) as work:
+        with DetectionWork(plan, ActorResources(0.0, 1, most=2), 60.0, "fp32") as work:
             yield work
 
 

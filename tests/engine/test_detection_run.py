@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from pipeline.errors import (
     MismatchedOutput,
     MismatchedProposals,
 )
+from pipeline.proposals import stored as stored_proposals
+from pipeline.shards import Shard
 from tests.engine.pictures import damaged_manifest, draw_pictures, random_checkpoint
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -107,6 +110,43 @@ def test_stored_proposals_give_the_same_and_pass_their_failures_on(
         if ours["status"] == "ok":
             scores = [[d["score"] for d in row["detections"]] for row in (ours, theirs)]
             np.testing.assert_allclose(*scores, atol=1e-3)
+
+
+def test_a_rerun_takes_proposals_that_were_made_again_in_other_shards(
+    pictures: str, checkpoint: str, tmp_path: Path
+) -> None:
+    """The output keeps its cut: its shards take their rows from as many parts as they lie in."""
+    boxes, found = tmp_path / "boxes", tmp_path / "found"
+
+    def propose(shard_size: int) -> None:
+        options = RunOptions(shard_size=shard_size, overwrite=True, max_failed_fraction=1)
+        proposal_run.run(pictures, str(boxes), BOXES, options)
+
+    propose(4)
+    before = _detect(pictures, checkpoint, found, proposals=str(boxes))
+    propose(3)
+    for part in sorted(found.glob("part-*"))[1:]:
+        part.unlink()
+    after = _detect(pictures, checkpoint, found, proposals=str(boxes))
+    assert [row["num_proposals"] for row in after] == [row["num_proposals"] for row in before]
+    assert [row["status"] for row in after] == [row["status"] for row in before]
+    stored = stored_proposals.matching(str(boxes), manifest.open_manifest(pictures), 9)
+    rows = stored.of(2, 7)
+    assert [(shard.ordinal, first, count) for shard, first, count in rows.spans] == [
+        (0, 2, 1),
+        (1, 0, 3),
+        (2, 0, 3),
+    ]
+    assert rows.table()["image_id"].to_pylist() == [f"{i:03d}" for i in range(2, 9)]
+
+
+def test_a_task_is_told_of_its_own_proposals_only(tmp_path: Path) -> None:
+    """A table of 100,000 shards in each task's arguments took a third of a second to read."""
+    planned = tuple(Shard(i, f"{i:024x}", 10 * i, 10) for i in range(100_000))
+    parts = shards.Parts(str(tmp_path), planned)
+    stored = stored_proposals.StoredProposals(parts, (10,) * len(planned), "", {})
+    assert len(pickle.dumps(stored.of(500_000, 10))) < 1000
+    assert stored.of(999_990, 10).spans == ((planned[-1], 0, 10),)
 
 
 def test_proposals_of_other_pictures_are_refused_by_name(
@@ -241,6 +281,28 @@ def test_a_rerun_of_something_else_is_refused_by_name(
     monkeypatch.setattr(detection_run, "ALGORITHM_VERSION", 0)
     refused(r"detector.version: \d+ there, 0 now")
     assert {path: path.read_bytes() for path in computed.iterdir()} == before
+
+
+def test_reruns_keep_to_what_auto_came_to(pictures: str, checkpoint: str, tmp_path: Path) -> None:
+    """The second run stands for one on a machine that takes the other arithmetic by itself."""
+    auto = dataclasses.replace(SETTINGS, precision="auto")
+    output = tmp_path / "auto"
+    _detect(pictures, checkpoint, output, settings=auto, limit=3)
+    record = json.loads((output / "run.json").read_text())
+    assert record["settings"]["precision"] == "auto"
+    other = {"bf16": "fp32", "fp32": "bf16"}[record["resolved"]["precision"]]
+    record["resolved"]["precision"] = other
+    (output / "run.json").write_text(json.dumps(record))
+    for part in output.glob("part-*"):
+        part.unlink()
+    ours = _detect(pictures, checkpoint, output, settings=auto, limit=3)
+    assert json.loads((output / "run.json").read_text())["resolved"] == {"precision": other}
+    explicit = dataclasses.replace(SETTINGS, precision=other)
+    theirs = _detect(pictures, checkpoint, tmp_path / "explicit", settings=explicit, limit=3)
+    assert "resolved" not in json.loads((tmp_path / "explicit" / "run.json").read_text())
+    for row, expected in zip(ours, theirs, strict=True):
+        scores = [[d["score"] for d in one["detections"]] for one in (row, expected)]
+        np.testing.assert_allclose(*scores, atol=1e-6)
 
 
 def test_a_damaged_checkpoint_is_one_clear_error(pictures: str, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Stand]:
 
 
 def _pool(capacity: Capacity, most: int | None = None) -> DetectorPool:
-    pool = DetectorPool(None, ActorResources(1.0, 1, most), start_seconds=1.0)  # type: ignore[arg-type]
+    pool = DetectorPool(None, ActorResources(1.0, 1, most), 1.0, "auto")  # type: ignore[arg-type]
     pool.follow(capacity)
     return pool
 
@@ -105,6 +105,18 @@ def test_nodes_that_join_get_their_actors_and_lost_ones_are_forgotten(started: l
     pool.follow(_capacity(first, third))
     assert _nodes(started)[4:] == ["c", "c"]
     assert pool.size == 4
+
+
+def test_the_first_that_is_ready_settles_the_arithmetic_of_all(started: list[Stand]) -> None:
+    """One that computes otherwise by itself is replaced by one that is told; rows must not vary by node."""
+    pool = _pool(_capacity(_host("a", gpus=1), _host("b", gpus=1)))
+    first, second = pool._members
+    first.ready = second.ready = False
+    pool._welcome(first, "bf16")
+    pool._welcome(second, "fp32")
+    assert (pool.precision, pool.size, first.ready) == ("bf16", 1, True)
+    pool.follow(_capacity(_host("a", gpus=1), _host("b", gpus=1)))
+    assert pool.size == 2
 
 
 def test_few_actors_are_spread(started: list[Stand]) -> None:

@@ -77,6 +77,7 @@ class _Pool:
     """Stands for a pool of two detectors that are ready."""
 
     size = 2
+    reserved_cpus = 0.0
 
     def __init__(self, *told: object) -> None:
         pass
@@ -106,7 +107,7 @@ def test_room_is_counted_in_bytes_of_what_is_read_and_of_what_will_be(
     monkeypatch.setattr(detection_work, "DetectorPool", _Pool)
     monkeypatch.setattr(ray, "put", lambda plan: None)
     capacity = Capacity(cpus=100, gpus=0, memory=0, object_store=100e6, hosts=())
-    with DetectionWork(plan, ActorResources(0.0, 1), 1.0) as work:
+    with DetectionWork(plan, ActorResources(0.0, 1), 1.0, "fp32") as work:
         assert work.has_room([], capacity)
         # 50 MB may be in flight; a picture is taken for 1 MB, as the first files are.
         assert work.has_room([_flight(25)], capacity)
@@ -114,3 +115,6 @@ def test_room_is_counted_in_bytes_of_what_is_read_and_of_what_will_be(
         assert work.has_room([_flight(20, size=5e6), _flight(20)], capacity)
         assert not work.has_room([_flight(20, size=31e6)], capacity)
         assert not work.has_room([_flight(1, size=1.0)] * 104, capacity)
+        monkeypatch.setattr(_Pool, "reserved_cpus", 60.0)  # actors on GPUs keep a core each
+        assert work.has_room([_flight(1, size=1.0)] * 43, capacity)
+        assert not work.has_room([_flight(1, size=1.0)] * 44, capacity)

@@ -218,6 +218,18 @@ def test_a_record_that_another_run_put_since_is_no_end(manifest: Manifest, tmp_p
     assert not (tmp_path / "output" / output.SUMMARY_NAME).exists()
 
 
+def test_what_auto_came_to_stays_with_the_output(manifest: Manifest, tmp_path: Path) -> None:
+    folder = str(tmp_path / "output")
+    first, second = (_opened(folder, manifest, "same", 3) for _ in range(2))
+    assert not first.record.resolved
+    first.settle({"precision": "bf16"})
+    first.settle({"precision": "bf16"})
+    with pytest.raises(MismatchedOutput, match=r"begun with .*bf16.* this run has .*fp32"):
+        second.settle({"precision": "fp32"})
+    assert _opened(folder, manifest, "same", 3).record.resolved == {"precision": "bf16"}
+    assert not _opened(folder, manifest, "same", 3, overwrite=True).record.resolved
+
+
 @pytest.mark.parametrize("kind", ["propose", "detect", "no statistics", "a long footer"])
 def test_failed_rows_are_found_by_the_footer_and_without_its_help(
     tmp_path: Path, kind: str
