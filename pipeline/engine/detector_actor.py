@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,15 +20,19 @@ from pipeline.detector.keep import Keep
 from pipeline.detector.pyramid import Pyramid
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.work import Failure, Picture, Piece, Report, finished, time_limit
-from pipeline.errors import InvalidCheckpoint, UnreadableImage
+from pipeline.errors import InvalidCheckpoint, PipelineError, UnreadableImage
 from pipeline.manifest import Manifest
 from pipeline.store_options import StoreOptions
 
 if TYPE_CHECKING:
     from pipeline.detector.predictor import Detections
 
-GROUP = 16
-"""Pictures decoded together: the next group is decoded while one is detected in."""
+log = logging.getLogger(__name__)
+
+GROUP = {"cuda": 16, "cpu": 1}
+"""Pictures that a device is given together at most; the next ones are decoded meanwhile."""
+GROUP_BYTES = 256_000_000
+"""Decoded pixels that it is given together at most; a picture that is larger goes alone."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +128,9 @@ class DetectorActor:
 
     def _detect_chunk(self, pictures: list[Picture], report: Report) -> pa.Table:
         found: list[Detections | None] = []
-        groups = [pictures[start : start + GROUP] for start in range(0, len(pictures), GROUP)]
+        groups = cut_in_groups(pictures, GROUP[self.plan.device])
         for group, decoded in self._decoded(groups, report):
-            with time_limit(self.plan.image_seconds * len(group)), report.timed("detect"):
+            with time_limit(self.plan.image_seconds), report.timed("detect"):
                 found.extend(self._detect_group(group, decoded))
         for picture, detections in zip(pictures, found, strict=True):
             picture.data = None
@@ -135,7 +141,7 @@ class DetectorActor:
         return detection_table(self.plan, pictures, found)
 
     def _decoded(
-        self, groups: list[list[Picture]], report: Report
+        self, groups: Iterable[list[Picture]], report: Report
     ) -> Iterator[tuple[list[Picture], list[Decoded]]]:
         """Decode one group ahead, so that the device does not wait for it."""
         pending = None
@@ -148,7 +154,7 @@ class DetectorActor:
             yield pending[0], self._awaited(pending[1], report)
 
     def _awaited(self, futures: list[Any], report: Report) -> list[Decoded]:
-        with time_limit(self.plan.image_seconds * len(futures)), report.timed("wait"):
+        with time_limit(self.plan.image_seconds), report.timed("wait"):
             return [future.result() for future in futures]
 
     def _detect_group(
@@ -159,7 +165,8 @@ class DetectorActor:
         found: list[Detections | None] = [None] * len(group)
         try:
             results = self._detections([group[i] for i in usable], [decoded[i] for i in usable])
-        except (RuntimeError, ValueError, MemoryError):
+        except Exception as error:
+            check_is_a_pictures(error)
             results = [self._one(group[i], decoded[i]) for i in usable]
         for index, result in zip(usable, results, strict=True):
             found[index] = result
@@ -168,7 +175,8 @@ class DetectorActor:
     def _one(self, picture: Picture, image: Decoded) -> Detections | None:
         try:
             return self._detections([picture], [image])[0]
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:
+            check_is_a_pictures(error)
             picture.failure = Failure.of("detect", error)
             return None
 
@@ -181,6 +189,40 @@ class DetectorActor:
             decoded, [picture.boxes for picture in pictures]
         )
         return results
+
+
+def cut_in_groups(pictures: Sequence[Picture], most: int) -> Iterator[list[Picture]]:
+    """Cut pictures into groups of at most `most` and, as far as sizes are known, `GROUP_BYTES`."""
+    group: list[Picture] = []
+    size = 0
+    for picture in pictures:
+        decoded = 3 * (picture.width or 0) * (picture.height or 0)
+        if group and (len(group) == most or size + decoded > GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(picture)
+        size += decoded
+    if group:
+        yield group
+
+
+def check_is_a_pictures(error: Exception) -> None:
+    """Return after an error that a picture may be to blame for.
+
+    After one that a GPU does not recover from each later picture would fail as well, so this process ends:
+    the driver sees its death, starts another detector, and finds the picture that does it.
+
+    Raises:
+        PipelineError: the error itself, where it is of the run as a whole.
+    """
+    import torch  # noqa: PLC0415
+
+    if isinstance(error, PipelineError):
+        raise error
+    if isinstance(error, torch.AcceleratorError):
+        log.critical("the detector ends: its device is lost: %s", str(error).splitlines()[0])
+        logging.shutdown()
+        os._exit(1)
 
 
 def _decode(picture: Picture) -> Decoded:

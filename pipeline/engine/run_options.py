@@ -21,7 +21,8 @@ class RunOptions:
     retry_failed: bool = False
     """Do the failed pictures of an earlier run again, and nothing else of what is committed."""
     image_seconds: float = 120.0
-    """A picture that takes longer is given up and becomes a failed row."""
+    """A picture that takes longer to decode, propose or detect in is given up and becomes a failed row; on a
+    GPU, where pictures are detected in up to 16 at once, the group is done again one by one first."""
     max_failed_fraction: float = 0.05
     """Exit with an error if more of the pictures failed."""
     no_capacity_after: float = 300.0

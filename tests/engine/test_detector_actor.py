@@ -1,0 +1,111 @@
+"""The detector actor's own decisions, tried in this process with a stand-in for the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import images
+from pipeline.detector.predictor import Detections
+from pipeline.engine import detector_actor
+from pipeline.engine.detector_actor import DetectorActor, cut_in_groups
+from pipeline.engine.work import Picture, Report
+from pipeline.errors import InvalidCheckpoint
+
+Actor = DetectorActor.__ray_metadata__.modified_class  # type: ignore[attr-defined]
+
+
+class Ended(BaseException):
+    """Stands for the end of the process."""
+
+
+def _end(code: int) -> None:
+    raise Ended(code)
+
+
+def _picture(name: str, width: int = 8, height: int = 6) -> Picture:
+    data = images.encode_png(np.zeros((height, width, 3), np.uint8))
+    boxes = np.array([[0, 0, 4, 4]], np.float32)
+    return Picture(name, name, width, height, data, boxes)
+
+
+class Network:
+    """Finds nothing, and raises what it is told when a picture of this width is among its own."""
+
+    def __init__(self, width: int, error: Exception) -> None:
+        self.width = width
+        self.error = error
+        self.calls: list[list[int]] = []
+
+    def __call__(self, decoded: Sequence[Any], boxes: Sequence[Any]) -> list[Detections]:
+        self.calls.append([image.shape[1] for image in decoded])
+        if self.width in self.calls[-1]:
+            raise self.error
+        nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, np.int32))
+        return [nothing for _ in decoded]
+
+
+def _detect(network: Network, device: str = "cuda") -> list[Picture]:
+    plan = SimpleNamespace(
+        stores=None, device=device, image_seconds=60.0, threads=1, classes=("a",), fingerprint=""
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.store_options.use", lambda stores: None)
+        actor = Actor(plan, "fp32")
+    actor._loaded = network
+    pictures = [_picture("a", 8), _picture("b", 9), _picture("c", 10)]
+    table = actor._detect_chunk(pictures, Report())
+    assert table["image_id"].to_pylist() == ["a", "b", "c"]
+    return pictures
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shape"), IndexError("index"), torch.OutOfMemoryError("full")]
+)
+def test_only_the_picture_that_cannot_be_detected_in_is_failed(error: Exception) -> None:
+    network = Network(9, error)
+    failures = [picture.failure for picture in _detect(network)]
+    assert failures[0] is failures[2] is None
+    assert (failures[1].stage, failures[1].error_type) == ("detect", type(error).__name__)
+    assert network.calls == [[8, 9, 10], [8], [9], [10]]
+
+
+def test_a_lost_device_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures after it would all fail: after a device-side assert nothing runs on a GPU any more."""
+    monkeypatch.setattr(os, "_exit", _end)
+    network = Network(9, torch.AcceleratorError("CUDA error: device-side assert triggered"))
+    with pytest.raises(Ended):
+        _detect(network)
+    assert len(network.calls) == 1
+
+
+def test_what_is_no_pictures_fault_ends_the_run() -> None:
+    with pytest.raises(InvalidCheckpoint):
+        _detect(Network(9, InvalidCheckpoint("changed while the run was at work")))
+
+
+def test_a_processor_takes_pictures_one_by_one() -> None:
+    """Its limits of time and memory are a picture's own."""
+    network = Network(-1, RuntimeError())
+    _detect(network, "cpu")
+    assert network.calls == [[8], [9], [10]]
+
+
+def test_groups_are_bounded_in_number_and_bytes() -> None:
+    side = int((detector_actor.GROUP_BYTES / 3 / 2.5) ** 0.5)  # two and a half fit
+    unknown = Picture("unknown", "", failure=None)
+    large, small = Picture("l", "", side, side), Picture("s", "", 10, 10)
+    huge = Picture("h", "", 2 * side, 2 * side)
+    cut = [
+        "".join(picture.image_id[0] for picture in group)
+        for group in cut_in_groups([small, large, large, large, huge, small, unknown, small], 3)
+    ]
+    assert cut == ["sll", "l", "h", "sus"]
+    assert [len(group) for group in cut_in_groups([small] * 7, 3)] == [3, 3, 1]
+    assert list(cut_in_groups([], 3)) == []
