@@ -11,11 +11,17 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import ray
 
+from pipeline.errors import NoCapacity
+
 log = logging.getLogger(__name__)
+
+SILENCE = 30.0
+"""Seconds after which a wait is told."""
 
 WORKER_ENVIRONMENT = {
     # One thread per worker: Ray owns the cores. Torch's threads are set where an actor starts.
@@ -121,6 +127,30 @@ def capacity() -> Capacity:
             for node in sorted(alive, key=lambda node: str(node["NodeID"]))
         ),
     )
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _nothing() -> None:
+    pass
+
+
+def await_core(seconds: float) -> None:
+    """Wait until a task of one core could run: other jobs may hold them all, and Ray queues without limit.
+
+    Raises:
+        NoCapacity: none could within `seconds`; nothing is done yet.
+    """
+    task = _nothing.remote()
+    start = monotonic()
+    while not ray.wait([task], timeout=min(seconds, SILENCE))[0]:
+        lack = missing({"CPU": 1.0}) or "CPU 1, which other jobs hold"
+        if monotonic() - start >= seconds:
+            ray.cancel(task)
+            raise NoCapacity(
+                f"for {seconds:.0f} s no task could start, missing is {lack}: "
+                "run again when the cluster has it"
+            )
+        log.info("waiting for %s", lack)
 
 
 def missing(need: dict[str, float]) -> str | None:

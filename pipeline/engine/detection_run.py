@@ -167,6 +167,7 @@ def _work(
 ) -> None:
     count = work.resources.total(cluster.capacity())
     log.info("detecting with %d actors, %g GPUs each", count, work.resources.gpus)
+    cluster.await_core(options.no_capacity_after)
     with work:
         if ready.record.settings["precision"] == "auto":
             ready.settle({"precision": work.precision})

@@ -147,10 +147,13 @@ class DetectorPool:
             NoCapacity: no actor had a place for `start_seconds`.
             PipelineError: the checkpoint cannot be used.
         """
-        self._placed_seen = self._ready_seen = monotonic()
+        self._placed_seen = self._ready_seen = told = monotonic()
         while not self.has_ready():
             self.follow(cluster.capacity())
             self._look(seconds=0.5)
+            if monotonic() - told > cluster.SILENCE:
+                told = monotonic()
+                log.info("waiting for %d detectors to be placed and to load", self.size)
 
     def hand_out(self, flight: Flight, node: str | None = None) -> Any | None:
         """The actor with the least to do, if it may be one of `node`; None where none is ready."""

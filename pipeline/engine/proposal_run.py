@@ -78,6 +78,7 @@ def run(
         with summarise(ready, options) as summary:
             summary.labelled = opened.classes is not None
             if ready.todo or ready.retry:
+                cluster.await_core(options.no_capacity_after)
                 warm_up(settings)
                 work_through(ProposalWork(plan), "propose", ready, summary, options)
         return summary

@@ -26,7 +26,7 @@ class RunOptions:
     max_failed_fraction: float = 0.05
     """Exit with an error if more of the pictures failed."""
     no_capacity_after: float = 300.0
-    """Seconds to wait for a node that can hold what the run needs."""
+    """Seconds to wait for a node that can hold what the run needs, and at first for a core that is free."""
 
     def __post_init__(self) -> None:
         for name in ("shard_size", "limit", "image_seconds", "no_capacity_after"):
