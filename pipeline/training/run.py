@@ -84,7 +84,7 @@ class TrainingRun:
         """What the weights expect, at the recipe's size; of several, detection takes the middle."""
         recipe, sides = self.recipe, sorted(self.recipe.short_sides)
         told = recipe.preprocessing
-        if told is None and self.weights is not None and is_torchvision_name(self.weights):
+        if told is None and is_torchvision_name(self.weights):
             told = "torchvision"
         return replace(
             BY_NAME[told] if told is not None else BACKBONES[recipe.network].preprocessing,
@@ -124,7 +124,7 @@ def architecture(recipe: Recipe, classes: tuple[str, ...], weights: str | None) 
             )
         freeze = "none"
     padding: str | None = recipe.padding
-    if padding is None and weights is not None and is_torchvision_name(weights):
+    if padding is None and is_torchvision_name(weights):
         padding = "symmetric"
     return Architecture(
         classes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -55,3 +56,26 @@ def test_it_tells_losses_rate_speed_waiting_and_the_time_left(lines: list[str]) 
     assert lines[1].endswith("4% waiting, 2 skipped, 3:00 left")  # 20 steps took 10 s: 360 in 180
     assert lines[2] == "training went on from step 20 after a worker was lost"
     assert lines[-1].endswith("validation mAP 0.500, 0:00 left")
+
+
+def test_a_long_silence_is_told_once_in_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pipeline.engine.training_board")
+    clock = [0.0]
+    waiting: list[Record] = []
+    monkeypatch.setattr(training_board, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(training_board.ray, "get", lambda answer, timeout: (waiting[:], None))
+    progress = TrainingProgress(MagicMock(), 400)
+
+    def lines_at(now: float) -> int:
+        clock[0] = now
+        assert progress._update()
+        return len(caplog.records)
+
+    assert [lines_at(now) for now in (50.0, 61.0, 100.0, 122.0)] == [0, 1, 1, 2]
+    assert caplog.messages[0].startswith("no record for 60 s: workers start, wait for room")
+    waiting.append(record(20))
+    assert lines_at(200.0) == 3
+    waiting.clear()
+    assert lines_at(250.0) == 3, "the record ended the silence"

@@ -174,12 +174,18 @@ def test_a_checkpoint_of_unknown_origin_is_kept(
     assert (output / "model.safetensors").read_bytes() == weights
 
 
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[TrainingRun]:
+    """The runs that are ready to be trained; none of them is."""
+    runs: list[TrainingRun] = []
+    monkeypatch.setattr(training_run, "fit", lambda run, *_, **options: runs.append(run))
+    return runs
+
+
 @on_ray
 def test_rates_grow_with_the_pictures_of_a_step(
-    data: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: tuple[str, str], tmp_path: Path, told: list[TrainingRun]
 ) -> None:
-    told: list[TrainingRun] = []
-    monkeypatch.setattr(training_run, "fit", lambda run, *_, **options: told.append(run))
     scaled = dataclasses.replace(QUICK, scale_rate_with_workers=True)
     for name, recipe, workers in (
         ("divided", scaled, None),  # 2 workers with a picture each
@@ -274,10 +280,8 @@ def test_a_precision_that_the_workers_lack_is_not_tried_again(
 
 @on_ray
 def test_proposals_are_computed_into_the_output_where_none_are_given(
-    data: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: tuple[str, str], tmp_path: Path, told: list[TrainingRun]
 ) -> None:
-    told: list[TrainingRun] = []
-    monkeypatch.setattr(training_run, "fit", lambda run, *_, **options: told.append(run))
     settings = ProposalSettings(strategy="single", min_side=8)
     training_run.run([data[0]], settings, str(tmp_path), QUICK)
     training_run.run([data[0], data[0]], settings, str(tmp_path / "both"), QUICK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,8 +47,7 @@ def test_preprocessing_and_padding_belong_to_the_weights(
     assert told.architecture().padding == padding
 
 
-def test_a_network_with_named_weights_is_built(run: TrainingRun, tmp_path: Path) -> None:
-    """Every network takes the padding that torchvision's weights want."""
+def test_any_network_with_torchvisions_weights_is_padded_as_they_are(run: TrainingRun) -> None:
     from pipeline.detector.backbones.catalog import BACKBONES
 
     for network in BACKBONES:

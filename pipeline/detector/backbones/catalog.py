@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from pipeline.detector import preprocessing
 from pipeline.detector.preprocessing import Preprocessing
@@ -43,6 +44,6 @@ BACKBONES: dict[str, BackboneEntry] = {
 from a map after a ReLU, which its pretrained last stage takes far better."""
 
 
-def is_torchvision_name(weights: str) -> bool:
+def is_torchvision_name(weights: str | None) -> TypeGuard[str]:
     """Whether weights are a name that torchvision knows, such as `ResNet18_Weights.DEFAULT`, not a place."""
-    return re.fullmatch(r"\w+_Weights\.\w+", weights) is not None
+    return weights is not None and re.fullmatch(r"\w+_Weights\.\w+", weights) is not None
