@@ -13,7 +13,7 @@ from pipeline.detector import checkpoint_record
 from pipeline.detector.keep import Keep
 from pipeline.detector.pyramid import Pyramid
 from pipeline.detector.version import ALGORITHM_VERSION
-from pipeline.engine import cluster, output
+from pipeline.engine import cluster, first_look, output
 from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.detection_work import DetectionWork
 from pipeline.engine.detector_actor import DetectionPlan
@@ -111,6 +111,7 @@ def run(
             "proposals": storage.shown(proposals) if isinstance(proposals, str) else None,
         },
     )
+    mean_size = first_look.mean_size(opened, cut.images, target, options)
     ready = output.open_run(target, record, cut, options)
     with cluster.connected():
         resources = actor_resources(cluster.capacity(), actors, gpus_per_actor)
@@ -130,7 +131,14 @@ def run(
             threads=resources.threads,
         )
         precision = ready.record.resolved.get("precision", settings.precision)
-        work = DetectionWork(plan, resources, options.no_capacity_after, precision, stored=stored)
+        work = DetectionWork(
+            plan,
+            resources,
+            options.no_capacity_after,
+            precision,
+            stored=stored,
+            mean_size=mean_size,
+        )
         with summarise(ready, options) as summary:
             summary.labelled = opened.classes is not None
             if ready.todo or ready.retry:

@@ -16,7 +16,7 @@ import ray
 from ray import ObjectRef
 from ray import exceptions as rx
 
-from pipeline import storage, store_options
+from pipeline import store_options
 from pipeline.engine import cluster
 from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.detector_actor import DetectionPlan, detection_table
@@ -26,8 +26,6 @@ from pipeline.engine.reading import proposed_pictures, stored_pictures
 from pipeline.engine.shard_work import Flight
 from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.work import Failure, Picture, Piece, Report
-from pipeline.errors import StorageError
-from pipeline.manifest import Manifest
 from pipeline.proposals.stored import StoredProposals, StoredRows
 
 CHUNK_BYTES = 32_000_000
@@ -47,6 +45,7 @@ class DetectionWork:
         precision: str,
         *,
         stored: StoredProposals | None = None,
+        mean_size: float = 0.0,
     ) -> None:
         """Prepare it.
 
@@ -56,18 +55,18 @@ class DetectionWork:
             start_seconds: how long to wait for a place where no actor has one.
             precision: what the actors compute in; auto is settled by the first that is ready.
             stored: the pictures' proposals, where the plan does not say how to compute them.
+            mean_size: bytes per picture, as far as they are known before any is read.
         """
         self.plan = plan
         self.stored = stored
         self.resources = resources
         self._plan_reference = ray.put(plan)
         self._pool = DetectorPool(self._plan_reference, resources, start_seconds, precision)
-        self._mean_size = 0.0
-        """Bytes per picture: those of the first few files until pieces were read, then theirs."""
+        self._mean_size = mean_size
+        """Bytes per picture: of a few files until pieces were read, then theirs."""
         self._read = 0
 
     def __enter__(self) -> DetectionWork:
-        self._mean_size = _first_sizes(self.plan.manifest)
         try:
             self._pool.await_first()
         except BaseException:
@@ -182,19 +181,6 @@ class DetectionWork:
         """The row of a picture that ended its workers."""
         rows = piece.image_rows(self.plan.manifest, self.plan.fingerprint)
         return detection_table(self.plan, [Picture(*rows[0], failure=failure)], [None])
-
-
-def _first_sizes(manifest: Manifest, pictures: int = 8) -> float:
-    """Mean bytes of the first pictures' files, as far as they can be looked up."""
-    sizes = []
-    for uri in manifest.read(0, min(pictures, manifest.rows), ["uri"])["uri"].to_pylist():
-        try:
-            sizes.append(storage.size(uri))
-        except (storage.MissingObject, storage.AccessDenied):
-            continue
-        except StorageError:  # the tasks will try again and say what is wrong
-            break
-    return sum(sizes) / len(sizes) if sizes else 0.0
 
 
 @ray.remote(num_cpus=1, max_retries=0)

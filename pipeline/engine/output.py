@@ -165,6 +165,11 @@ def _all_ok(uri: str) -> bool:
     return length <= len(end) and b"\x02ok" in footer and b"failed" not in footer
 
 
+def is_finished(output: str) -> bool:
+    """Whether a run has ended well here: its summary is there."""
+    return storage.exists(storage.join(output, SUMMARY_NAME))
+
+
 def cut_of_output(output: str) -> list[int] | None:
     """The rows of each shard of the cut that an output has already, or None."""
     table = shards.read_table(output)

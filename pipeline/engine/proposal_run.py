@@ -13,7 +13,7 @@ from ray import ObjectRef
 
 from pipeline import manifest as manifests
 from pipeline import schema, storage, store_options
-from pipeline.engine import cluster, output
+from pipeline.engine import cluster, first_look, output
 from pipeline.engine.reading import ProposalSettings, proposed_pictures
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import work_through
@@ -70,6 +70,7 @@ def run(
         {"dataset": cut.dataset, "images": cut.images, "proposals": provenance},
         {"manifest": storage.shown(opened.uri)},
     )
+    first_look.mean_size(opened, cut.images, target, options)
     ready = output.open_run(target, record, cut, options)
     with cluster.connected():
         plan = ProposalPlan(

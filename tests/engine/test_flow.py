@@ -19,7 +19,7 @@ from pipeline.engine.cluster import Capacity
 from pipeline.engine.detection_work import DetectionWork
 from pipeline.engine.shard_runner import Flight
 from pipeline.engine.work import Piece
-from pipeline.manifest import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest import ManifestRow, write_manifest
 from pipeline.shards import Shard
 from tests.engine.pictures import random_checkpoint
 from tests.outputs import write_proposals
@@ -97,19 +97,15 @@ def _flight(rows: int, size: float = 0.0) -> Flight:
 
 
 def test_room_is_counted_in_bytes_of_what_is_read_and_of_what_will_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).write_bytes(bytes(1_000_000))
-    rows = [ManifestRow(n, f"{tmp_path}/{n}", None, None, None) for n in ("a", "gone", "b")]
-    write_manifest(f"{tmp_path}/m.parquet", rows, None)
-    plan = SimpleNamespace(manifest=open_manifest(f"{tmp_path}/m.parquet"))
+    plan = SimpleNamespace()
     monkeypatch.setattr(detection_work, "DetectorPool", _Pool)
     monkeypatch.setattr(ray, "put", lambda plan: None)
     capacity = Capacity(cpus=100, gpus=0, memory=0, object_store=100e6, hosts=())
-    with DetectionWork(plan, ActorResources(0.0, 1), 1.0, "fp32") as work:
+    with DetectionWork(plan, ActorResources(0.0, 1), 1.0, "fp32", mean_size=1e6) as work:
         assert work.has_room([], capacity)
-        # 50 MB may be in flight; a picture is taken for 1 MB, as the first files are.
+        # 50 MB may be in flight; a picture is taken for 1 MB, as those that were looked up.
         assert work.has_room([_flight(25)], capacity)
         assert not work.has_room([_flight(26)], capacity)
         assert work.has_room([_flight(20, size=5e6), _flight(20)], capacity)

@@ -56,6 +56,8 @@ def write_world(root: Path) -> None:
     write_annotations(f"{root}/flat.parquet", flat, ("cat",), size=(80, 60), uris=places)
     write_annotations(f"{root}/empty.parquet", dict.fromkeys(places, ()), ("cat",), uris=places)
     dogs = {name: [an_object("dog", BOX)] for name in places}
+    moved = {name: f"{root}/moved/{name}.png" for name in places}
+    write_annotations(f"{root}/moved.parquet", objects, ("cat",), size=(80, 60), uris=moved)
     write_annotations(f"{root}/dogs.parquet", dogs, ("dog",), size=(80, 60), uris=places)
 
 

@@ -39,6 +39,9 @@ MANIFESTS = {
     "{w}/disagree": "{w}/disagree/b.parquet lists other classes than {w}/disagree/a.parquet",
     "nostore://x/m.parquet": "nostore://x/m.parquet cannot be opened: Protocol not known",
 }
+MOVED = {
+    "{w}/moved.parquet": "{w}/moved.parquet: of 4 pictures that were looked up none can be read"
+}
 CHECKPOINTS = {
     "{w}/none": "{w}/none is no checkpoint: {w}/none/model.json does not exist",
     "{w}/folder": "{w}/folder is no checkpoint",
@@ -104,8 +107,8 @@ def _replaced(command: str, option: str, values: dict[str, str]) -> Iterator[tup
 
 
 CASES = [
-    *_replaced(PROPOSE, "--manifest", MANIFESTS),
-    *_replaced(DETECT, "--manifest", MANIFESTS),
+    *_replaced(PROPOSE, "--manifest", MANIFESTS | MOVED),
+    *_replaced(DETECT, "--manifest", MANIFESTS | MOVED),
     *_replaced(SCORE, "--manifest", MANIFESTS),
     *_replaced(RECALL, "--manifest", MANIFESTS),
     *_replaced(COMPARE, "--manifest", MANIFESTS),
@@ -288,7 +291,7 @@ def test_one_line_and_code_2(
 
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("job", ["propose", "detect"])
-def test_pictures_that_are_all_gone_are_rows_and_code_1(
+def test_pictures_that_are_gone_are_rows_and_code_1(
     job: str,
     world: Path,
     tmp_path: Path,
@@ -297,24 +300,27 @@ def test_pictures_that_are_all_gone_are_rows_and_code_1(
 ) -> None:
     caplog.set_level("INFO")
     places = {"a": f"{tmp_path}/a.jpg", "b": f"{tmp_path}/b.jpg", "folder": str(tmp_path)}
+    places |= {"there": f"{world}/pictures/000.png"}
     places |= {"bucket": "nostore://user:secret@bucket/c.jpg?key=secret", "null": "/x\0y"}
     manifest = f"{tmp_path}/m.parquet"
     write_annotations(manifest, dict.fromkeys(places), uris=places)
     output = f"{tmp_path}/out"
     more = ("--checkpoint", f"{world}/checkpoint") if job == "detect" else ()
     assert run_job(job, "--manifest", manifest, "--output", output, *more) == 1
-    assert "5 images in 1 shards, 5 failed (5 read: MissingObject)" in caplog.messages
+    assert "6 images in 1 shards, 5 failed (5 read: MissingObject)" in caplog.messages
     assert f"output: {output}" in caplog.messages
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "error: 5 of 5 images failed (5 read: MissingObject), more than the allowed fraction of 0.05; "
+        "error: 5 of 6 images failed (5 read: MissingObject), more than the allowed fraction of 0.05; "
         f"the output {output} is complete"
     )
     rows = [row for table in open_parts(output).tables() for row in table.to_pylist()]
-    assert [(row["image_id"], row["status"]) for row in rows] == [(i, "failed") for i in places]
+    assert [(row["image_id"], row["status"]) for row in rows] == [
+        (name, "ok" if name == "there" else "failed") for name in places
+    ]
     assert rows[0]["error_message"] == f"{tmp_path}/a.jpg does not exist"
     assert "secret" not in f"{rows} {caplog.text}"
     if job == "detect":
-        assert rows[3]["uri"] == "nostore://bucket/c.jpg"
+        assert rows[4]["uri"] == "nostore://bucket/c.jpg"
 
 
 def test_as_a_script(world: Path) -> None:
