@@ -99,20 +99,18 @@ def main(options: Detect) -> None:
         score = ("detections", "--detections", options.output, "--manifest", options.manifest)
         following = ("jobs/analyze.py", *score, "--output", options.output)
     else:
-        following = ("-c", _shown_with_duckdb(storage.absolute(options.output)))
+        following = ("-c", _rows_shown(storage.absolute(options.output), options.storage_options))
     print(entry.told(options, summary, *following))
 
 
-def _shown_with_duckdb(output: str) -> str:
-    """A line of Python that prints the first and last rows of an output."""
-    parts = storage.join(output, "part-*.parquet")
-    kind = storage.protocol(output)
-    if kind == "file":
-        return f'import duckdb; print(duckdb.read_parquet("{parts}"))'
-    return (
-        f'import duckdb, fsspec; duckdb.register_filesystem(fsspec.filesystem("{kind}")); '
-        f'print(duckdb.read_parquet("{parts}"))'
-    )
+def _rows_shown(output: str, storage_options: str | None) -> str:
+    """Python that prints the first rows of an output, wherever it lies."""
+    lines = ["from pipeline import shards, storage, store_options"]
+    if storage_options is not None:
+        told = f"storage.read({storage_options!r})"
+        lines.append(f"store_options.use(store_options.parse({told}, {storage_options!r}))")
+    lines.append(f"print(next(shards.open_parts({output!r}).tables()).slice(0, 3).to_pylist())")
+    return "; ".join(lines)
 
 
 if __name__ == "__main__":

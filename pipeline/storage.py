@@ -24,10 +24,18 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import store_options
 from pipeline.errors import StorageError
-from pipeline.storage_errors import AccessDenied, MissingObject, naming, protocol, reason, shown
+from pipeline.storage_errors import (
+    AccessDenied,
+    MissingObject,
+    naming,
+    protocol,
+    public,
+    reason,
+    shown,
+)
 
 # What belongs to storage but stands in the module of its errors; all below is public as well.
-__all__ = ["AccessDenied", "MissingObject", "protocol", "shown"]
+__all__ = ["AccessDenied", "MissingObject", "protocol", "public", "shown"]
 
 ANSWER_SECONDS = 90.0
 """How long a store may take to read or to put one object, its client's own retries included."""
@@ -138,7 +146,7 @@ def size(uri: str) -> int:
     with naming(uri, "looked up"):
         store.invalidate_cache()
         try:
-            told = store.size(path)
+            told = store.info(path, **_limit(store)).get("size")
         except ValueError as error:  # a name that cannot be, with a null byte in it, say
             raise MissingObject(f"{shown(uri)} cannot be looked up: {reason(error)}") from error
     if told is None:

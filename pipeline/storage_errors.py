@@ -32,11 +32,36 @@ _ANSWERS: dict[int | None, type[StorageError]] = {
 }
 
 
-def shown(uri: str) -> str:
-    """The URI without user, password and query, as messages and files may show it."""
-    # A secret key may hold slashes, so what follows `user:` is cut up to the last @.
-    uri = re.sub(r"(://)([^/@\s]*@|[^/@\s]*:[^\s]*@)", r"\1", uri)
-    return re.sub(r"(://[^\s?]*)\?[^\s\"]*", r"\1", uri)
+_BEFORE_HOST = r"[^/@\s:]*:(?!:)[^\s]*@"
+"""What stands before a host. A secret key may hold slashes, so what follows `user:` goes on to the last @;
+two colons chain file systems."""
+_USER = re.compile(rf"([\w+.-]*)(://)([^/@\s]*@|{_BEFORE_HOST})")
+_CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
+"""Protocols that have container@account there."""
+_SIGNED = re.compile(
+    r"[?&](x-(amz|goog|ms|oss|cos)-[^=]*|signature|sig|awsaccesskeyid|googleaccessid|"
+    r"([a-z]+_?)?(token|key|secret|password))=",
+    re.IGNORECASE,
+)
+
+
+def shown(text: str) -> str:
+    """A URI, or a text with URIs in it, without users, passwords and queries: for messages."""
+    text = _USER.sub(_without_user, text)
+    return re.sub(r"(://[^\s?]*)\?[^\s\"]*", r"\1", text)
+
+
+def _without_user(found: re.Match[str]) -> str:
+    kind, separator, user = found.groups()
+    return found[0] if kind in _CONTAINERS and ":" not in user else kind + separator
+
+
+def public(uri: str) -> str:
+    """A URI as a picture's row holds it: whole, but without a password or what signs a web link."""
+    if "http" not in protocol(uri):
+        return re.sub(rf"(://){_BEFORE_HOST}", r"\1", uri)
+    uri = re.sub(r"(://)[^/@\s]*@", r"\1", uri)
+    return uri.partition("?")[0] if _SIGNED.search(uri) else uri
 
 
 def protocol(uri: str) -> str:

@@ -168,10 +168,34 @@ def test_errors_hide_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://host/a?sig=SECRET", "https://host/a"),
         ("ftp://user@host/a", "ftp://host/a"),
         ("/home/me/what?.jpg", "/home/me/what?.jpg"),
+        ("abfs://container@account.net/a.jpg", "abfs://container@account.net/a.jpg"),
+        ("abfs://user:word@account.net/a.jpg", "abfs://account.net/a.jpg"),
+        ("zip://a.jpg::s3://bucket/a@b.zip", "zip://a.jpg::s3://bucket/a@b.zip"),
     ],
 )
 def test_shown(uri: str, shown: str) -> None:
     assert storage.shown(uri) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "public"),
+    [
+        ("/data/what?.jpg", "/data/what?.jpg"),
+        ("file:///d/a?b.jpg", "file:///d/a?b.jpg"),
+        ("s3://bucket/what?.jpg", "s3://bucket/what?.jpg"),
+        ("s3://key:se/cret@bucket/a.jpg", "s3://bucket/a.jpg"),
+        ("abfs://container@account.net/a.jpg", "abfs://container@account.net/a.jpg"),
+        ("zip://a.jpg::s3://bucket/a@b.zip", "zip://a.jpg::s3://bucket/a@b.zip"),
+        ("https://host:8080/a@b.jpg?id=7", "https://host:8080/a@b.jpg?id=7"),
+        ("https://user:word@host/image?id=7&size=2", "https://host/image?id=7&size=2"),
+        ("https://host/a.jpg?X-Amz-Date=1&X-Amz-Signature=2", "https://host/a.jpg"),
+        ("https://host/a.jpg?id=7&sig=2", "https://host/a.jpg"),
+        ("https://host/a.jpg?access_token=2", "https://host/a.jpg"),
+        ("simplecache::https://host/a.jpg?Signature=2", "simplecache::https://host/a.jpg"),
+    ],
+)
+def test_rows_hold_the_uri_but_for_what_is_secret(uri: str, public: str) -> None:
+    assert storage.public(uri) == public
 
 
 def test_absolute_and_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

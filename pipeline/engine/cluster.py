@@ -64,6 +64,11 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
+def is_own() -> bool:
+    """Whether the cluster is, or will be, a local Ray that this process starts: one machine, one disk."""
+    return not os.environ.get("RAY_ADDRESS") and not ray.is_initialized()
+
+
 def _numba_cache(address: str) -> dict[str, str]:
     """Numba keys its cache by the source's path, which differs for each job under --working-dir."""
     if "NUMBA_CACHE_DIR" in os.environ:
@@ -142,8 +147,10 @@ def await_core(seconds: float) -> None:
     """
     task = _nothing.remote()
     start = monotonic()
-    while not ray.wait([task], timeout=min(seconds, SILENCE))[0]:
-        lack = missing({"CPU": 1.0}) or "CPU 1, which other jobs hold"
+    while not ray.wait([task], timeout=max(0.1, min(SILENCE, start + seconds - monotonic())))[0]:
+        free = ray.available_resources().get("CPU", 0.0) >= 1  # type: ignore[no-untyped-call]
+        held = "a worker, which is being started" if free else "CPU 1, which other jobs hold"
+        lack = missing({"CPU": 1.0}) or held
         if monotonic() - start >= seconds:
             ray.cancel(task)
             raise NoCapacity(

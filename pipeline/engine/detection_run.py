@@ -13,10 +13,11 @@ from pipeline.detector import checkpoint_record
 from pipeline.detector.keep import Keep
 from pipeline.detector.pyramid import Pyramid
 from pipeline.detector.version import ALGORITHM_VERSION
-from pipeline.engine import cluster, first_look, output
+from pipeline.engine import cluster, output
 from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.detection_work import DetectionWork
 from pipeline.engine.detector_actor import DetectionPlan
+from pipeline.engine.first_look import FirstLook
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import work_through
@@ -111,8 +112,8 @@ def run(
             "proposals": storage.shown(proposals) if isinstance(proposals, str) else None,
         },
     )
-    mean_size = first_look.mean_size(opened, cut.images, target, options)
-    ready = output.open_run(target, record, cut, options)
+    look = FirstLook(opened, cut.images, all_may_fail=options.max_failed_fraction == 1)
+    ready = output.open_run(target, record, cut, options, look)
     with cluster.connected():
         resources = actor_resources(cluster.capacity(), actors, gpus_per_actor)
         plan = DetectionPlan(
@@ -137,7 +138,7 @@ def run(
             options.no_capacity_after,
             precision,
             stored=stored,
-            mean_size=mean_size,
+            mean_size=look.mean_size,
         )
         with summarise(ready, options) as summary:
             summary.labelled = opened.classes is not None

@@ -143,10 +143,10 @@ class DetectionWork:
     def start(self, flight: Flight) -> ObjectRef[Any]:
         """Start reading a piece; the generator's end is what the runner waits for."""
         flight.stage = "propose" if self.stored is None else "read"
-        shard, stored = flight.piece.shard, None
+        piece, stored = flight.piece, None
         if self.stored is not None:  # a task is told of its own pictures only
-            stored = self.stored.of(shard.first_row, shard.rows)
-        flight.held = _read_piece.remote(self._plan_reference, flight.piece, stored)
+            stored = self.stored.of(piece.shard.first_row + (piece.row or 0), piece.rows)
+        flight.held = _read_piece.remote(self._plan_reference, piece, stored)
         return flight.held.completed()  # type: ignore[no-any-return]
 
     def proceed(self, flight: Flight) -> ObjectRef[Report] | None:
@@ -195,10 +195,7 @@ def _read_piece(
         assert plan.proposals is not None
         pictures = proposed_pictures(rows, plan.proposals, plan.image_seconds, report)
     else:
-        boxes = stored.table()
-        if piece.row is not None:
-            boxes = boxes.slice(piece.row, 1)
-        pictures = stored_pictures(rows, boxes, report)
+        pictures = stored_pictures(rows, stored.table(), report)
     chunk: list[Picture] = []
     size = total = 0
     for picture in pictures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from pipeline import images, schema, storage, store_options
 from pipeline.detector.keep import Keep
 from pipeline.detector.pyramid import Pyramid
 from pipeline.engine.reading import ProposalSettings
-from pipeline.engine.work import Failure, Picture, Piece, Report, finished, time_limit
-from pipeline.errors import InvalidCheckpoint, PipelineError, UnreadableImage
+from pipeline.engine.work import OF_A_PICTURE, Failure, Picture, Piece, Report, finished, time_limit
+from pipeline.errors import InvalidCheckpoint, NoCapacity, UnreadableImage
 from pipeline.manifest import Manifest
 from pipeline.store_options import StoreOptions
 
@@ -75,9 +76,24 @@ class DetectorActor:
         """Load the checkpoint, detect once in a blank picture; returns what precision auto came to.
 
         The first picture compiles or loads kernels, which a run's first shards would wait for.
+
+        Raises:
+            NoCapacity: the device does not work here, or has no room.
         """
-        predictor = self._predictor()
-        predictor([np.zeros((64, 64, 3), np.uint8)], [np.array([[0, 0, 64, 64]], np.float32)])
+        import torch  # noqa: PLC0415
+
+        try:
+            torch.zeros(1, device=self.plan.device)
+            predictor = self._predictor()
+            predictor([np.zeros((64, 64, 3), np.uint8)], [np.array([[0, 0, 64, 64]], np.float32)])
+        except (
+            RuntimeError,
+            AssertionError,
+        ) as error:  # what torch says of a device, and no other does
+            told = str(error).splitlines()[0]
+            raise NoCapacity(
+                f"{self.plan.device} does not work on {platform.node()}: {told}"
+            ) from error
         return str(predictor.precision)
 
     def _predictor(self) -> Any:
@@ -164,9 +180,12 @@ class DetectorActor:
         usable = [index for index, image in enumerate(decoded) if image is not None]
         found: list[Detections | None] = [None] * len(group)
         try:
-            results = self._detections([group[i] for i in usable], [decoded[i] for i in usable])
-        except Exception as error:
-            check_is_a_pictures(error)
+            if len(usable) == 1:
+                results = [self._one(group[i], decoded[i]) for i in usable]
+            else:
+                results = self._detections([group[i] for i in usable], [decoded[i] for i in usable])
+        except (RuntimeError, *OF_A_PICTURE) as error:
+            end_if_device_is_lost(error)
             results = [self._one(group[i], decoded[i]) for i in usable]
         for index, result in zip(usable, results, strict=True):
             found[index] = result
@@ -175,8 +194,8 @@ class DetectorActor:
     def _one(self, picture: Picture, image: Decoded) -> Detections | None:
         try:
             return self._detections([picture], [image])[0]
-        except Exception as error:
-            check_is_a_pictures(error)
+        except (RuntimeError, *OF_A_PICTURE) as error:
+            end_if_device_is_lost(error)
             picture.failure = Failure.of("detect", error)
             return None
 
@@ -206,19 +225,14 @@ def cut_in_groups(pictures: Sequence[Picture], most: int) -> Iterator[list[Pictu
         yield group
 
 
-def check_is_a_pictures(error: Exception) -> None:
-    """Return after an error that a picture may be to blame for.
+def end_if_device_is_lost(error: Exception) -> None:
+    """End this process after an error that its GPU does not recover from.
 
-    After one that a GPU does not recover from each later picture would fail as well, so this process ends:
-    the driver sees its death, starts another detector, and finds the picture that does it.
-
-    Raises:
-        PipelineError: the error itself, where it is of the run as a whole.
+    Each later picture would fail as well. The driver sees the death, starts another detector, and finds
+    the picture that does it.
     """
     import torch  # noqa: PLC0415
 
-    if isinstance(error, PipelineError):
-        raise error
     if isinstance(error, torch.AcceleratorError):
         log.critical("the detector ends: its device is lost: %s", str(error).splitlines()[0])
         logging.shutdown()
@@ -244,7 +258,7 @@ def detection_table(
     failures = [picture.failure for picture in pictures]
     columns = {
         "image_id": [picture.image_id for picture in pictures],
-        "uri": [storage.shown(picture.uri) for picture in pictures],
+        "uri": [storage.public(picture.uri) for picture in pictures],
         "width": pa.array([picture.width for picture in pictures], pa.int32()),
         "height": pa.array([picture.height for picture in pictures], pa.int32()),
         "status": ["failed" if failure else "ok" for failure in failures],

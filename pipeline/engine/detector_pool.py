@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 MOST_LOSSES_IN_A_ROW = 20
 """Actors that may die at whole shards without a piece done between: more is the detector's fault."""
+MOST_SINGLE_LOSSES_IN_A_ROW = 200
+"""The same at pictures on their own, which are there because they end actors: each takes two."""
 LOAD_SECONDS = 900.0
 """How long an actor that has its place may take to load the checkpoint, torch included."""
 FAILED_STARTS = 3
@@ -76,8 +78,9 @@ class DetectorPool:
         self._at_work_when_lost: set[Flight] = set()
         self._failed_starts: Counter[str] = Counter()
         self._failed_at: dict[str, float] = {}
+        self._last_failure = ""
         self._was_ready = False
-        self._losses_in_a_row = 0
+        self._losses_in_a_row = self._single_losses_in_a_row = 0
         self._placed_seen = self._ready_seen = monotonic()
 
     @property
@@ -134,10 +137,10 @@ class DetectorPool:
         if now - self._placed_seen > self.start_seconds:
             need = self.resources.need()
             held = " and ".join(f"{name} {amount:g}" for name, amount in need.items())
-            missing = cluster.missing(need) or f"{held}, which others hold"
+            missing = f"missing is {cluster.missing(need) or f'{held}, which others hold'}"
             raise NoCapacity(
-                f"no detector actor could be placed for {self.start_seconds:.0f} s, missing is {missing}: "
-                "what was done is committed, run again when the cluster has it"
+                f"for {self.start_seconds:.0f} s no detector could be placed and started: "
+                f"{self._last_failure or missing}; what was done is committed, run again when that is mended"
             )
 
     def await_first(self) -> None:
@@ -170,7 +173,7 @@ class DetectorPool:
     def done(self, flight: Flight, *, well: bool = True) -> None:
         """A piece came back from its actor, which lives."""
         if well:
-            self._losses_in_a_row = 0
+            self._losses_in_a_row = self._single_losses_in_a_row = 0
         for member in self._members:
             if flight in member.flights:
                 member.flights.remove(flight)
@@ -186,8 +189,7 @@ class DetectorPool:
                 at_work_on = member.flights[0]
                 self._at_work_when_lost.add(at_work_on)
                 self._drop(member)
-                if at_work_on.piece.whole:  # a picture on its own is there because it ends actors
-                    self._count_loss(error)
+                self._count_loss(at_work_on, error)
                 if self._capacity is not None and not died_with_node(error):
                     self.follow(self._capacity)
                 break
@@ -242,19 +244,21 @@ class DetectorPool:
 
     def _failed_start(self, member: _Member, error: rx.RayError) -> None:
         cause = error.cause if isinstance(error, rx.RayTaskError) else error
-        if not isinstance(cause, StorageError) and isinstance(cause, PipelineError):
+        passing = isinstance(cause, StorageError | NoCapacity)  # may be the node's own trouble
+        if not passing and isinstance(cause, PipelineError):
             raise cause
-        if isinstance(error, rx.RayTaskError) and not isinstance(cause, StorageError):
+        if not passing and isinstance(error, rx.RayTaskError):
             raise error  # a defect, with its traceback
         told = str(cause).splitlines()[0]
         log.warning("a detector did not start on node %s: %s", member.node[:8], told)
+        self._last_failure = told
         self._failed_starts[member.node] += 1
         self._failed_at[member.node] = monotonic()
         hosts = self._capacity.hosts if self._capacity else ()
         if self._was_ready or self._members:
             return  # it did start before, or may elsewhere: a store may be away for a while
         if all(self._left_alone(host.node) for host in hosts if self.resources.on(host)):
-            if isinstance(cause, StorageError):
+            if passing:
                 raise cause
             if not died_with_node(error):
                 raise InvalidCheckpoint(f"the detector could not start: {told}")
@@ -273,12 +277,18 @@ class DetectorPool:
         with contextlib.suppress(rx.RayError):
             ray.kill(member.handle)
 
-    def _count_loss(self, error: Exception) -> None:
+    def _count_loss(self, flight: Flight, error: Exception) -> None:
         if not ended_worker(error) or died_with_node(error):
             return
-        self._losses_in_a_row += 1
-        if self._losses_in_a_row > MOST_LOSSES_IN_A_ROW:
+        if flight.piece.whole:
+            self._losses_in_a_row += 1
+        else:
+            self._single_losses_in_a_row += 1
+        count = self._losses_in_a_row + self._single_losses_in_a_row
+        if (
+            self._losses_in_a_row > MOST_LOSSES_IN_A_ROW
+            or self._single_losses_in_a_row > MOST_SINGLE_LOSSES_IN_A_ROW
+        ):
             raise ShardFailed(
-                f"{self._losses_in_a_row} detector actors died one after the other, the last: "
-                f"{str(error).splitlines()[0]}"
+                f"{count} detector actors died one after the other, the last: {str(error).splitlines()[0]}"
             )

@@ -2,55 +2,71 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 
 from pipeline import storage
-from pipeline.engine import output
-from pipeline.engine.run_options import RunOptions
+from pipeline.engine import cluster
 from pipeline.errors import StorageError, UnreadableDataset
 from pipeline.manifest import Manifest
 
 PICTURES = 16
 """How many are looked up, spread over the manifest."""
+SECONDS = 20.0
+"""How long that may take; the rest is taken to be there."""
 
 
-def mean_size(manifest: Manifest, rows: int, target: str, options: RunOptions) -> float:
-    """Mean bytes of some pictures' files; 0 where no store tells, or where nothing is left to do.
+class FirstLook:
+    """Looks at some of a run's pictures, from the driver."""
 
-    Args:
-        manifest: the pictures.
-        rows: only the first so many are meant.
-        target: the run's output.
-        options: of the run; where all pictures may fail, none has to be there.
+    def __init__(self, manifest: Manifest, rows: int, *, all_may_fail: bool) -> None:
+        """Prepare it.
 
-    Raises:
-        UnreadableDataset: none of them can be read; the message has the first one's error.
-    """
-    if output.is_finished(target) and not (options.overwrite or options.retry_failed):
-        return 0.0
-    chosen = sorted({index * rows // PICTURES for index in range(PICTURES)})
-    uris = [manifest.read(row, 1, ["uri"])["uri"][0].as_py() for row in chosen]
-    with ThreadPoolExecutor(PICTURES) as threads:
-        found = list(threads.map(_looked_up, uris))
-    gone = [one for one in found if isinstance(one, StorageError)]
-    if len(gone) == len(found) and options.max_failed_fraction < 1:
-        raise UnreadableDataset(
-            f"{storage.shown(manifest.uri)}: of {len(found)} pictures that were looked up none can be read, "
-            f"have they moved? The first: {gone[0]}"
-        )
-    sizes = [one for one in found if isinstance(one, int)]
-    return sum(sizes) / len(sizes) if sizes else 0.0
+        Args:
+            manifest: the pictures.
+            rows: only the first so many are meant.
+            all_may_fail: the user does not mind if none is there.
+        """
+        self.manifest = manifest
+        self.rows = rows
+        self.all_may_fail = all_may_fail
+        self.mean_size = 0.0
+        """Mean bytes of the files that were looked at; 0 where no store told."""
+
+    def __call__(self) -> None:
+        """Look.
+
+        Raises:
+            UnreadableDataset: not one of them exists; the message names the first.
+        """
+        chosen = sorted({index * self.rows // PICTURES for index in range(PICTURES)})
+        uris = [self.manifest.read(row, 1, ["uri"])["uri"][0].as_py() for row in chosen]
+        threads = futures.ThreadPoolExecutor(PICTURES)
+        asked = [threads.submit(_looked_up, uri) for uri in uris]
+        futures.wait(asked, timeout=SECONDS)
+        threads.shutdown(wait=False, cancel_futures=True)
+        found = [one.result() if one.done() and not one.cancelled() else None for one in asked]
+        gone = [one for one in found if isinstance(one, storage.MissingObject)]
+        if len(gone) == len(found) and not self.all_may_fail:
+            raise UnreadableDataset(
+                f"{storage.shown(self.manifest.uri)}: none of {len(found)} pictures that were looked up "
+                f"exists, have they moved? The first: {gone[0]} (--max-failed-fraction 1 runs all the same)"
+            )
+        sizes = [one for one in found if isinstance(one, int)]
+        self.mean_size = sum(sizes) / len(sizes) if sizes else 0.0
 
 
-def _looked_up(uri: str) -> int | StorageError | None:
-    """A file's bytes, why it cannot be read, or None where its store has trouble or does not tell."""
+def _looked_up(uri: str) -> int | storage.MissingObject | None:
+    """A file's bytes, that it is missing, or None where that cannot be said from here."""
     try:
         return storage.size(uri)
     except StorageError:  # a link that is signed for reading may not be asked for its size
-        try:
-            storage.read_start(uri, 1)
-        except (storage.MissingObject, storage.AccessDenied) as error:
-            return error
-        except StorageError:  # the tasks will try again and say what is wrong
-            return None
-        return None
+        pass
+    if storage.protocol(uri) == "file" and not cluster.is_own():
+        return None  # the nodes may have disks that the driver has not
+    try:
+        storage.read_start(uri, 1)
+    except storage.MissingObject as error:
+        return error
+    except StorageError:  # the tasks will try again and say what is wrong
+        pass
+    return None

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -39,6 +39,8 @@ class RunOutput:
     committed: frozenset[int]
     retry: Mapping[Shard, tuple[int, ...]] = field(default_factory=dict)
     """Rows of committed shards that failed and are to be done again."""
+    settled: dict[str, Any] = field(default_factory=dict)
+    """What settings that say auto came to, once it is known."""
 
     @property
     def todo(self) -> list[Shard]:
@@ -68,26 +70,30 @@ class RunOutput:
         """Note in run.json what settings that say auto came to, before any part is put.
 
         Raises:
-            MismatchedOutput: another run began here meanwhile, and on other hardware.
+            TakenOver: another run began here meanwhile, with other settings or on other hardware.
         """
-        _check_ours(self.uri, self.record, self.shards)
-        told = run_record.read_record(self.uri)
-        assert told is not None
+        told = _check_ours(self.uri, self.record, self.shards)
         if not told.resolved:
             replace(told, resolved=resolved).write(self.uri)
-        elif told.resolved != resolved:
-            raise MismatchedOutput(
-                f"{storage.shown(self.uri)} was begun with {dict(told.resolved)} meanwhile, this run has "
-                f"{dict(resolved)}: start it again"
+        self.settled.update(resolved)
+        self._check_settled()
+
+    def _check_settled(self) -> None:
+        told = _check_ours(self.uri, self.record, self.shards).resolved
+        if self.settled and told != self.settled:
+            raise TakenOver(
+                f"{storage.shown(self.uri)} was begun with {dict(told)} at the same time, this run has "
+                f"{self.settled}: start it again, with --overwrite"
             )
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Remove parts that belong to no shard of this run, then put summary.json.
 
         Raises:
-            MismatchedOutput: a part that was committed is gone, or another run took the output over.
+            MismatchedOutput: a part that was committed is gone.
+            TakenOver: another run took the output over.
         """
-        _check_ours(self.uri, self.record, self.shards)
+        self._check_settled()
         listing = shards.listing(self.uri, self.shards)
         for name in listing.strays:
             log.info("removing %s: it belongs to no shard of this run", name)
@@ -165,11 +171,6 @@ def _all_ok(uri: str) -> bool:
     return length <= len(end) and b"\x02ok" in footer and b"failed" not in footer
 
 
-def is_finished(output: str) -> bool:
-    """Whether a run has ended well here: its summary is there."""
-    return storage.exists(storage.join(output, SUMMARY_NAME))
-
-
 def cut_of_output(output: str) -> list[int] | None:
     """The rows of each shard of the cut that an output has already, or None."""
     table = shards.read_table(output)
@@ -190,6 +191,7 @@ def open_run(
     record: RunRecord,
     cut: Cut,
     options: RunOptions,
+    look: Callable[[], None] = lambda: None,
 ) -> RunOutput:
     """Make an output ready: resume the same run, start a new one, or refuse.
 
@@ -200,20 +202,22 @@ def open_run(
         options: `overwrite` removes what another run wrote, the shard table first, so that a run which
             is killed on the way leaves nothing that could be read as an output; `retry_failed` lists
             the failed rows that are to be done again.
+        look: called where there is work to do, before anything is changed; what it raises ends it.
 
     Raises:
         MismatchedOutput: a run with other settings wrote here and they do not say overwrite.
         StorageError: the folder cannot be written.
     """
     before = run_record.read_record(output)
-    if before is not None and not options.overwrite:
+    if before is None or options.overwrite:
+        look()
+    else:
         found = run_record.differences(before, record)
         if found:
             raise MismatchedOutput(
                 f"{storage.shown(output)} was written by a run with other settings ({'; '.join(found)}): "
                 "choose another --output or pass --overwrite"
             )
-    if before is not None and not options.overwrite:
         record = replace(record, resolved=before.resolved)
     if options.overwrite:
         _clear(output)
@@ -229,10 +233,16 @@ def open_run(
     if options.retry_failed:
         done = [shard for shard in planned if shard.ordinal in committed]
         retry = {shard: tuple(rows) for shard, rows in failed_rows(output, done).items()}
+    if before is not None and not options.overwrite and (retry or len(committed) < len(planned)):
+        look()
     return RunOutput(output, record, tuple(planned), committed, retry)
 
 
-def _check_ours(output: str, record: RunRecord, planned: Sequence[Shard]) -> None:
+class TakenOver(MismatchedOutput):
+    """Another run began in this run's output: it is for that one to end."""
+
+
+def _check_ours(output: str, record: RunRecord, planned: Sequence[Shard]) -> RunRecord:
     """Two drivers may start on one output at once, or one may overwrite what the other still does.
 
     With equal settings and an equal cut they write the same parts. Otherwise run.json and the table tell
@@ -240,15 +250,16 @@ def _check_ours(output: str, record: RunRecord, planned: Sequence[Shard]) -> Non
     """
     told = run_record.read_record(output)
     if told is None or told.fingerprint != record.fingerprint:
-        raise MismatchedOutput(
+        raise TakenOver(
             f"{storage.shown(output)}/{run_record.NAME} is not of this run: another run with other settings "
             "began here at the same time or since; choose another --output, or pass --overwrite"
         )
     if shards.read_table(output) != list(planned):
-        raise MismatchedOutput(
+        raise TakenOver(
             f"{storage.shown(output)}/{shards.TABLE_NAME} is not the cut of this run: another run began here "
             "at the same time or since; start again when it has ended, or pass --overwrite"
         )
+    return told
 
 
 def _clear(output: str) -> None:

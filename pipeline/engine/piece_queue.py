@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
 from time import monotonic
 
@@ -27,9 +27,13 @@ class PieceQueue:
     def __len__(self) -> int:
         return len(self._fresh) + len(self._again)
 
-    def add(self, pieces: Iterable[Piece]) -> None:
-        """Pieces that were not tried before."""
-        self._fresh.extend(pieces)
+    def add_first(self, pieces: Sequence[Piece]) -> None:
+        """Pieces that come before all that were not tried yet, in their order.
+
+        A shard that is done picture by picture is finished before the next one is begun: else what gathers
+        of it would grow, and shards that end workers would follow each other without one that does not.
+        """
+        self._fresh.extendleft(reversed(pieces))
 
     def again(self, piece: Piece, wait: float = 0.0) -> None:
         """A piece to try again after `wait` seconds."""

@@ -13,7 +13,8 @@ from ray import ObjectRef
 
 from pipeline import manifest as manifests
 from pipeline import schema, storage, store_options
-from pipeline.engine import cluster, first_look, output
+from pipeline.engine import cluster, output
+from pipeline.engine.first_look import FirstLook
 from pipeline.engine.reading import ProposalSettings, proposed_pictures
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import work_through
@@ -70,8 +71,8 @@ def run(
         {"dataset": cut.dataset, "images": cut.images, "proposals": provenance},
         {"manifest": storage.shown(opened.uri)},
     )
-    first_look.mean_size(opened, cut.images, target, options)
-    ready = output.open_run(target, record, cut, options)
+    look = FirstLook(opened, cut.images, all_may_fail=options.max_failed_fraction == 1)
+    ready = output.open_run(target, record, cut, options, look)
     with cluster.connected():
         plan = ProposalPlan(
             opened, target, record.fingerprint, settings, provenance, options.image_seconds

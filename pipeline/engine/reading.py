@@ -9,13 +9,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipeline import images, schema, storage
-from pipeline.engine.work import Failure, Picture, Report, time_limit
-from pipeline.errors import (
-    InvalidConfiguration,
-    MismatchedProposals,
-    PipelineError,
-    UnreadableImage,
-)
+from pipeline.engine.work import OF_A_PICTURE, Failure, Picture, Report, time_limit
+from pipeline.errors import InvalidConfiguration, MismatchedProposals, UnreadableImage
 
 
 @dataclass(frozen=True)
@@ -90,9 +85,7 @@ def propose_for(picture: Picture, settings: ProposalSettings, report: Report) ->
                 max_side=settings.max_side,
                 backend=settings.backend,
             )
-    except Exception as error:
-        if isinstance(error, PipelineError) and not isinstance(error, UnreadableImage):
-            raise  # settings that fit no picture
+    except (UnreadableImage, *OF_A_PICTURE) as error:
         picture.failure, picture.data = Failure.of("propose", error), None
 
 

@@ -21,8 +21,8 @@ class RunOptions:
     retry_failed: bool = False
     """Do the failed pictures of an earlier run again, and nothing else of what is committed."""
     image_seconds: float = 120.0
-    """A picture that takes longer to decode, propose or detect in is given up and becomes a failed row; on a
-    GPU, where pictures are detected in up to 16 at once, the group is done again one by one first."""
+    """A picture that takes longer to decode, propose or detect in is given up and becomes a failed row; those
+    that a GPU is given together, up to 16, share the limit until they are done one by one."""
     max_failed_fraction: float = 0.05
     """Exit with an error if more of the pictures failed."""
     no_capacity_after: float = 300.0

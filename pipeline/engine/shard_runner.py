@@ -256,7 +256,7 @@ class ShardRunner:
 
     def _isolate(self, shard: Shard, rows: Sequence[int]) -> None:
         self._isolated.begin(shard, rows)
-        self._queue.add(Piece(shard, row) for row in rows)
+        self._queue.add_first([Piece(shard, row) for row in rows])
 
     def _collect(self, piece: Piece, report: Report) -> None:
         if self._isolated.collect(piece, report):

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from pipeline import storage
-from pipeline.engine.output import RunOutput
+from pipeline.engine.output import RunOutput, TakenOver
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.work import Report
 from pipeline.errors import PipelineError, TooManyFailedImages
@@ -41,6 +41,8 @@ class Summary:
     """Whether the manifest names classes, so that the output can be scored against it."""
     utilisation: dict[str, float] = field(default_factory=dict)
     """Busy share of each stage's slots, 0 to 1, over this run."""
+    rerun: str = "the same command"
+    """The command that goes on with the run, in words."""
     began: float = field(default_factory=monotonic)
 
     @property
@@ -104,9 +106,14 @@ def summarise(ready: RunOutput, options: RunOptions) -> Iterator[Summary]:
     Raises:
         TooManyFailedImages: after all is committed, if more than the fraction failed.
     """
-    summary = Summary(ready.uri, ready.rows, len(ready.shards), ready.rows_committed)
+    summary = Summary(
+        ready.uri, ready.rows, len(ready.shards), ready.rows_committed, rerun=options.rerun
+    )
     try:
         yield summary
+        summary.seconds = monotonic() - summary.began
+        summary.failed = ready.failed_before() + summary.report.failed
+        ready.finish(summary.as_json())
     except KeyboardInterrupt:
         log.warning(
             "stopped: %d of %d images are committed in %s; %s does the rest",
@@ -116,13 +123,10 @@ def summarise(ready: RunOutput, options: RunOptions) -> Iterator[Summary]:
             options.rerun,
         )
         raise
-    except PipelineError:
-        if options.overwrite:
+    except PipelineError as error:
+        if options.overwrite and not isinstance(error, TakenOver):
             log.warning("to go on with what is committed: %s", options.rerun)
         raise
-    summary.seconds = monotonic() - summary.began
-    summary.failed = ready.failed_before() + summary.report.failed
-    ready.finish(summary.as_json())
     if summary.images_failed > options.max_failed_fraction * summary.images:
         for line in summary.lines():
             log.info(line)

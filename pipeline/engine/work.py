@@ -19,6 +19,10 @@ from pipeline.errors import UnreadableDataset
 from pipeline.manifest import Manifest
 from pipeline.shards import Shard, digest, put_part, shard_key
 
+OF_A_PICTURE = (ValueError, ArithmeticError, LookupError, TypeError, MemoryError)
+"""Errors that computing on a picture's pixels may end in, and that fail it. Others, such as a disk that is
+full, may be its node's fault: the shard is tried again, perhaps elsewhere."""
+
 
 @dataclass(frozen=True)
 class Piece:

@@ -52,7 +52,10 @@ def test_cores_that_others_hold_are_told_and_then_an_error(
     assert not list(output.glob("part-*"))
 
 
-def test_a_free_core_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_free_core_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
+    monkeypatch.setattr(cluster, "SILENCE", 10.0)
     cluster.await_core(60)
     assert not caplog.messages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from pipeline.detector.predictor import Detections
 from pipeline.engine import detector_actor
 from pipeline.engine.detector_actor import DetectorActor, cut_in_groups
 from pipeline.engine.work import Picture, Report
-from pipeline.errors import InvalidCheckpoint
+from pipeline.errors import InvalidCheckpoint, NoCapacity
 
 Actor = DetectorActor.__ray_metadata__.modified_class  # type: ignore[attr-defined]
 
@@ -51,13 +52,17 @@ class Network:
         return [nothing for _ in decoded]
 
 
-def _detect(network: Network, device: str = "cuda") -> list[Picture]:
+def _actor(device: str) -> Any:
     plan = SimpleNamespace(
         stores=None, device=device, image_seconds=60.0, threads=1, classes=("a",), fingerprint=""
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.store_options.use", lambda stores: None)
-        actor = Actor(plan, "fp32")
+        return Actor(plan, "fp32")
+
+
+def _detect(network: Network, device: str = "cuda") -> list[Picture]:
+    actor = _actor(device)
     actor._loaded = network
     pictures = [_picture("a", 8), _picture("b", 9), _picture("c", 10)]
     table = actor._detect_chunk(pictures, Report())
@@ -74,6 +79,13 @@ def test_only_the_picture_that_cannot_be_detected_in_is_failed(error: Exception)
     assert failures[0] is failures[2] is None
     assert (failures[1].stage, failures[1].error_type) == ("detect", type(error).__name__)
     assert network.calls == [[8, 9, 10], [8], [9], [10]]
+    one_by_one = Network(9, error)
+    assert [picture.failure is None for picture in _detect(one_by_one, "cpu")] == [
+        True,
+        False,
+        True,
+    ]
+    assert one_by_one.calls == [[8], [9], [10]]
 
 
 def test_a_lost_device_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,16 +97,16 @@ def test_a_lost_device_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(network.calls) == 1
 
 
-def test_what_is_no_pictures_fault_ends_the_run() -> None:
-    with pytest.raises(InvalidCheckpoint):
-        _detect(Network(9, InvalidCheckpoint("changed while the run was at work")))
+@pytest.mark.parametrize("error", [InvalidCheckpoint("it changed"), OSError("disk full")])
+def test_what_is_no_pictures_fault_fails_none(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        _detect(Network(9, error))
 
 
-def test_a_processor_takes_pictures_one_by_one() -> None:
-    """Its limits of time and memory are a picture's own."""
-    network = Network(-1, RuntimeError())
-    _detect(network, "cpu")
-    assert network.calls == [[8], [9], [10]]
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_does_not_work_is_told_with_its_node() -> None:
+    with pytest.raises(NoCapacity, match=rf"cuda does not work on {platform.node()}: "):
+        _actor("cuda").ready()
 
 
 def test_groups_are_bounded_in_number_and_bytes() -> None:

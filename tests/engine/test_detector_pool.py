@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +14,10 @@ from pipeline.engine import detector_pool
 from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.cluster import Capacity, Host
 from pipeline.engine.detector_pool import DetectorPool
+from pipeline.engine.piece_queue import PieceQueue
 from pipeline.engine.shard_work import Flight
 from pipeline.engine.work import Piece
-from pipeline.errors import ShardFailed
+from pipeline.errors import NoCapacity, ShardFailed
 from pipeline.shards import Shard
 
 GB = 1e9
@@ -171,7 +174,87 @@ def test_pictures_that_end_their_detector_alone_are_no_fault_of_the_detector(
 ) -> None:
     """A folder may hold any number of them, and `--retry-failed` does them one after the other."""
     pool = _pool(_capacity(_host("a", gpus=1)))
-    for row in range(3 * detector_pool.MOST_LOSSES_IN_A_ROW):
+
+    def lose(row: int | None) -> None:
         flight = _flight(row)
         pool.hand_out(flight)
         assert pool.lost(flight, rx.ActorDiedError()) is True
+
+    for row in range(3 * detector_pool.MOST_LOSSES_IN_A_ROW):
+        lose(row)
+    pool.done(_flight(99))
+    for row in range(detector_pool.MOST_SINGLE_LOSSES_IN_A_ROW):
+        lose(row)
+    with pytest.raises(ShardFailed, match="201 detector actors died one after the other"):
+        lose(99)
+
+
+def test_shards_with_a_poison_picture_each_do_not_end_the_run(started: list[Stand]) -> None:
+    """Each is done picture by picture before the next, and those of its pictures that are good tell so."""
+    pool = _pool(_capacity(_host("a", gpus=1)))
+    queue = PieceQueue([Piece(Shard(i, f"{i:024x}", 2 * i, 2)) for i in range(30)])
+    lost: Counter[Piece] = Counter()
+    while (piece := queue.take()) is not None:
+        flight = Flight(piece)
+        pool.hand_out(flight)
+        if piece.row == 1:
+            pool.done(flight)
+            continue
+        pool.lost(flight, rx.ActorDiedError())
+        lost[piece] += 1
+        if lost[piece] < 2:
+            queue.again(piece)
+        elif piece.whole:
+            queue.add_first([Piece(piece.shard, row) for row in range(2)])
+
+
+@pytest.mark.parametrize("ready_before", [False, True])
+def test_a_device_that_does_not_work_is_its_nodes_trouble(
+    started: list[Stand], ready_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others go on; the node is left alone for a while, and where there is no other the reason is told."""
+    error = rx.RayTaskError("ready", "", NoCapacity("cuda does not work on a: no driver"))
+    capacity = _capacity(_host("a", gpus=1))
+    pool = _pool(capacity)
+    pool._was_ready = ready_before
+
+    def fail() -> None:
+        (member,) = pool._members
+        pool._drop(member)
+        pool._failed_start(member, error)
+        pool._start(capacity.hosts[0])
+
+    fail()
+    fail()
+    if ready_before:
+        fail()
+        assert pool._left_alone("a")
+    else:
+        with pytest.raises(NoCapacity, match="cuda does not work on a: no driver"):
+            fail()
+
+
+def test_actors_are_started_on_their_node_with_what_is_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
+
+    class Actor:
+        @staticmethod
+        def options(**options: Any) -> Any:
+            def remote(*arguments: Any) -> Any:
+                calls.append((options, arguments))
+                answer = SimpleNamespace(remote=lambda: None)
+                return SimpleNamespace(__ray_ready__=answer, ready=answer)
+
+            return SimpleNamespace(remote=remote)
+
+    monkeypatch.setattr(detector_pool, "DetectorActor", Actor)
+    monkeypatch.setattr(DetectorPool, "has_ready", lambda pool: True)
+    host = _host("a" * 56, cpus=8, gpus=2)
+    pool = DetectorPool("plan", ActorResources(1.0, 1), 1.0, "bf16")  # type: ignore[arg-type]
+    pool.follow(_capacity(host))
+    assert [arguments for _, arguments in calls] == [("plan", "bf16")] * 2
+    assert {options["num_gpus"] for options, _ in calls} == {1.0}
+    assert {options["scheduling_strategy"].node_id for options, _ in calls} == {host.node}
+    assert pool.reserved_cpus == sum(options["num_cpus"] for options, _ in calls) == 2

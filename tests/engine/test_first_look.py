@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from pipeline import storage
-from pipeline.engine import first_look
-from pipeline.engine.run_options import RunOptions
+from pipeline.engine import cluster, first_look
+from pipeline.engine.first_look import FirstLook
 from pipeline.errors import StorageError, UnreadableDataset
 from pipeline.manifest import Manifest, ManifestRow, open_manifest, write_manifest
 
-ANY = RunOptions()
+
+@pytest.fixture(autouse=True)
+def own_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether another test of this process has started Ray does not matter."""
+    monkeypatch.setattr(cluster, "is_own", lambda: True)
 
 
 def _manifest(folder: Path, uris: Sequence[str]) -> Manifest:
@@ -22,41 +27,47 @@ def _manifest(folder: Path, uris: Sequence[str]) -> Manifest:
     return open_manifest(f"{folder}/m.parquet")
 
 
+def _mean_size(manifest: Manifest, rows: int, all_may_fail: bool = False) -> float:
+    look = FirstLook(manifest, rows, all_may_fail=all_may_fail)
+    look()
+    return look.mean_size
+
+
 def test_the_mean_of_those_that_are_there(tmp_path: Path) -> None:
     for name, size in (("a", 100), ("b", 200)):
         (tmp_path / name).write_bytes(bytes(size))
     manifest = _manifest(tmp_path, [f"{tmp_path}/{name}" for name in ("a", "gone", "b")])
-    assert first_look.mean_size(manifest, 3, f"{tmp_path}/out", ANY) == 150
-    assert first_look.mean_size(manifest, 1, f"{tmp_path}/out", ANY) == 100
+    assert _mean_size(manifest, 3) == 150
+    assert _mean_size(manifest, 1) == 100
 
 
 def test_pictures_that_moved_are_told_before_work(tmp_path: Path) -> None:
     manifest = _manifest(tmp_path, [f"{tmp_path}/{i}" for i in range(100)])
-    told = rf"of 16 pictures .* have they moved\? The first: {tmp_path}/0 does not exist"
+    told = rf"none of 16 pictures .* have they moved\? The first: {tmp_path}/0 does not exist"
     with pytest.raises(UnreadableDataset, match=told):
-        first_look.mean_size(manifest, 100, f"{tmp_path}/out", ANY)
-    with pytest.raises(UnreadableDataset, match="of 5 pictures"):
-        first_look.mean_size(manifest, 5, f"{tmp_path}/out", ANY)
-    all_may_fail = RunOptions(max_failed_fraction=1)
-    assert first_look.mean_size(manifest, 100, f"{tmp_path}/out", all_may_fail) == 0
+        _mean_size(manifest, 100)
+    with pytest.raises(UnreadableDataset, match="none of 5 pictures"):
+        _mean_size(manifest, 5)
+    assert _mean_size(manifest, 100, all_may_fail=True) == 0
     (tmp_path / "50").write_bytes(b"some")  # one in the middle is enough: they are spread
-    assert first_look.mean_size(manifest, 100, f"{tmp_path}/out", ANY) == 4
+    assert _mean_size(manifest, 100) == 4
 
 
-def test_an_output_that_is_finished_needs_no_pictures(tmp_path: Path) -> None:
-    manifest = _manifest(tmp_path, [f"{tmp_path}/gone"])
-    storage.put(f"{tmp_path}/out/summary.json", b"{}")
-    assert first_look.mean_size(manifest, 1, f"{tmp_path}/out", ANY) == 0
-    for options in (RunOptions(overwrite=True), RunOptions(retry_failed=True)):
-        with pytest.raises(UnreadableDataset):
-            first_look.mean_size(manifest, 1, f"{tmp_path}/out", options)
+def test_the_nodes_of_a_cluster_may_have_disks_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "is_own", lambda: False)
+    assert _mean_size(_manifest(tmp_path, ["/mounted/on/the/nodes.jpg"]), 1) == 0
+    with pytest.raises(UnreadableDataset, match="Protocol not known"):
+        _mean_size(_manifest(tmp_path, ["nostore://bucket/a.jpg"]), 1)
 
 
 @pytest.mark.parametrize(
     ("size", "read", "gone"),
     [
         (storage.MissingObject("x does not exist"), b"1", False),  # signed for reading alone
-        (storage.MissingObject("x does not exist"), storage.AccessDenied("denied"), True),
+        (storage.MissingObject("x"), storage.MissingObject("x is gone"), True),
+        (storage.AccessDenied("x"), storage.AccessDenied("x"), False),  # the nodes' role may do
         (StorageError("its store does not tell its size"), b"1", False),
         (StorageError("no answer"), StorageError("no answer"), False),
     ],
@@ -75,7 +86,17 @@ def test_a_store_in_trouble_is_no_picture_that_moved(
         patch.setattr(storage, "size", lambda uri: answer(size))
         patch.setattr(storage, "read_start", lambda uri, count: answer(read))
         if gone:
-            with pytest.raises(UnreadableDataset, match="The first: denied"):
-                first_look.mean_size(manifest, 1, f"{tmp_path}/out", ANY)
+            with pytest.raises(UnreadableDataset, match="The first: x is gone"):
+                _mean_size(manifest, 1)
         else:
-            assert first_look.mean_size(manifest, 1, f"{tmp_path}/out", ANY) == 0
+            assert _mean_size(manifest, 1) == 0
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_look, "SECONDS", 0.2)
+    monkeypatch.setattr(storage, "size", lambda uri: time.sleep(3) if "slow" in uri else 7)
+    start = time.monotonic()
+    assert _mean_size(_manifest(tmp_path, ["s3://slow/x", "s3://b/y"]), 2) == 7
+    assert time.monotonic() - start < 2.5

@@ -32,11 +32,18 @@ def manifest(tmp_path: Path) -> Manifest:
     return open_manifest(uri)
 
 
-def _opened(folder: str, manifest: Manifest, setting: str, size: int, **options: Any) -> RunOutput:
+def _opened(
+    folder: str,
+    manifest: Manifest,
+    setting: str,
+    size: int,
+    look: Callable[[], None] = lambda: None,
+    **options: Any,
+) -> RunOutput:
     told = RunOptions(shard_size=size, **options)
     cut = output.plan_cut(manifest, folder, told)
     record = RunRecord("test", {"dataset": cut.dataset, "setting": setting})
-    return output.open_run(folder, record, cut, told)
+    return output.open_run(folder, record, cut, told, look)
 
 
 def _run(folder: str, manifest: Manifest, setting: str, size: int, **options: Any) -> None:
@@ -145,6 +152,33 @@ def test_a_run_killed_at_every_step_is_finished_by_the_next(
     assert step > 6
 
 
+def test_the_pictures_are_looked_at_before_anything_is_changed_where_there_is_work(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "output"
+    before: list[dict[str, bytes]] = []
+
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.glob("*")}
+
+    def look() -> None:
+        before.append(files())
+        raise UnreadableDataset("have they moved?")
+
+    def refused(**options: Any) -> None:
+        there = files()
+        with pytest.raises(UnreadableDataset, match="have they moved"):
+            _opened(str(folder), manifest, "same", 3, look, **options)
+        assert before.pop() == files() == there
+
+    refused()
+    _run(str(folder), manifest, "same", 3)
+    _opened(str(folder), manifest, "same", 3, look)  # nothing is left to do
+    refused(overwrite=True)
+    next(folder.glob("part-*")).unlink()
+    refused()
+
+
 def test_two_drivers_of_one_cut_do_no_harm(manifest: Manifest, tmp_path: Path) -> None:
     folder = str(tmp_path / "output")
     first, second = (_opened(folder, manifest, "same", 3) for _ in range(2))
@@ -226,6 +260,11 @@ def test_what_auto_came_to_stays_with_the_output(manifest: Manifest, tmp_path: P
     first.settle({"precision": "bf16"})
     with pytest.raises(MismatchedOutput, match=r"begun with .*bf16.* this run has .*fp32"):
         second.settle({"precision": "fp32"})
+    for shard in first.todo:
+        _commit(first, shard, "same")
+    with pytest.raises(MismatchedOutput, match="begun with"):
+        second.finish({})
+    first.finish({})
     assert _opened(folder, manifest, "same", 3).record.resolved == {"precision": "bf16"}
     assert not _opened(folder, manifest, "same", 3, overwrite=True).record.resolved
 

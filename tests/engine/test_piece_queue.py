@@ -21,11 +21,19 @@ def test_a_piece_that_waited_long_enough_comes_before_fresh_ones(clock: list[flo
     queue = PieceQueue([FIRST, SECOND])
     assert queue.take() == FIRST
     queue.again(FIRST, wait=2.0)
-    queue.add([THIRD])
     assert queue.take() == SECOND
+    queue.add_first([THIRD])
     clock[0] += 2.0
     assert [queue.take(), queue.take()] == [FIRST, THIRD]
     assert not queue
+
+
+def test_single_pictures_come_before_shards_that_were_not_tried(clock: list[float]) -> None:
+    queue = PieceQueue([FIRST, SECOND])
+    assert queue.take() == FIRST
+    singles = [Piece(FIRST.shard, row) for row in range(3)]
+    queue.add_first(singles)
+    assert [queue.take() for _ in range(4)] == [*singles, SECOND]
 
 
 def test_nothing_is_handed_out_before_its_time(clock: list[float]) -> None:
