@@ -80,7 +80,10 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
         main(chosen)
     except PipelineError as error:
         if chosen.debug:
-            traceback.print_exc()
+            print(
+                store_options.used().blotted(storage.cleared(traceback.format_exc())),
+                file=sys.stderr,
+            )
         _leave(f"error: {error}", error.exit_code)
     except KeyboardInterrupt as stopped:
         number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
@@ -119,7 +122,7 @@ def told(options: JobOptions, summary: Summary, *following: str) -> str:
         lines.append(f"failed pictures again, once mended: {summary.rerun} and with --retry-failed")
     if options.storage_options is not None and following[0].endswith(".py"):
         following += ("--storage-options", options.storage_options)
-    return "\n".join([*lines, f"next: python {shlex.join(map(storage.shown, following))}"])
+    return "\n".join([*lines, f"next: python {shlex.join(map(storage.cleared, following))}"])
 
 
 def remote_stores(options: Any) -> list[str]:

@@ -171,12 +171,22 @@ def _footer(path: str) -> tuple[int, Any, Any]:
     with storage.opened(path) as source, schema.reading(path):
         parquet = pq.ParquetFile(source)
         _check_columns(path, parquet.schema_arrow)
-        found = parquet.schema_arrow
-        return (
-            parquet.metadata.num_rows,
-            schema.metadata_value(found, "classes"),
-            schema.metadata_value(found, "category_ids"),
-        )
+        told = {}
+        for key, kind in (("classes", str), ("category_ids", int)):
+            try:
+                told[key] = schema.metadata_value(parquet.schema_arrow, key)
+            except UnreadableDataset as error:
+                raise UnreadableDataset(f"{storage.shown(path)}: {error}") from error
+            if told[key] is not None and not _is_list_of(told[key], kind):
+                raise UnreadableDataset(
+                    f"{storage.shown(path)}: the schema's metadata {key!r} is {told[key]!r:.60}, expected a "
+                    "list of " + ("names" if kind is str else "numbers")
+                )
+        return parquet.metadata.num_rows, told["classes"], told["category_ids"]
+
+
+def _is_list_of(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
 
 
 def _check_columns(uri: str, found: pa.Schema) -> None:

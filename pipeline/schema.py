@@ -119,9 +119,20 @@ def with_metadata(schema: pa.Schema, values: Mapping[str, Any]) -> pa.Schema:
 
 
 def metadata_value(schema: pa.Schema, key: str) -> Any:
-    """The JSON value stored under `key`, or None."""
+    """The JSON value stored under `key`, or None.
+
+    Raises:
+        UnreadableDataset: it is no JSON.
+    """
     raw = (schema.metadata or {}).get(key.encode())
-    return None if raw is None else json.loads(raw)
+    if raw is None:
+        return None
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        raise UnreadableDataset(
+            f"the schema's metadata {key!r} is no JSON: {raw[:60]!r}"
+        ) from error
 
 
 def box_lists(boxes: Sequence[NDArray[np.floating] | None]) -> pa.ListArray:

@@ -111,9 +111,14 @@ def digest(image_ids: Iterable[str], uris: Iterable[str]) -> bytes:
 def _pairs(manifest: Manifest, limit: int) -> Iterator[tuple[str, str]]:
     seen = 0
     for batch in manifest.batches(["image_id", "uri"], limit):
-        for image_id, uri in zip(
-            batch.column("image_id").to_pylist(), batch.column("uri").to_pylist(), strict=True
-        ):
+        try:
+            ids, uris = (batch.column(name).to_pylist() for name in ("image_id", "uri"))
+        except UnicodeDecodeError as error:
+            raise UnreadableDataset(
+                f"{storage.shown(manifest.uri)}: an image_id or uri of the rows {seen} to "
+                f"{seen + len(batch) - 1} is not UTF-8: {error.object[:100]!r}"
+            ) from error
+        for image_id, uri in zip(ids, uris, strict=True):
             if image_id is None or uri is None:
                 name = "image_id" if image_id is None else "uri"
                 raise UnreadableDataset(

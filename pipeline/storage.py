@@ -27,6 +27,7 @@ from pipeline.errors import StorageError
 from pipeline.storage_errors import (
     AccessDenied,
     MissingObject,
+    cleared,
     naming,
     protocol,
     public,
@@ -35,7 +36,7 @@ from pipeline.storage_errors import (
 )
 
 # What belongs to storage but stands in the module of its errors; all below is public as well.
-__all__ = ["AccessDenied", "MissingObject", "protocol", "public", "shown"]
+__all__ = ["AccessDenied", "MissingObject", "cleared", "protocol", "public", "shown"]
 
 ANSWER_SECONDS = 90.0
 """How long a store may take to read or to put one object, its client's own retries included."""
@@ -121,7 +122,7 @@ def _content(uri: str, **span: int) -> bytes:
 def opened(uri: str) -> Iterator[Any]:
     """A seekable binary file for reading parts of an object, such as a Parquet footer."""
     store, path = filesystem(uri)
-    with naming(uri, "read"):
+    with naming(uri, "read", in_block=True):
         store.invalidate_cache()  # a size kept since an object was put anew would cut it short
         with store.open(path, "rb") as file:
             yield file
@@ -211,7 +212,7 @@ def _limit(store: fsspec.AbstractFileSystem) -> dict[str, float]:
 def whole_file(uri: str) -> Iterator[Path]:
     """A local file to fill; when the block ends without an error, it is put whole at `uri`."""
     store, path = filesystem(uri)
-    with naming(uri, "written"):
+    with naming(uri, "written", in_block=True):
         if isinstance(store, LocalFileSystem):
             with _beside(Path(path)) as scratch:
                 yield scratch

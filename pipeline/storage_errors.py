@@ -22,14 +22,19 @@ class AccessDenied(StorageError):
     """The store answers, but not to these credentials."""
 
 
-_ANSWERS: dict[int | None, type[StorageError]] = {
-    # Of a web server, whose client passes its status on; those of other stores speak Python's errors.
-    401: AccessDenied,
-    403: AccessDenied,
-    404: MissingObject,
-    410: MissingObject,
-    451: AccessDenied,
-}
+def _kind(error: Exception) -> type[StorageError]:
+    """What a store's client of another kind than Python's own errors speaks of.
+
+    A web server's status comes along: all but a few of 400 to 499 are of the object, not of the server.
+    """
+    status = getattr(error, "status", None)
+    if status in (401, 402, 403, 407, 451):
+        return AccessDenied
+    wrong = isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
+    # botocore's, for a bucket's name that cannot be
+    return (
+        MissingObject if wrong or type(error).__name__ == "ParamValidationError" else StorageError
+    )
 
 
 _BEFORE_HOST = r"[^/@\s:]*:(?!:)[^\s]*@"
@@ -38,17 +43,22 @@ two colons chain file systems."""
 _USER = re.compile(rf"([\w+.-]*)(://)([^/@\s]*@|{_BEFORE_HOST})")
 _CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
 """Protocols that have container@account there."""
-_SIGNED = re.compile(
-    r"[?&](x-(amz|goog|ms|oss|cos)-[^=]*|signature|sig|awsaccesskeyid|googleaccessid|"
-    r"([a-z]+_?)?(token|key|secret|password))=",
+_SECRET = re.compile(
+    r"[?&]([^=&]*(auth|token|key|sig|secret|pass|pwd|hmac|cred|hdnea)[^=&]*=|[^=&]*=[^&]{25})",
     re.IGNORECASE,
 )
+"""A parameter whose name or length says that it is no mere number of a picture."""
 
 
-def shown(text: str) -> str:
-    """A URI, or a text with URIs in it, without users, passwords and queries: for messages."""
-    text = _USER.sub(_without_user, text)
-    return re.sub(r"(://[^\s?]*)\?[^\s\"]*", r"\1", text)
+def shown(uri: str) -> str:
+    """The URI without user, password and query, as messages and files may show it."""
+    uri = _USER.sub(_without_user, uri)
+    return uri.partition("?")[0] if "://" in uri else uri
+
+
+def cleared(text: str) -> str:
+    """A text without users, passwords and queries of the URIs in it."""
+    return re.sub(r"(://[^\s?]*)\?[^\s\"]*", r"\1", _USER.sub(_without_user, text))
 
 
 def _without_user(found: re.Match[str]) -> str:
@@ -57,11 +67,12 @@ def _without_user(found: re.Match[str]) -> str:
 
 
 def public(uri: str) -> str:
-    """A URI as a picture's row holds it: whole, but without a password or what signs a web link."""
-    if "http" not in protocol(uri):
-        return re.sub(rf"(://){_BEFORE_HOST}", r"\1", uri)
-    uri = re.sub(r"(://)[^/@\s]*@", r"\1", uri)
-    return uri.partition("?")[0] if _SIGNED.search(uri) else uri
+    """A URI as a picture's row holds it: whole, but without a password or what signs a link."""
+    if "http" in uri:
+        uri = re.sub(r"(https?://)[^/@\s]*@", r"\1", uri)
+    else:
+        uri = re.sub(rf"(://){_BEFORE_HOST}", r"\1", uri)
+    return uri.partition("?")[0] if "://" in uri and _SECRET.search(uri) else uri
 
 
 def protocol(uri: str) -> str:
@@ -70,13 +81,18 @@ def protocol(uri: str) -> str:
 
 
 @contextlib.contextmanager
-def naming(uri: str, action: str) -> Iterator[None]:
+def naming(uri: str, action: str, *, in_block: bool = False) -> Iterator[None]:
     """Turn a store's own errors into ones that name the URI and, without secrets, the reason.
+
+    Args:
+        uri: what it is about.
+        action: what cannot be done with it, as a participle.
+        in_block: the block does other things as well: what no store raises passes.
 
     Raises:
         MissingObject: nothing lies there, or nothing can.
         AccessDenied: the credentials do not reach it.
-        StorageError: any other error of the store's; errors of other kinds pass.
+        StorageError: any other error of the store's.
     """
     try:
         yield
@@ -100,15 +116,14 @@ def naming(uri: str, action: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, TypeError) and store_options.used().of(uri):  # one it does not know
             raise StorageError(f"{shown(uri)}: storage options: {reason(error)}") from error
-        if not type(error).__module__.startswith(
-            ("botocore", "aiobotocore", "google", "gcsfs", "azure", "aiohttp")
-        ):
+        known = ("botocore", "aiobotocore", "google", "gcsfs", "azure", "aiohttp")
+        if in_block and not type(error).__module__.startswith(known):
             raise
-        kind = _ANSWERS.get(getattr(error, "status", None), StorageError)
+        kind = _kind(error)
         raise kind(f"{shown(uri)} cannot be {action}: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:
     """The first line of an error's text, without secrets."""
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return store_options.used().blotted(shown(text.splitlines()[0]))
+    return store_options.used().blotted(cleared(text.splitlines()[0]))

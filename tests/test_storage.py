@@ -166,6 +166,7 @@ def test_errors_hide_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         ("s3://bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
         ("http://host:8080/a", "http://host:8080/a"),
         ("https://host/a?sig=SECRET", "https://host/a"),
+        ("https://host/my gone.jpg?sv=1&sig=SECRET", "https://host/my gone.jpg"),
         ("ftp://user@host/a", "ftp://host/a"),
         ("/home/me/what?.jpg", "/home/me/what?.jpg"),
         ("abfs://container@account.net/a.jpg", "abfs://container@account.net/a.jpg"),
@@ -192,6 +193,13 @@ def test_shown(uri: str, shown: str) -> None:
         ("https://host/a.jpg?id=7&sig=2", "https://host/a.jpg"),
         ("https://host/a.jpg?access_token=2", "https://host/a.jpg"),
         ("simplecache::https://host/a.jpg?Signature=2", "simplecache::https://host/a.jpg"),
+        ("zip://a.jpg::https://h/x.zip?X-Amz-Credential=2", "zip://a.jpg::https://h/x.zip"),
+        ("https://host/my gone.jpg?api-key=2", "https://host/my gone.jpg"),
+        ("https://host/a.jpg?hdnea=2", "https://host/a.jpg"),
+        ("https://host/a.jpg?auth=2", "https://host/a.jpg"),
+        (f"https://host/a.jpg?id={'f' * 32}", "https://host/a.jpg"),
+        ("abfs://c@account.net/a.jpg?sig=2", "abfs://c@account.net/a.jpg"),
+        ("webdav://host/a.jpg?token=2", "webdav://host/a.jpg"),
     ],
 )
 def test_rows_hold_the_uri_but_for_what_is_secret(uri: str, public: str) -> None:
@@ -209,6 +217,22 @@ def test_absolute_and_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert storage.join("/", "a") == "/a"
     assert storage.protocol("gs://b") == "gs"
     assert storage.protocol("/a/b") == "file"
+
+
+def test_an_error_of_any_client_is_a_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any fsspec store is promised, and each has errors of its own."""
+
+    class Refused(Exception):
+        pass
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise Refused("530 login incorrect for ftp://user:hunter2@host/a")
+
+    monkeypatch.setattr(fsspec.implementations.memory.MemoryFileSystem, "cat_file", refuse)
+    with pytest.raises(StorageError, match="memory://a cannot be read: 530 login") as caught:
+        storage.read("memory://a")
+    assert "hunter2" not in str(caught.value)
+    assert not isinstance(caught.value, storage.MissingObject)
 
 
 def test_names_that_cannot_be_are_missing_objects(tmp_path: Path) -> None:
@@ -257,7 +281,11 @@ def web_server() -> Iterator[str]:
         (401, storage.AccessDenied),
         (403, storage.AccessDenied),
         (404, storage.MissingObject),
+        (400, storage.MissingObject),
         (410, storage.MissingObject),
+        (402, storage.AccessDenied),
+        (408, StorageError),
+        (429, StorageError),
         (451, storage.AccessDenied),
         (500, StorageError),
         (503, StorageError),

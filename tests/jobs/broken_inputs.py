@@ -74,6 +74,11 @@ def _write_bad_manifests(root: Path, good: bytes) -> None:
     pq.write_table(pa.table({"image_id": ["a", "b"], "uri": ["a", None]}), root / "null.parquet")
     pq.write_table(pa.table({"image_id": ["a", "a"], "uri": ["a", "b"]}), root / "twice.parquet")
     pq.write_table(pa.table({"image_id": [None, "b"], "uri": ["a", "b"]}), root / "noid.parquet")
+    latin = pa.array([b"caf\xe9", b"b"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"image_id": ["a", "b"], "uri": latin}), root / "latin.parquet")
+    for name, told in (("commas", b"cat,dog"), ("five", b"5"), ("mixed", b'["cat", 5]')):
+        listed = schema.MANIFEST.with_metadata({b"classes": told})
+        pq.write_table(listed.empty_table(), root / f"{name}.parquet")
     write_annotations(f"{root}/zebras.parquet", {"a": [an_object("zebra", BOX)]}, ("zebra",))
     for name, label in (("a", "cat"), ("b", "dog")):
         rows = [ManifestRow(name, name, 9, 9, ())]

@@ -36,9 +36,13 @@ MANIFESTS = {
     "{w}/columns.parquet": "{w}/columns.parquet has no column uri; a manifest has image_id, uri",
     "{w}/types.parquet": "{w}/types.parquet: column image_id is int64, expected string",
     "{w}/rows.parquet": "{w}/rows.parquet is a manifest of no pictures",
+    "{w}/commas.parquet": "{w}/commas.parquet: the schema's metadata 'classes' is no JSON: b'cat,dog'",
+    "{w}/five.parquet": "{w}/five.parquet: the schema's metadata 'classes' is 5, expected a list of",
+    "{w}/mixed.parquet": "{w}/mixed.parquet: the schema's metadata 'classes' is ['cat', 5], expected",
     "{w}/disagree": "{w}/disagree/b.parquet lists other classes than {w}/disagree/a.parquet",
     "nostore://x/m.parquet": "nostore://x/m.parquet cannot be opened: Protocol not known",
 }
+CUT = {"{w}/latin.parquet": "{w}/latin.parquet: an image_id or uri of the rows 0 to 1 is not UTF-8"}
 MOVED = {"{w}/moved.parquet": "{w}/moved.parquet: none of 4 pictures that were looked up exists"}
 CHECKPOINTS = {
     "{w}/none": "{w}/none is no checkpoint: {w}/none/model.json does not exist",
@@ -105,8 +109,8 @@ def _replaced(command: str, option: str, values: dict[str, str]) -> Iterator[tup
 
 
 CASES = [
-    *_replaced(PROPOSE, "--manifest", MANIFESTS | MOVED),
-    *_replaced(DETECT, "--manifest", MANIFESTS | MOVED),
+    *_replaced(PROPOSE, "--manifest", MANIFESTS | CUT | MOVED),
+    *_replaced(DETECT, "--manifest", MANIFESTS | CUT | MOVED),
     *_replaced(SCORE, "--manifest", MANIFESTS),
     *_replaced(RECALL, "--manifest", MANIFESTS),
     *_replaced(COMPARE, "--manifest", MANIFESTS),
