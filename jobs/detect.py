@@ -55,9 +55,10 @@ class Detect(entry.JobOptions):
     def __post_init__(self) -> None:
         if self.actors is not None and self.actors < 1:
             raise InvalidConfiguration(f"--actors is {self.actors}, expected more than 0")
-        if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
+        gpus = self.gpus_per_actor
+        if gpus is not None and not (0 <= gpus <= 1 or float(gpus).is_integer()):
             raise InvalidConfiguration(
-                f"--gpus-per-actor is {self.gpus_per_actor}, expected 0 or more"
+                f"--gpus-per-actor is {gpus}, expected a share between 0 and 1 or a whole number"
             )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 
 import ray
 
-from pipeline.errors import NoCapacity
+from pipeline.errors import InvalidConfiguration, NoCapacity
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,9 @@ def connected() -> Iterator[None]:
 
     What was started here is stopped at the end of the block. In a process that is connected already
     (a notebook, or a job that calls several stages) the connection is used and left open.
+
+    Raises:
+        InvalidConfiguration: no cluster answers at that address.
     """
     if ray.is_initialized():
         yield
@@ -49,19 +53,38 @@ def connected() -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address=address,
-        include_dashboard=False if address == "local" else None,
-        logging_level=logging.ERROR,
-        log_to_driver=log.isEnabledFor(logging.DEBUG),
-        runtime_env={"env_vars": WORKER_ENVIRONMENT | _numba_cache(address)},
-    )
+    _check_answers(address)
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            logging_level=logging.ERROR,
+            log_to_driver=log.isEnabledFor(logging.DEBUG),
+            runtime_env={"env_vars": WORKER_ENVIRONMENT | _numba_cache(address)},
+        )
+    except ConnectionError as error:
+        raise InvalidConfiguration(
+            f"RAY_ADDRESS {address}: no cluster to connect to: {error}"
+        ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would leave without a word
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Knock first: Ray itself tries for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return  # local, auto: Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=10.0).close()
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"RAY_ADDRESS {address}: nothing answers there: {error.strerror or error}"
+        ) from error
 
 
 def is_own() -> bool:

@@ -92,6 +92,8 @@ def run(
     _check_classes(checkpoint.classes, opened)
     settings.pyramid.levels(checkpoint.preprocessing)  # a scale above the cap is an error now
     target = storage.absolute(output_uri)
+    read = {"manifest": manifest_uri, "checkpoint": checkpoint_uri}
+    output.check_apart(target, **read, proposals=proposals if isinstance(proposals, str) else None)
     storage.check_writable(target)
     stored = matching(proposals, opened, options.limit) if isinstance(proposals, str) else None
     made = stored.provenance if stored else proposals.recorded()  # type: ignore[union-attr]

@@ -22,7 +22,7 @@ from pipeline.engine.actor_resources import ActorResources
 from pipeline.engine.detector_actor import DetectionPlan, detection_table
 from pipeline.engine.detector_pool import DetectorPool
 from pipeline.engine.losses import NoActorLeft, died_with_node, ended_worker
-from pipeline.engine.reading import proposed_pictures, stored_pictures
+from pipeline.engine.reading import Reading
 from pipeline.engine.shard_work import Flight
 from pipeline.engine.stages import FlowState, StageLoad
 from pipeline.engine.work import Failure, Picture, Piece, Report
@@ -146,7 +146,7 @@ class DetectionWork:
         piece, stored = flight.piece, None
         if self.stored is not None:  # a task is told of its own pictures only
             stored = self.stored.of(piece.shard.first_row + (piece.row or 0), piece.rows)
-        flight.held = _read_piece.remote(self._plan_reference, piece, stored)
+        flight.held = _read_piece.remote(self._plan_reference, piece, stored, flight.last_chance)
         return flight.held.completed()  # type: ignore[no-any-return]
 
     def proceed(self, flight: Flight) -> ObjectRef[Report] | None:
@@ -185,17 +185,18 @@ class DetectionWork:
 
 @ray.remote(num_cpus=1, max_retries=0)
 def _read_piece(
-    plan: DetectionPlan, piece: Piece, stored: StoredRows | None
+    plan: DetectionPlan, piece: Piece, stored: StoredRows | None, last_chance: bool
 ) -> Iterator[tuple[Any, Any]]:
     """Yield the piece's pictures, with boxes, in chunks with the seconds they took; last bytes and node."""
     store_options.use(plan.stores)
     rows = piece.image_rows(plan.manifest, plan.fingerprint)
     report = Report()
+    reading = Reading(report, plan.image_seconds, last_chance=last_chance)
     if stored is None:
         assert plan.proposals is not None
-        pictures = proposed_pictures(rows, plan.proposals, plan.image_seconds, report)
+        pictures = reading.proposed(rows, plan.proposals)
     else:
-        pictures = stored_pictures(rows, stored.table(), report)
+        pictures = reading.stored(rows, stored.table())
     chunk: list[Picture] = []
     size = total = 0
     for picture in pictures:

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,7 +21,16 @@ from pipeline import images, schema, storage, store_options
 from pipeline.detector.keep import Keep
 from pipeline.detector.pyramid import Pyramid
 from pipeline.engine.reading import ProposalSettings
-from pipeline.engine.work import OF_A_PICTURE, Failure, Picture, Piece, Report, finished, time_limit
+from pipeline.engine.work import (
+    OF_A_PICTURE,
+    Failure,
+    Picture,
+    Piece,
+    Report,
+    end_after,
+    finished,
+    time_limit,
+)
 from pipeline.errors import InvalidCheckpoint, NoCapacity, UnreadableImage
 from pipeline.manifest import Manifest
 from pipeline.store_options import StoreOptions
@@ -145,9 +155,14 @@ class DetectorActor:
     def _detect_chunk(self, pictures: list[Picture], report: Report) -> pa.Table:
         found: list[Detections | None] = []
         groups = cut_in_groups(pictures, GROUP[self.plan.device])
-        for group, decoded in self._decoded(groups, report):
-            with time_limit(self.plan.image_seconds), report.timed("detect"):
-                found.extend(self._detect_group(group, decoded))
+        # One limit over all of it that each step puts off: a decoder that holds the interpreter's lock may
+        # stop this thread at any moment.
+        with time_limit(self.plan.image_seconds):
+            for group, decoded in self._decoded(groups, report):
+                end_after(self.plan.image_seconds)
+                with report.timed("detect"):
+                    found.extend(self._detect_group(group, decoded))
+                end_after(self.plan.image_seconds)
         for picture, detections in zip(pictures, found, strict=True):
             picture.data = None
             if picture.failure is not None:
@@ -170,8 +185,11 @@ class DetectorActor:
             yield pending[0], self._awaited(pending[1], report)
 
     def _awaited(self, futures: list[Any], report: Report) -> list[Decoded]:
-        with time_limit(self.plan.image_seconds), report.timed("wait"):
-            return [future.result() for future in futures]
+        end_after(self.plan.image_seconds)
+        with report.timed("wait"):
+            decoded = [future.result() for future in futures]
+        report.add_seconds("decode", sum(seconds for _, seconds in decoded))
+        return [image for image, _ in decoded]
 
     def _detect_group(
         self, group: list[Picture], decoded: list[Decoded]
@@ -239,16 +257,17 @@ def end_if_device_is_lost(error: Exception) -> None:
         os._exit(1)
 
 
-def _decode(picture: Picture) -> Decoded:
-    if picture.failure is not None or picture.data is None:
-        return None
-    try:
-        image = images.decode(picture.data)
-    except UnreadableImage as error:
-        picture.failure = Failure.of("decode", error)
-        return None
-    picture.height, picture.width = image.shape[:2]
-    return image
+def _decode(picture: Picture) -> tuple[Decoded, float]:
+    """The decoded picture, or None and its failure, and the seconds that it took."""
+    start = perf_counter()
+    image = None
+    if picture.failure is None and picture.data is not None:
+        try:
+            image = images.decode(picture.data)
+            picture.height, picture.width = image.shape[:2]
+        except UnreadableImage as error:
+            picture.failure = Failure.of("decode", error)
+    return image, perf_counter() - start
 
 
 def detection_table(

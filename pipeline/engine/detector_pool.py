@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray import ObjectRef
 from ray import exceptions as rx
+from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine import cluster
@@ -79,6 +80,7 @@ class DetectorPool:
         self._failed_starts: Counter[str] = Counter()
         self._failed_at: dict[str, float] = {}
         self._last_failure = ""
+        self._asked = False
         self._was_ready = False
         self._losses_in_a_row = self._single_losses_in_a_row = 0
         self._placed_seen = self._ready_seen = monotonic()
@@ -151,6 +153,8 @@ class DetectorPool:
             PipelineError: the checkpoint cannot be used.
         """
         self._placed_seen = self._ready_seen = told = monotonic()
+        if not self.resources.total(cluster.capacity()):
+            self._ask_for_nodes([self.resources.need()] * (self.resources.most or 1))
         while not self.has_ready():
             self.follow(cluster.capacity())
             self._look(seconds=0.5)
@@ -199,8 +203,15 @@ class DetectorPool:
 
     def close(self) -> None:
         """End the actors."""
+        if self._asked:
+            self._ask_for_nodes([])
         for member in list(self._members):
             self._drop(member)
+
+    def _ask_for_nodes(self, bundles: list[dict[str, float]]) -> None:
+        """Tell an autoscaler, if there is one: no actor is made for a node that is not there, to wait for it."""
+        self._asked = bool(bundles)
+        request_resources(bundles=bundles)
 
     def _start(self, host: Host) -> None:
         cpus = self.resources.cpus(host)
@@ -244,7 +255,8 @@ class DetectorPool:
 
     def _failed_start(self, member: _Member, error: rx.RayError) -> None:
         cause = error.cause if isinstance(error, rx.RayTaskError) else error
-        passing = isinstance(cause, StorageError | NoCapacity)  # may be the node's own trouble
+        # What may pass, or may be the node's own trouble: others go on.
+        passing = self._was_ready or isinstance(cause, StorageError | NoCapacity)
         if not passing and isinstance(cause, PipelineError):
             raise cause
         if not passing and isinstance(error, rx.RayTaskError):

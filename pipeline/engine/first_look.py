@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent import futures
+import threading
+from time import monotonic
 
 from pipeline import storage
 from pipeline.engine import cluster
@@ -40,11 +41,21 @@ class FirstLook:
         """
         chosen = sorted({index * self.rows // PICTURES for index in range(PICTURES)})
         uris = [self.manifest.read(row, 1, ["uri"])["uri"][0].as_py() for row in chosen]
-        threads = futures.ThreadPoolExecutor(PICTURES)
-        asked = [threads.submit(_looked_up, uri) for uri in uris]
-        futures.wait(asked, timeout=SECONDS)
-        threads.shutdown(wait=False, cancel_futures=True)
-        found = [one.result() if one.done() and not one.cancelled() else None for one in asked]
+        found: list[int | storage.MissingObject | None] = [None] * len(uris)
+
+        def look_up(index: int) -> None:
+            found[index] = _looked_up(uris[index])
+
+        # Daemons: a store that hangs must not keep the process when the run has ended.
+        threads = [
+            threading.Thread(target=look_up, args=(index,), daemon=True)
+            for index in range(len(uris))
+        ]
+        deadline = monotonic() + SECONDS
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))
         gone = [one for one in found if isinstance(one, storage.MissingObject)]
         if len(gone) == len(found) and not self.all_may_fail:
             raise UnreadableDataset(

@@ -52,6 +52,7 @@ class IsolatedShards:
         if len(tables) < shard.rows:
             before = Parts(self.output, (shard,)).read(shard)
             tables = {row: before.slice(row, 1) for row in range(shard.rows)} | tables
-        put_part(self.output, shard, pa.concat_tables(tables[row] for row in range(shard.rows)))
+        table = pa.concat_tables(tables[row] for row in range(shard.rows))
+        gathered.report.counts["bytes"] += put_part(self.output, shard, table)
         del self._gathered[shard]
         return gathered.report

@@ -9,15 +9,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import run_record, schema, shards, storage
+from pipeline.engine.cluster import SILENCE
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.work import Report
-from pipeline.errors import MismatchedOutput
+from pipeline.errors import InvalidConfiguration, MismatchedOutput
 from pipeline.manifest import Manifest
 from pipeline.run_record import RunRecord
 from pipeline.shards import Cut, Shard
@@ -25,6 +28,8 @@ from pipeline.shards import Cut, Shard
 log = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.json"
+WINDOW = 1024
+"""Parts that are asked for at a time where all are looked at."""
 FOOTER = 32_768
 """Bytes at a part's end that hold its footer; ours have some 5 kB, and a longer one is read anew."""
 
@@ -129,9 +134,17 @@ def failed_rows(output: str, committed: Sequence[Shard]) -> dict[Shard, dict[int
             if row["status"] == "failed"
         }
 
+    failed: dict[Shard, dict[int, str]] = {}
+    told = monotonic()
     with ThreadPoolExecutor(16) as threads:
-        found = zip(committed, threads.map(failed_in, committed), strict=True)
-        return {shard: rows for shard, rows in found if rows}
+        for start in range(0, len(committed), WINDOW):  # each that waits takes memory
+            if monotonic() - told > SILENCE:
+                told = monotonic()
+                log.info("looked for failed pictures in %d of %d parts", start, len(committed))
+            window = committed[start : start + WINDOW]
+            found = zip(window, threads.map(failed_in, window), strict=True)
+            failed.update({shard: rows for shard, rows in found if rows})
+    return failed
 
 
 def committed_report(output: str, shard: Shard) -> Report | None:
@@ -236,6 +249,29 @@ def open_run(
     if before is not None and not options.overwrite and (retry or len(committed) < len(planned)):
         look()
     return RunOutput(output, record, tuple(planned), committed, retry)
+
+
+def check_apart(output: str, **inputs: str | None) -> None:
+    """A run must not write over what it reads, whatever it is told.
+
+    Args:
+        output: the folder to write.
+        inputs: what is read, by the names of the options.
+
+    Raises:
+        InvalidConfiguration: one of them is the output.
+    """
+    for option, uri in inputs.items():
+        if uri is not None and _place(uri) == _place(output):
+            raise InvalidConfiguration(
+                f"--output {storage.shown(output)} is the --{option}: choose another folder"
+            )
+
+
+def _place(uri: str) -> str:
+    """Where a URI leads, links followed."""
+    found = storage.absolute(uri)
+    return str(Path(found).resolve()) if storage.protocol(found) == "file" else found
 
 
 class TakenOver(MismatchedOutput):

@@ -15,7 +15,7 @@ from pipeline import manifest as manifests
 from pipeline import schema, storage, store_options
 from pipeline.engine import cluster, output
 from pipeline.engine.first_look import FirstLook
-from pipeline.engine.reading import ProposalSettings, proposed_pictures
+from pipeline.engine.reading import ProposalSettings, Reading
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.shard_runner import work_through
 from pipeline.engine.shard_work import Flight
@@ -63,6 +63,7 @@ def run(
     """
     opened = manifests.open_manifest(manifest_uri)
     target = storage.absolute(output_uri)
+    output.check_apart(target, manifest=manifest_uri)
     storage.check_writable(target)
     provenance = settings.recorded()
     cut = output.plan_cut(opened, target, options)
@@ -113,7 +114,7 @@ class ProposalWork:
     def start(self, flight: Flight) -> ObjectRef[Report]:
         """Start the one task of a piece."""
         flight.stage = "propose"
-        return _propose_piece.remote(self._plan_reference, flight.piece)
+        return _propose_piece.remote(self._plan_reference, flight.piece, flight.last_chance)
 
     def proceed(self, flight: Flight) -> None:
         """There is no second stage."""
@@ -129,12 +130,13 @@ class ProposalWork:
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _propose_piece(plan: ProposalPlan, piece: Piece) -> Report:
+def _propose_piece(plan: ProposalPlan, piece: Piece, last_chance: bool) -> Report:
     store_options.use(plan.stores)
     rows = piece.image_rows(plan.manifest, plan.fingerprint)
     report = Report()
     done = []
-    for picture in proposed_pictures(rows, plan.settings, plan.image_seconds, report):
+    reading = Reading(report, plan.image_seconds, last_chance=last_chance)
+    for picture in reading.proposed(rows, plan.settings):
         picture.data = None  # the boxes are all that is kept
         if picture.failure is not None:
             report.fail(picture.failure)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from pipeline.errors import InvalidConfiguration
+
+LONGEST = 1e9
+"""Seconds that a limit stays under: the watchdog takes no more."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,11 @@ class RunOptions:
     def __post_init__(self) -> None:
         for name in ("shard_size", "limit", "image_seconds", "no_capacity_after"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            most = LONGEST if name in ("image_seconds", "no_capacity_after") else inf
+            if value is not None and not 0 < value < most:
                 option = name.replace("_", "-")
-                raise InvalidConfiguration(f"--{option} is {value}, expected more than 0")
+                limit = "" if value <= 0 else f" and less than {most:.0f}"
+                raise InvalidConfiguration(f"--{option} is {value}, expected more than 0{limit}")
         if self.overwrite and self.retry_failed:
             raise InvalidConfiguration(
                 "--overwrite removes what --retry-failed would do again: leave out one of them"

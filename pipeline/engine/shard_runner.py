@@ -8,6 +8,7 @@ picture that alone ends two workers is failed.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import ray
-from ray import ObjectRef
+from ray import ObjectRef, ObjectRefGenerator
 from ray import exceptions as rx
 
 from pipeline.engine import cluster
@@ -53,6 +54,9 @@ WORKER_LOSSES = 2
 """Workers that a shard, and then a single picture, may end."""
 MEMORY_LOSSES = 4
 """Workers that Ray may end for their node's memory at a single picture: the need may be another's."""
+ENDED_WORKERS = (
+    "this picture alone ended its workers again and again: a crash, too much memory or time"
+)
 NODE_LOSSES = 50
 """Attempts that may be lost with a node: they say nothing about the shard."""
 
@@ -91,6 +95,9 @@ class ShardRunner:
         self._queue = PieceQueue(Piece(shard) for shard in todo)
         self._flights: dict[ObjectRef[Any], Flight] = {}
         self._errors: dict[Piece, int] = {}
+        self._first_error: dict[Piece, float] = {}
+        self._well_since = 0.0
+        """When the latest began of those pieces that came through a stage."""
         self._losses: dict[Piece, int] = {}
         self._node_losses: dict[Piece, int] = {}
         self._isolated = IsolatedShards(output)
@@ -111,16 +118,12 @@ class ShardRunner:
             NoCapacity: for `no_capacity_after` seconds no node could hold what the work needs.
             PipelineError: an error that a retry cannot mend.
         """
-        while self._queue or self._flights or self._unput:
-            self._launch()
-            self._put_what_is_due()
-            ready = self._ended()
-            for reference in ready:
-                self._settle(reference)
-            if self.progress.due():
-                self._show()
-            if not ready:
-                self._check_capacity()
+        try:
+            while self._queue or self._flights or self._unput:
+                self._turn()
+        except BaseException:
+            self._cancel()
+            raise
         if self._failed:
             shard, reason = next(iter(self._failed.items()))
             raise ShardFailed(
@@ -128,6 +131,24 @@ class ShardRunner:
                 f"(rows from {shard.first_row}): {reason}; what was done is committed, a rerun does the rest"
             )
         return self.total
+
+    def _turn(self) -> None:
+        self._launch()
+        self._put_what_is_due()
+        ready = self._ended()
+        for reference in ready:
+            self._settle(reference)
+        if self.progress.due():
+            self._show()
+        if not ready:
+            self._check_capacity()
+
+    def _cancel(self) -> None:
+        """Where the connection to Ray stays, what is in flight must not go on for nobody."""
+        for reference, flight in self._flights.items():
+            task = flight.held if isinstance(flight.held, ObjectRefGenerator) else reference
+            with contextlib.suppress(rx.RayError, ValueError, TypeError):
+                ray.cancel(task)
 
     def _show(self) -> None:
         state = self.work.flow(self._flights.values(), self._capacity)
@@ -143,7 +164,7 @@ class ShardRunner:
             piece = self._queue.take()
             if piece is None:
                 return
-            flight = Flight(piece)
+            flight = Flight(piece, last_chance=self._errors.get(piece, 0) == ATTEMPTS - 1)
             self._flights[self.work.start(flight)] = flight
 
     def _ended(self) -> list[ObjectRef[Any]]:
@@ -165,6 +186,7 @@ class ShardRunner:
             self._after_error(flight, error)
             return
         self._capacity_seen = monotonic()
+        self._well_since = max(self._well_since, flight.began)
         if following is not None:
             self._flights[following] = flight
             return
@@ -199,13 +221,16 @@ class ShardRunner:
             self._after_worker_loss(flight, cause)
             return
         self._errors[piece] = self._errors.get(piece, 0) + 1
+        self._first_error.setdefault(piece, monotonic())
         attempt = self._errors[piece]
         told = f"{type(cause).__name__}: {cause}".splitlines()[0]
         log.warning("shard %d, attempt %d: %s", piece.shard.ordinal, attempt, told)
-        if attempt >= ATTEMPTS:
-            self._give_up(piece.shard, told)
-        else:
+        if attempt < ATTEMPTS:
             self._queue.again(piece, _wait(attempt))
+        elif not piece.whole and self._well_since > self._first_error[piece]:  # others come through
+            self._fail_picture(piece, Failure.of(flight.stage, cause))
+        else:
+            self._give_up(piece.shard, told)
 
     def _was_committed(self, piece: Piece) -> bool:
         """Whether a lost attempt had put its part, and only its report was lost: then it is counted."""
@@ -236,18 +261,16 @@ class ShardRunner:
         elif piece.whole:
             self._isolate(piece.shard, range(piece.shard.rows))
         else:
-            self._fail_picture(piece, flight.stage, "OutOfMemory" if memory else "WorkerDied")
+            kind = "OutOfMemory" if memory else "WorkerDied"
+            self._fail_picture(piece, Failure(flight.stage, kind, ENDED_WORKERS))
 
-    def _fail_picture(self, piece: Piece, stage: str, kind: str) -> None:
-        told = (
-            "this picture alone ended its workers again and again: a crash, too much memory or time"
-        )
-        failure = Failure(stage, kind, told)
+    def _fail_picture(self, piece: Piece, failure: Failure) -> None:
         try:
             table = self.work.failed_table(piece, failure)
         except StorageError as error:  # it reads the manifest: the picture's turn comes again
             log.warning("shard %d: %s", piece.shard.ordinal, error)
-            self._losses[piece] -= 1
+            self._losses[piece] = max(0, self._losses.get(piece, 0) - 1)
+            self._errors[piece] = min(ATTEMPTS - 1, self._errors.get(piece, 0))
             self._queue.again(piece, LONGEST_WAIT)
             return
         report = Report(images=1, table=table)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -24,6 +25,9 @@ class Flight:
     """Whatever the work keeps alive for this flight: a generator, an actor."""
     size: float = 0.0
     """Bytes that it holds in the object store, once they are known."""
+    last_chance: bool = False
+    """Whether what stops single pictures is to fail them, since the piece is given up otherwise."""
+    began: float = field(default_factory=monotonic)
 
 
 class ShardWork(Protocol):

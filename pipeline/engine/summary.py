@@ -7,16 +7,19 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from pipeline import storage
 from pipeline.engine.output import RunOutput, TakenOver
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.work import Report
-from pipeline.errors import PipelineError, TooManyFailedImages
+from pipeline.errors import PipelineError, ShardFailed, StorageError, TooManyFailedImages
 
 log = logging.getLogger(__name__)
+
+WAITS = (1.0, 5.0, 20.0)
+"""Seconds before the end of a run is tried again."""
 
 
 @dataclass
@@ -97,6 +100,28 @@ class Summary:
         return told
 
 
+def _end(ready: RunOutput, summary: Summary) -> None:
+    """Count, clean and put the summary, as patiently as the rest of the run.
+
+    Raises:
+        ShardFailed: the store has trouble and goes on having it.
+    """
+    summary.seconds = monotonic() - summary.began
+    for wait in (*WAITS, None):
+        try:
+            summary.failed = ready.failed_before() + summary.report.failed
+            ready.finish(summary.as_json())
+        except StorageError as error:
+            if wait is None:
+                raise ShardFailed(
+                    f"{error}; every picture is committed, {summary.rerun} writes the summary"
+                ) from error
+            log.warning("to end the run: %s", error)
+            sleep(wait)
+        else:
+            return
+
+
 @contextmanager
 def summarise(ready: RunOutput, options: RunOptions) -> Iterator[Summary]:
     """Time the run in the block; when it ends well, clean the output and write its summary.
@@ -111,9 +136,7 @@ def summarise(ready: RunOutput, options: RunOptions) -> Iterator[Summary]:
     )
     try:
         yield summary
-        summary.seconds = monotonic() - summary.began
-        summary.failed = ready.failed_before() + summary.report.failed
-        ready.finish(summary.as_json())
+        _end(ready, summary)
     except KeyboardInterrupt:
         log.warning(
             "stopped: %d of %d images are committed in %s; %s does the rest",

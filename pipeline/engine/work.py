@@ -19,7 +19,15 @@ from pipeline.errors import UnreadableDataset
 from pipeline.manifest import Manifest
 from pipeline.shards import Shard, digest, put_part, shard_key
 
-OF_A_PICTURE = (ValueError, ArithmeticError, LookupError, TypeError, MemoryError)
+OF_A_PICTURE = (
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+)
 """Errors that computing on a picture's pixels may end in, and that fail it. Others, such as a disk that is
 full, may be its node's fault: the shard is tried again, perhaps elsewhere."""
 
@@ -111,7 +119,7 @@ class Report:
         self.images += other.images
         self.failed.update(other.failed)
         for stage, seconds in other.seconds.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+            self.add_seconds(stage, seconds)
         self.counts.update(other.counts)
 
     def fail(self, failure: Failure) -> None:
@@ -125,7 +133,11 @@ class Report:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - start
+            self.add_seconds(stage, perf_counter() - start)
+
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        """Add seconds to a stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
 def finished(piece: Piece, output: str, table: pa.Table, report: Report) -> Report:
@@ -139,15 +151,20 @@ def finished(piece: Piece, output: str, table: pa.Table, report: Report) -> Repo
     return report
 
 
+def end_after(seconds: float) -> None:
+    """End this process in `seconds` from now, unless this is called again or a `time_limit` ends before."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """End this process if the block takes longer than `seconds`.
+    """End this process if the block takes longer than `seconds`, or than `end_after` says in it.
 
     Compiled code cannot be interrupted, so a picture that hangs takes its worker with it; faulthandler's
     watchdog is a C thread that works even while the interpreter's lock is held. The driver sees the
     worker's death and does the shard again, at last one picture per task.
     """
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+    end_after(seconds)
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ from pipeline.detector import checkpoint_record
 from pipeline.engine import detection_run
 from pipeline.engine.detection_run import DetectionSettings
 from pipeline.engine.output import RunOutput
-from pipeline.engine.reading import ProposalSettings, propose_for, read_picture
+from pipeline.engine.reading import ProposalSettings, Reading
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.summary import Summary
 from pipeline.engine.work import Report
@@ -147,10 +147,9 @@ def _plain_loop(manifest: str, checkpoint: str, limit: int, rank: int, world: in
     proposals.warm_up(settings.strategy)
 
     def work() -> None:
-        report = Report()
+        reading = Reading(Report(), seconds=3600.0)
         for row in rows:
-            picture = read_picture(row["image_id"], row["uri"], report)
-            propose_for(picture, settings, report)
+            (picture,) = reading.proposed([(row["image_id"], row["uri"])], settings)
             assert picture.data is not None
             assert picture.boxes is not None
             predictor([images.decode(picture.data)], [picture.boxes])

@@ -265,12 +265,14 @@ class _ReadyWork:
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _no_proposals(plan: ProposalPlan, piece: Piece) -> Report:
+def _no_proposals(plan: ProposalPlan, piece: Piece, last_chance: bool) -> Report:
     return Report(images=piece.shard.rows, seconds={"propose": 0.0})
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _no_reading(plan: DetectionPlan, piece: Piece, stored: None) -> Iterator[Any]:
+def _no_reading(
+    plan: DetectionPlan, piece: Piece, stored: None, last_chance: bool
+) -> Iterator[Any]:
     yield [], Report()
     yield 1, ray.get_runtime_context().get_node_id()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.engine import proposal_run
-from pipeline.engine.reading import ProposalSettings, propose_for, read_picture
+from pipeline.engine.reading import ProposalSettings, Reading
 from pipeline.engine.run_options import RunOptions
 from pipeline.engine.work import Report
 from pipeline.manifest import open_manifest
@@ -69,10 +69,9 @@ def _plain_loop(manifest: str, limit: int, strategy: str, rank: int, world: int)
     proposals.warm_up(strategy)
 
     def work() -> None:
-        report = Report()
+        reading = Reading(Report(), seconds=3600.0)
         for row in rows:
-            picture = read_picture(row["image_id"], row["uri"], report)
-            propose_for(picture, settings, report)
+            (picture,) = reading.proposed([(row["image_id"], row["uri"])], settings)
             assert picture.boxes is not None
 
     plain_loops.one_loop(work)

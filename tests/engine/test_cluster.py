@@ -11,8 +11,9 @@ import ray
 from pipeline.engine import cluster, proposal_run
 from pipeline.engine.reading import ProposalSettings
 from pipeline.engine.run_options import RunOptions
-from pipeline.errors import NoCapacity
+from pipeline.errors import InvalidConfiguration, NoCapacity
 from tests.engine.pictures import damaged_manifest
+from tests.swift import free_port
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -59,3 +60,20 @@ def test_a_free_core_is_not_waited_for(
     monkeypatch.setattr(cluster, "SILENCE", 10.0)
     cluster.await_core(60)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("form", ["{}", "ray://{}"])
+def test_an_address_where_nothing_answers_is_told_at_once(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = form.format(f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    told = f"RAY_ADDRESS {address}: nothing answers there: Connection refused"
+    with pytest.raises(InvalidConfiguration, match=told), cluster.connected():
+        pass
+
+
+def test_local_and_auto_are_no_addresses_to_knock_at() -> None:
+    for address in ("local", "auto"):
+        cluster._check_answers(address)

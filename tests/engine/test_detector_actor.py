@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,9 +55,9 @@ class Network:
         return [nothing for _ in decoded]
 
 
-def _actor(device: str) -> Any:
+def _actor(device: str, seconds: float = 60.0) -> Any:
     plan = SimpleNamespace(
-        stores=None, device=device, image_seconds=60.0, threads=1, classes=("a",), fingerprint=""
+        stores=None, device=device, image_seconds=seconds, threads=1, classes=("a",), fingerprint=""
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.store_options.use", lambda stores: None)
@@ -121,3 +124,30 @@ def test_groups_are_bounded_in_number_and_bytes() -> None:
     assert cut == ["sll", "l", "h", "sus"]
     assert [len(group) for group in cut_in_groups([small] * 7, 3)] == [3, 3, 1]
     assert list(cut_in_groups([], 3)) == []
+
+
+HOLDS_THE_LOCK = """
+import ctypes, sys
+from tests.engine import test_detector_actor as tests
+from pipeline import images
+from pipeline.engine.work import Report
+images.decode = lambda data: ctypes.PyDLL(None).sleep(60)  # PyDLL keeps the interpreter's lock
+actor = tests._actor("cpu", seconds=1.0)
+actor._loaded = tests.Network(-1, RuntimeError())
+actor._detect_chunk([tests._picture("a")], Report())
+"""
+
+
+def test_a_decoder_that_holds_the_interpreters_lock_ends_a_fresh_actor() -> None:
+    """Its pool of threads has none yet: the first decoding starts while one is being made."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", HOLDS_THE_LOCK],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 1
+    assert "Timeout (0:00:01)!" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -213,7 +214,12 @@ def test_a_device_that_does_not_work_is_its_nodes_trouble(
     started: list[Stand], ready_before: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others go on; the node is left alone for a while, and where there is no other the reason is told."""
-    error = rx.RayTaskError("ready", "", NoCapacity("cuda does not work on a: no driver"))
+    cause = (
+        ModuleNotFoundError("torch")
+        if ready_before
+        else NoCapacity("cuda does not work: no driver")
+    )
+    error = rx.RayTaskError("ready", "", cause)
     capacity = _capacity(_host("a", gpus=1))
     pool = _pool(capacity)
     pool._was_ready = ready_before
@@ -230,8 +236,36 @@ def test_a_device_that_does_not_work_is_its_nodes_trouble(
         fail()
         assert pool._left_alone("a")
     else:
-        with pytest.raises(NoCapacity, match="cuda does not work on a: no driver"):
+        with pytest.raises(NoCapacity, match="cuda does not work: no driver"):
             fail()
+
+
+def _note(asked: list[list[dict[str, float]]]) -> Callable[..., None]:
+    def request(*, bundles: list[dict[str, float]]) -> None:
+        asked.append(bundles)
+
+    return request
+
+
+def test_an_autoscaler_hears_of_gpus_that_no_node_has_yet(
+    started: list[Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[dict[str, float]]] = []
+    nodes = [_host("a")]
+    monkeypatch.setattr(detector_pool, "request_resources", _note(asked))
+
+    def capacity() -> Capacity:
+        if asked:
+            nodes.append(_host("b", gpus=2))
+        return _capacity(*nodes)
+
+    monkeypatch.setattr(detector_pool.cluster, "capacity", capacity)
+    pool = DetectorPool(None, ActorResources(1.0, 1, 2), 60.0, "fp32")  # type: ignore[arg-type]
+    pool.await_first()
+    assert asked == [[{"GPU": 1.0}] * 2]
+    assert pool.size == 2
+    pool.close()
+    assert asked[1:] == [[]]
 
 
 def test_actors_are_started_on_their_node_with_what_is_settled(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,23 +38,25 @@ class Faults:
     unreachable_store: int = 0
     """How many attempts at the picture 0 end with a StorageError."""
     forbidden: tuple[int, ...] = ()
-    """The store has trouble with these, whenever it is asked."""
+    """The store has trouble with these, whenever it is asked; on the last chance they are failed rows."""
     gone_from: int = 10**9
     """The store is gone for pictures from this number on."""
     wrong_input: bool = False
 
 
 @ray.remote(max_retries=0)
-def _count_pictures(faults: Faults, piece: Piece) -> Report:
+def _count_pictures(faults: Faults, piece: Piece, last_chance: bool) -> Report:
     rows = range(piece.shard.rows) if piece.row is None else [piece.row]
     numbers = [piece.shard.first_row + row for row in rows]
     for number in numbers:
         with (Path(faults.folder) / f"tried-{number}").open("a") as file:
             file.write("x")
         with time_limit(1.0):
-            _misbehave(faults, number)
+            if not (last_chance and piece.whole and number in faults.forbidden):
+                _misbehave(faults, number)
     report = Report(images=len(numbers))
-    table = pa.table({"number": numbers, "status": ["ok"] * len(numbers)})
+    status = ["failed" if number in faults.forbidden else "ok" for number in numbers]
+    table = pa.table({"number": numbers, "status": status})
     if piece.whole:
         put_part(faults.folder, piece.shard, table)
     else:
@@ -101,7 +104,8 @@ class CountingWork:
     def start(self, flight: Flight) -> Any:
         flight.stage = "count"
         resources = {name: amount for name, amount in self.need.items() if name != "CPU"}
-        return _count_pictures.options(resources=resources).remote(self.faults, flight.piece)
+        task = _count_pictures.options(resources=resources)
+        return task.remote(self.faults, flight.piece, flight.last_chance)
 
     def proceed(self, flight: Flight) -> None:
         return None
@@ -184,6 +188,9 @@ def test_no_node_that_fits_is_said(tmp_path: Path) -> None:
 
 class _NoCluster:
     """Stands for the work where only the runner's bookkeeping is looked at."""
+
+    def proceed(self, flight: Flight) -> None:
+        return None
 
     def lost(self, flight: Flight, error: Exception) -> bool:
         return True
@@ -287,19 +294,76 @@ def test_a_part_of_single_pictures_outlasts_a_store_that_is_away(
     report = _run(faults, shards=1)
     assert len(calls) == 3
     assert report.images == 4
+    (part,) = tmp_path.glob("part-*")
+    assert report.counts["bytes"] == part.stat().st_size
     assert _rows(tmp_path) == dict.fromkeys(range(4), "ok") | {1: "failed"}
+
+
+def test_what_stops_a_shard_to_the_last_fails_its_pictures_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.engine.shard_runner.RETRY_SECONDS", 0.0)
+    report = _run(Faults(str(tmp_path), forbidden=(1, 2)), shards=3)
+    expected = dict.fromkeys(range(12), "ok") | {1: "failed", 2: "failed"}
+    assert _rows(tmp_path) == expected
+    assert report.images == 12
+    assert _tries(Faults(str(tmp_path)), 1) == ATTEMPTS
+
+
+def _alone(runner: ShardRunner, rows: int) -> list[Flight]:
+    """The pictures of the runner's one shard, each on its own."""
+    piece = runner._queue.take()
+    runner._isolate(piece.shard, range(rows))
+    return [Flight(runner._queue.take(), "read") for _ in range(rows)]
 
 
 def test_one_shard_of_single_pictures_is_given_up_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many of its pictures cannot be had: the other shards are done."""
+    """However many of its pictures cannot be had while none comes through: the store is away."""
     monkeypatch.setattr("pipeline.engine.shard_runner.RETRY_SECONDS", 0.0)
-    monkeypatch.setattr("pipeline.engine.shard_runner.GIVEN_UP_IN_A_ROW", 2)
-    faults = Faults(str(tmp_path), crashing=(0,), forbidden=(1, 2, 3))
-    with pytest.raises(ShardFailed, match=r"1 shards could not be done, the first is 0 "):
-        _run(faults, shards=8)
-    assert _rows(tmp_path) == dict.fromkeys(range(4, 32), "ok")
+    runner = _bookkeeping(tmp_path, rows=5)
+    flights = _alone(runner, 5)
+    for _ in range(ATTEMPTS):
+        for flight in flights:
+            runner._after_error(flight, StorageError("no answer"))
+    assert len(runner._failed) == runner._given_up_in_a_row == 1
+    assert not runner._queue
+
+
+def test_a_single_picture_that_its_store_never_gives_is_failed_where_others_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.engine.shard_runner.RETRY_SECONDS", 0.0)
+    runner = _bookkeeping(tmp_path, rows=2)
+    bad, good = _alone(runner, 2)
+    for _ in range(ATTEMPTS - 1):
+        runner._after_error(bad, StorageError("no answer"))
+    good.began = time.monotonic()
+    monkeypatch.setattr(
+        ray, "get", lambda _: Report(images=1, table=pa.table({"number": [1], "status": ["ok"]}))
+    )
+    runner._flights = {"reference": good}  # type: ignore[dict-item]
+    runner._settle("reference")  # type: ignore[arg-type]
+    runner._after_error(bad, StorageError("no answer"))
+    assert not runner._failed
+    assert dict(runner.total.failed) == {"read: StorageError": 1}
+    (part,) = tmp_path.glob("part-*")
+    assert pq.read_table(part)["status"].to_pylist() == ["StorageError", "ok"]
+
+
+def test_what_is_in_flight_is_cancelled_when_the_run_ends_badly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a notebook the connection stays: tasks would go on for nobody."""
+    runner = _bookkeeping(tmp_path)
+    cancelled: list[object] = []
+    monkeypatch.setattr(ray, "cancel", cancelled.append)
+    runner._flights = {"reference": Flight(runner._queue.take(), "read")}  # type: ignore[dict-item]
+    monkeypatch.setattr(runner, "_turn", MagicMock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    assert cancelled == ["reference"]
 
 
 def test_a_store_that_stays_away_ends_the_run_though_some_was_committed(

@@ -63,7 +63,7 @@ PROPOSALS = {
 }
 OUTPUTS = {
     "{w}/m.parquet/out": "{w}/m.parquet/out cannot be written",
-    "{w}/m.parquet": "{w}/m.parquet cannot be written",
+    "{w}/garbage.parquet": "{w}/garbage.parquet cannot be written",
     "/proc/out": "/proc/out cannot be written: No such file or directory",
     "nostore://x": "nostore://x cannot be opened: Protocol not known",
 }
@@ -71,13 +71,17 @@ RUN_VALUES = {
     "--limit 0": "--limit is 0, expected more than 0",
     "--shard-size -1": "--shard-size is -1, expected more than 0",
     "--image-seconds 0": "--image-seconds is 0.0, expected more than 0",
+    "--image-seconds inf": "--image-seconds is inf, expected more than 0 and less than 1000000000",
+    "--no-capacity-after nan": "--no-capacity-after is nan, expected more than 0",
     "--max-failed-fraction 2": "--max-failed-fraction is 2.0, expected 0 to 1",
     "--overwrite --retry-failed": "--overwrite removes what --retry-failed would do again",
 }
 DETECT_VALUES = {
     "--actors 0": "--actors is 0, expected more than 0",
     "--actors -2": "--actors is -2, expected more than 0",
-    "--gpus-per-actor -1": "--gpus-per-actor is -1.0, expected 0 or more",
+    "--gpus-per-actor -1": "--gpus-per-actor is -1.0, expected a share between 0 and 1 or a whole",
+    "--gpus-per-actor 1.5": "--gpus-per-actor is 1.5, expected a share between 0 and 1 or a whole",
+    "--gpus-per-actor inf": "--gpus-per-actor is inf, expected a share between 0 and 1 or a whole",
     "--nms-iou 2": "score threshold and NMS IoU lie between 0 and 1",
     "--max-per-image 0": "at most 0 detections per picture",
     "--scales 300 --scale-cap 200": "--scales, --scale-cap: short side 300 and cap 200",
@@ -124,6 +128,16 @@ CASES = [
     *((f"{PROPOSE} {value}", told) for value, told in RUN_VALUES.items()),
     (f"{PROPOSE} --strategy foo", "unknown strategy 'foo'; there are single, fast, quality"),
     (f"{DETECT} --strategy HSV:X:50", "similarity 'X' is not a subset of CTSF"),
+    *_replaced(
+        f"{DETECT} --proposals {{w}}/proposals --overwrite",
+        "--output",
+        {
+            "{w}/proposals": "--output {w}/proposals is the --proposals: choose another folder",
+            "{w}/folder/../proposals/": "is the --proposals: choose another folder",
+            "{w}/checkpoint": "--output {w}/checkpoint is the --checkpoint: choose another folder",
+            "{w}/m.parquet": "--output {w}/m.parquet is the --manifest: choose another folder",
+        },
+    ),
     *((f"{DETECT} {value}", told) for value, told in (RUN_VALUES | DETECT_VALUES).items()),
     (f"{DETECT} --proposals {{w}}/proposals --seed 1", "--proposals takes stored boxes as they"),
     *_replaced(TRAIN, "--manifest", MANIFESTS),
