@@ -56,7 +56,7 @@ class Detect(entry.JobOptions):
         if self.actors is not None and self.actors < 1:
             raise InvalidConfiguration(f"--actors is {self.actors}, expected more than 0")
         gpus = self.gpus_per_actor
-        if gpus is not None and not (0 <= gpus <= 1 or float(gpus).is_integer()):
+        if gpus is not None and (gpus < 0 or (gpus > 1 and not float(gpus).is_integer())):
             raise InvalidConfiguration(
                 f"--gpus-per-actor is {gpus}, expected a share between 0 and 1 or a whole number"
             )

@@ -209,7 +209,7 @@ class DetectorPool:
             self._drop(member)
 
     def _ask_for_nodes(self, bundles: list[dict[str, float]]) -> None:
-        """Tell an autoscaler, if there is one: no actor is made for a node that is not there, to wait for it."""
+        """Tell an autoscaler, if there is one, of actors that have no living node to be made for."""
         self._asked = bool(bundles)
         request_resources(bundles=bundles)
 

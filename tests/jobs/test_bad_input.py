@@ -124,7 +124,7 @@ CASES = [
     *_replaced(PROPOSE, "--output", OUTPUTS),
     *_replaced(DETECT, "--output", OUTPUTS),
     *_replaced(SCORE, "--output", OUTPUTS),
-    *_replaced(VOC, "--output", {k: v for k, v in OUTPUTS.items() if k != "{w}/m.parquet"}),
+    *_replaced(VOC, "--output", {k: v for k, v in OUTPUTS.items() if k != "{w}/garbage.parquet"}),
     *((f"{PROPOSE} {value}", told) for value, told in RUN_VALUES.items()),
     (f"{PROPOSE} --strategy foo", "unknown strategy 'foo'; there are single, fast, quality"),
     (f"{DETECT} --strategy HSV:X:50", "similarity 'X' is not a subset of CTSF"),
