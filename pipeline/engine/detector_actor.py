@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,18 +93,11 @@ class DetectorActor:
         """
         import torch  # noqa: PLC0415
 
-        try:
+        with _told_of(self.plan.device, RuntimeError, AssertionError):
             torch.zeros(1, device=self.plan.device)
+        with _told_of(self.plan.device, torch.AcceleratorError, torch.OutOfMemoryError):
             predictor = self._predictor()
             predictor([np.zeros((64, 64, 3), np.uint8)], [np.array([[0, 0, 64, 64]], np.float32)])
-        except (
-            RuntimeError,
-            AssertionError,
-        ) as error:  # what torch says of a device, and no other does
-            told = str(error).splitlines()[0]
-            raise NoCapacity(
-                f"{self.plan.device} does not work on {platform.node()}: {told}"
-            ) from error
         return str(predictor.precision)
 
     def _predictor(self) -> Any:
@@ -226,6 +220,16 @@ class DetectorActor:
             decoded, [picture.boxes for picture in pictures]
         )
         return results
+
+
+@contextmanager
+def _told_of(device: str, *errors: type[Exception]) -> Iterator[None]:
+    """Tell such errors as this node's trouble with its device."""
+    try:
+        yield
+    except errors as error:
+        told = str(error).splitlines()[0]
+        raise NoCapacity(f"{device} does not work on {platform.node()}: {told}") from error
 
 
 def cut_in_groups(pictures: Sequence[Picture], most: int) -> Iterator[list[Picture]]:

@@ -23,11 +23,13 @@ Fault = Callable[[Stage], Any]
 
 ON_DISK: dict[str, Fault] = {
     "driver_killed": process_faults.driver_killed,
+    "driver_killed_stored_proposals": process_faults.driver_killed_stored_proposals,
     "proposal_worker_killed": process_faults.proposal_worker_killed,
     "detector_killed": process_faults.detector_killed,
     "node_killed_another_joins": process_faults.node_killed_another_joins,
     "all_nodes_killed": process_faults.all_nodes_killed,
     "poison_pictures": picture_faults.poison_pictures,
+    "replaced_picture": picture_faults.replaced_picture,
     "two_drivers": process_faults.two_drivers,
     "overwrite_killed": process_faults.overwrite_killed,
     "disk_full": process_faults.disk_full,

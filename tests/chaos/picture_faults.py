@@ -11,6 +11,21 @@ DEEDS = ("crash", "memory", "hang", "detector")
 LIMITS = ("--image-seconds", "10", "--max-failed-fraction", "0.5")
 
 
+def replaced_picture(stage: Stage) -> Outcome:
+    """A picture that was replaced since its proposals were made, by one that hangs in the detector."""
+    proposals = stage.proposals()
+    victim = stage.pictures[len(stage.pictures) // 2]
+    whole = victim.read_bytes()
+    try:
+        victim.write_bytes(b"CHAOS-hang\n")
+        trial = Trial(stage, "replaced_picture", *LIMITS, "--proposals", proposals)
+        trial.ended()
+        trial.rerun_until_done()
+        return trial.outcome([victim.stem], note="hangs in the detector; proposals were stored")
+    finally:
+        victim.write_bytes(whole)
+
+
 def poison_pictures(stage: Stage, deeds: Sequence[str] = DEEDS) -> list[Outcome]:
     """Pictures that crash the decoder, eat all memory, hang, or crash the detector; then they are mended.
 

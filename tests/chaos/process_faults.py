@@ -16,7 +16,16 @@ from tests.chaos.stage import Stage
 
 def driver_killed(stage: Stage) -> Outcome:
     """SIGKILL of the driver at a third of the way; the same command does the rest."""
-    trial = Trial(stage, "driver_killed")
+    return _driver_killed(Trial(stage, "driver_killed"))
+
+
+def driver_killed_stored_proposals(stage: Stage) -> Outcome:
+    """The same of a job that takes stored proposals."""
+    name = "driver_killed_stored_proposals"
+    return _driver_killed(Trial(stage, name, "--proposals", stage.proposals()))
+
+
+def _driver_killed(trial: Trial) -> Outcome:
     trial.await_a_third()
     os.kill(trial.driver.process.pid, signal.SIGKILL)
     trial.ended()

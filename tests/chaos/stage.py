@@ -27,11 +27,13 @@ from tests.swift import Swift, enter, environment_of, forget_clients, free_port
 ROOT = Path(__file__).parents[2]
 HOSTILE = Path(__file__).parent / "hostile"
 BUCKET = "chaos"
-SETTINGS = (
-    *("--strategy", "single", "--max-boxes", "50", "--min-side", "8", "--precision", "fp32"),
-    *("--score-threshold", "0.0", "--max-per-image", "5"),
-)
 SHARD_SIZE = 4
+PROPOSING = (
+    *("--strategy", "single", "--max-boxes", "50", "--min-side", "8"),
+    *("--shard-size", str(SHARD_SIZE)),
+)
+DETECTING = ("--precision", "fp32", "--score-threshold", "0.0", "--max-per-image", "5")
+SETTINGS = (*PROPOSING, *DETECTING)
 DRIVER_SECONDS = 1500
 
 
@@ -120,9 +122,15 @@ class Stage:
         """Start the detect job into an output."""
         inputs = inputs or self.local
         told = (
-            *("--manifest", inputs.manifest, "--checkpoint", inputs.checkpoint, "--output", output),
-            *("--shard-size", str(SHARD_SIZE)),
+            "--manifest",
+            inputs.manifest,
+            "--checkpoint",
+            inputs.checkpoint,
+            "--output",
+            output,
         )
+        if "--proposals" in options:
+            settings = DETECTING
         log = self.folder / f"driver-{len(self.drivers)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -136,6 +144,20 @@ class Stage:
         driver = Driver(process, output, log)
         self.drivers.append(driver)
         return driver
+
+    def proposals(self) -> str:
+        """Proposals of the pictures on disk, made by the propose job when they are asked for first."""
+        output = self.output("proposals")
+        if not Path(output).is_dir():
+            told = ("--manifest", self.local.manifest, "--output", output, *PROPOSING)
+            subprocess.run(
+                [sys.executable, str(ROOT / "jobs/propose.py"), *told],
+                cwd=self.folder,
+                env=os.environ | self.cluster.environment,
+                capture_output=True,
+                check=True,
+            )
+        return output
 
     def run(self, output: str, *options: str, inputs: Inputs | None = None) -> Driver:
         """Run the detect job to its good end.
