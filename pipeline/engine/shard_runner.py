@@ -8,7 +8,6 @@ picture that alone ends two workers is failed.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import ray
-from ray import ObjectRef, ObjectRefGenerator
+from ray import ObjectRef
 from ray import exceptions as rx
 
 from pipeline.engine import cluster
@@ -118,12 +117,8 @@ class ShardRunner:
             NoCapacity: for `no_capacity_after` seconds no node could hold what the work needs.
             PipelineError: an error that a retry cannot mend.
         """
-        try:
-            while self._queue or self._flights or self._unput:
-                self._turn()
-        except BaseException:
-            self._cancel()
-            raise
+        while self._queue or self._flights or self._unput:
+            self._turn()
         if self._failed:
             shard, reason = next(iter(self._failed.items()))
             raise ShardFailed(
@@ -142,13 +137,6 @@ class ShardRunner:
             self._show()
         if not ready:
             self._check_capacity()
-
-    def _cancel(self) -> None:
-        """Where the connection to Ray stays, what is in flight must not go on for nobody."""
-        for reference, flight in self._flights.items():
-            task = flight.held if isinstance(flight.held, ObjectRefGenerator) else reference
-            with contextlib.suppress(rx.RayError, ValueError, TypeError):
-                ray.cancel(task)
 
     def _show(self) -> None:
         state = self.work.flow(self._flights.values(), self._capacity)

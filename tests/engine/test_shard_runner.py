@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -350,20 +349,6 @@ def test_a_single_picture_that_its_store_never_gives_is_failed_where_others_come
     assert dict(runner.total.failed) == {"read: StorageError": 1}
     (part,) = tmp_path.glob("part-*")
     assert pq.read_table(part)["status"].to_pylist() == ["StorageError", "ok"]
-
-
-def test_what_is_in_flight_is_cancelled_when_the_run_ends_badly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a notebook the connection stays: tasks would go on for nobody."""
-    runner = _bookkeeping(tmp_path)
-    cancelled: list[object] = []
-    monkeypatch.setattr(ray, "cancel", cancelled.append)
-    runner._flights = {"reference": Flight(runner._queue.take(), "read")}  # type: ignore[dict-item]
-    monkeypatch.setattr(runner, "_turn", MagicMock(side_effect=KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        runner.run()
-    assert cancelled == ["reference"]
 
 
 def test_a_store_that_stays_away_ends_the_run_though_some_was_committed(
