@@ -24,7 +24,6 @@ ON_DISK: dict[str, Fault] = {
 }
 IN_STORE: dict[str, Fault] = {
     "store_reset": store_faults.trouble("reset", share=0.7, lasting=5.0),
-    "store_silent": store_faults.trouble("silent", lasting=5.0),
 }
 
 
