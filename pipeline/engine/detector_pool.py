@@ -128,7 +128,7 @@ class DetectorPool:
     def _check_places(self) -> None:
         now = monotonic()
         if self.has_ready():
-            self._was_ready = True
+            self._was_ready, self._last_failure = True, ""
             self._ready_seen = self._placed_seen = now
             return
         places = [member.placed for member in self._members]
@@ -139,10 +139,14 @@ class DetectorPool:
         if now - self._placed_seen > self.start_seconds:
             need = self.resources.need()
             held = " and ".join(f"{name} {amount:g}" for name, amount in need.items())
-            missing = f"missing is {cluster.missing(need) or f'{held}, which others hold'}"
+            missing = cluster.missing(need)
+            if missing is None and self._last_failure:
+                reason = self._last_failure
+            else:
+                reason = f"missing is {missing or f'{held}, which others hold'}"
             raise NoCapacity(
-                f"for {self.start_seconds:.0f} s no detector could be placed and started: "
-                f"{self._last_failure or missing}; what was done is committed, run again when that is mended"
+                f"for {self.start_seconds:.0f} s no detector could be placed and started: {reason}; what was "
+                "done is committed, run again when that is mended"
             )
 
     def await_first(self) -> None:
@@ -263,7 +267,7 @@ class DetectorPool:
             raise error  # a defect, with its traceback
         told = str(cause).splitlines()[0]
         log.warning("a detector did not start on node %s: %s", member.node[:8], told)
-        self._last_failure = told
+        self._last_failure = "" if died_with_node(error) else told
         self._failed_starts[member.node] += 1
         self._failed_at[member.node] = monotonic()
         hosts = self._capacity.hosts if self._capacity else ()

@@ -247,6 +247,29 @@ def _note(asked: list[list[dict[str, float]]]) -> Callable[..., None]:
     return request
 
 
+@pytest.mark.parametrize(
+    ("missing", "failure", "told"),
+    [
+        ("GPU 1 (of 0 living nodes)", "the actor died", r"missing is GPU 1 \(of 0 living nodes\)"),
+        (None, "cuda does not work on a", "cuda does not work on a"),
+        (None, "", "missing is GPU 1, which others hold"),
+    ],
+)
+def test_why_no_detector_has_a_place_is_told(
+    missing: str | None,
+    failure: str,
+    told: str,
+    started: list[Stand],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(detector_pool.cluster, "missing", lambda need: missing)
+    pool = _pool(_capacity(_host("a", gpus=1)))
+    pool._last_failure = failure
+    pool._placed_seen -= 10
+    with pytest.raises(NoCapacity, match=f"placed and started: {told}; what was done is committed"):
+        pool.follow(_capacity())
+
+
 def test_an_autoscaler_hears_of_gpus_that_no_node_has_yet(
     started: list[Stand], monkeypatch: pytest.MonkeyPatch
 ) -> None:
