@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUP = {"cuda": 16, "cpu": 1}
-"""Pictures that a device is given together at most; the next ones are decoded meanwhile."""
+GROUP = 16
+"""Pictures decoded together at most: the next group is decoded while one is detected in."""
 GROUP_BYTES = 256_000_000
-"""Decoded pixels that it is given together at most; a picture that is larger goes alone."""
+"""Decoded pixels of a group at most; a picture that is larger goes alone."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class DetectorActor:
 
     def _detect_chunk(self, pictures: list[Picture], report: Report) -> pa.Table:
         found: list[Detections | None] = []
-        groups = cut_in_groups(pictures, GROUP[self.plan.device])
+        groups = cut_in_groups(pictures, GROUP)
         # One limit over all of it that each step puts off: a decoder that holds the interpreter's lock may
         # stop this thread at any moment.
         with time_limit(self.plan.image_seconds):
@@ -188,11 +188,14 @@ class DetectorActor:
     def _detect_group(
         self, group: list[Picture], decoded: list[Decoded]
     ) -> list[Detections | None]:
-        """Detect in a group; if that fails, picture by picture, so that only the culprit is failed."""
+        """Detect in a group; if that fails, picture by picture, so that only the culprit is failed.
+
+        On a CPU, where nothing is gained together, picture by picture at once, each with its own time limit.
+        """
         usable = [index for index, image in enumerate(decoded) if image is not None]
         found: list[Detections | None] = [None] * len(group)
         try:
-            if len(usable) == 1:
+            if self.plan.device == "cpu" or len(usable) == 1:
                 results = [self._one(group[i], decoded[i]) for i in usable]
             else:
                 results = self._detections([group[i] for i in usable], [decoded[i] for i in usable])
@@ -204,6 +207,7 @@ class DetectorActor:
         return found
 
     def _one(self, picture: Picture, image: Decoded) -> Detections | None:
+        end_after(self.plan.image_seconds)
         try:
             return self._detections([picture], [image])[0]
         except (RuntimeError, *OF_A_PICTURE) as error:
