@@ -92,28 +92,26 @@ def run(
     _check_classes(checkpoint.classes, opened)
     settings.pyramid.levels(checkpoint.preprocessing)  # a scale above the cap is an error now
     target = storage.absolute(output_uri)
-    read = {"manifest": manifest_uri, "checkpoint": checkpoint_uri}
-    output.check_apart(target, **read, proposals=proposals if isinstance(proposals, str) else None)
+    inputs = {
+        "manifest": opened.uri,
+        "checkpoint": checkpoint_uri,
+        "proposals": proposals if isinstance(proposals, str) else None,
+    }
+    output.check_apart(target, **inputs)
     storage.check_writable(target)
     stored = matching(proposals, opened, options.limit) if isinstance(proposals, str) else None
     made = stored.provenance if stored else proposals.recorded()  # type: ignore[union-attr]
     cut = output.plan_cut(opened, target, options, stored.rows if stored else None)
-    record = RunRecord(
-        "detect",
-        {
-            "dataset": cut.dataset,
-            "images": cut.images,
-            "detector": {"version": ALGORITHM_VERSION},
-            "checkpoint": checkpoint.digest,
-            "proposals": made,
-            **settings.recorded(),
-        },
-        {
-            "manifest": storage.shown(opened.uri),
-            "checkpoint": storage.shown(checkpoint_uri),
-            "proposals": storage.shown(proposals) if isinstance(proposals, str) else None,
-        },
-    )
+    decisive = {
+        "dataset": cut.dataset,
+        "images": cut.images,
+        "detector": {"version": ALGORITHM_VERSION},
+        "checkpoint": checkpoint.digest,
+        "proposals": made,
+        **settings.recorded(),
+    }
+    places = {name: uri and storage.shown(uri) for name, uri in inputs.items()}
+    record = RunRecord("detect", decisive, places)
     look = FirstLook(opened, cut.images, all_may_fail=options.max_failed_fraction == 1)
     ready = output.open_run(target, record, cut, options, look)
     with cluster.connected():
