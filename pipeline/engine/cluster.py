@@ -49,7 +49,7 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS") or "local"
+    address = _address()
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -89,7 +89,11 @@ def _check_answers(address: str) -> None:
 
 def is_own() -> bool:
     """Whether the cluster is, or will be, a local Ray that this process starts: one machine, one disk."""
-    return not os.environ.get("RAY_ADDRESS") and not ray.is_initialized()
+    return _address() == "local" and not ray.is_initialized()
+
+
+def _address() -> str:
+    return os.environ.get("RAY_ADDRESS") or "local"
 
 
 def _numba_cache(address: str) -> dict[str, str]:

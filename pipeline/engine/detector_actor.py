@@ -148,11 +148,10 @@ class DetectorActor:
 
     def _detect_chunk(self, pictures: list[Picture], report: Report) -> pa.Table:
         found: list[Detections | None] = []
-        groups = cut_in_groups(pictures, GROUP)
         # One limit over all of it that each step puts off: a decoder that holds the interpreter's lock may
         # stop this thread at any moment.
         with time_limit(self.plan.image_seconds):
-            for group, decoded in self._decoded(groups, report):
+            for group, decoded in self._decoded(cut_in_groups(pictures), report):
                 end_after(self.plan.image_seconds)
                 with report.timed("detect"):
                     found.extend(self._detect_group(group, decoded))
@@ -236,13 +235,13 @@ def _told_of(device: str, *errors: type[Exception]) -> Iterator[None]:
         raise NoCapacity(f"{device} does not work on {platform.node()}: {told}") from error
 
 
-def cut_in_groups(pictures: Sequence[Picture], most: int) -> Iterator[list[Picture]]:
-    """Cut pictures into groups of at most `most` and, as far as sizes are known, `GROUP_BYTES`."""
+def cut_in_groups(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:
+    """Cut pictures into groups of at most `GROUP` and, as far as sizes are known, `GROUP_BYTES`."""
     group: list[Picture] = []
     size = 0
     for picture in pictures:
         decoded = 3 * (picture.width or 0) * (picture.height or 0)
-        if group and (len(group) == most or size + decoded > GROUP_BYTES):
+        if group and (len(group) == GROUP or size + decoded > GROUP_BYTES):
             yield group
             group, size = [], 0
         group.append(picture)

@@ -128,7 +128,6 @@ class DetectorPool:
     def _check_places(self) -> None:
         now = monotonic()
         if self.has_ready():
-            self._was_ready, self._last_failure = True, ""
             self._ready_seen = self._placed_seen = now
             return
         places = [member.placed for member in self._members]
@@ -247,7 +246,8 @@ class DetectorPool:
         if self.precision == "auto":
             self.precision = precision
         if precision == self.precision:
-            member.ready = True
+            member.ready = self._was_ready = True
+            self._last_failure = ""
         else:
             log.info(
                 "node %s computes in %s by itself: in %s now",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from time import monotonic
 
 from pipeline import storage
 from pipeline.engine import cluster
-from pipeline.errors import StorageError, UnreadableDataset
+from pipeline.errors import PipelineError, StorageError, UnreadableDataset
 from pipeline.manifest import Manifest
 
 PICTURES = 16
@@ -39,17 +40,18 @@ class FirstLook:
         Raises:
             UnreadableDataset: not one of them exists; the message names the first.
         """
-        chosen = sorted({index * self.rows // PICTURES for index in range(PICTURES)})
-        uris = [self.manifest.read(row, 1, ["uri"])["uri"][0].as_py() for row in chosen]
-        found: list[int | storage.MissingObject | None] = [None] * len(uris)
+        rows = sorted({index * self.rows // PICTURES for index in range(PICTURES)})
+        found: list[int | storage.MissingObject | None] = [None] * len(rows)
 
         def look_up(index: int) -> None:
-            found[index] = _looked_up(uris[index])
+            with contextlib.suppress(PipelineError):  # the manifest's store has trouble since
+                uri = self.manifest.read(rows[index], 1, ["uri"])["uri"][0].as_py()
+                found[index] = _looked_up(uri)
 
         # Daemons: a store that hangs must not keep the process when the run has ended.
         threads = [
             threading.Thread(target=look_up, args=(index,), daemon=True)
-            for index in range(len(uris))
+            for index in range(len(rows))
         ]
         deadline = monotonic() + SECONDS
         for thread in threads:

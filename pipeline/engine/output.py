@@ -222,6 +222,7 @@ def open_run(
         StorageError: the folder cannot be written.
     """
     before = run_record.read_record(output)
+    resumed = before is not None and not options.overwrite
     if before is None or options.overwrite:
         look()
     else:
@@ -235,7 +236,7 @@ def open_run(
     if options.overwrite:
         _clear(output)
     planned = cut.shards(record.fingerprint)
-    if before is None or options.overwrite:
+    if not resumed:
         record.write(output)
     table = shards.read_table(output)
     if table is None:
@@ -246,9 +247,10 @@ def open_run(
     if options.retry_failed:
         done = [shard for shard in planned if shard.ordinal in committed]
         retry = {shard: tuple(rows) for shard, rows in failed_rows(output, done).items()}
-    if before is not None and not options.overwrite and (retry or len(committed) < len(planned)):
+    ready = RunOutput(output, record, tuple(planned), committed, retry)
+    if resumed and (ready.todo or ready.retry):
         look()
-    return RunOutput(output, record, tuple(planned), committed, retry)
+    return ready
 
 
 def check_apart(output: str, **inputs: str | None) -> None:

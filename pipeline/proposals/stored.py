@@ -49,10 +49,6 @@ class StoredProposals:
     provenance: Any
     """How they were made and for which pictures; what a later run records of them."""
 
-    def table(self, ordinal: int) -> pa.Table:
-        """The rows of `schema.PROPOSALS` for one shard."""
-        return self.parts.read(self.parts.shards[ordinal]).slice(0, self.rows[ordinal])
-
     def of(self, first_row: int, rows: int) -> StoredRows:
         """Where the proposals of these rows of the manifest lie; any cut may be laid over theirs."""
         shards, spans = self.parts.shards, []

@@ -63,7 +63,7 @@ class Source:
         rows = self.manifest.read(first, count, ["image_id", "uri", "objects"]).combine_chunks()
         boxes: list[NDArray[np.float32]] = []
         if with_proposals:
-            boxes = schema.box_arrays(self.proposals.table(ordinal)["boxes"])
+            boxes = schema.box_arrays(self.proposals.of(first, count).table()["boxes"])
         return Slice(
             rows["image_id"].to_pylist(),
             rows["uri"].to_pylist(),

@@ -167,9 +167,9 @@ def _pictures(
     """Encoded bytes, proposals and annotated objects of each picture."""
     stored = matching(proposals, manifest, limit)
     first = 0
-    for ordinal, rows in enumerate(stored.rows):
+    for rows in stored.rows:
         table = manifest.read(first, rows, ["uri", "objects"])
-        boxes = schema.box_arrays(stored.table(ordinal)["boxes"])
+        boxes = schema.box_arrays(stored.of(first, rows).table()["boxes"])
         for row, uri in enumerate(table["uri"].to_pylist()):
             truth = ground_truth(table["objects"].slice(row, 1), classes)
             yield storage.read(uri), np.array(boxes[row]), truth

@@ -112,18 +112,19 @@ def test_a_device_that_does_not_work_is_told_with_its_node() -> None:
         _actor("cuda").ready()
 
 
-def test_groups_are_bounded_in_number_and_bytes() -> None:
+def test_groups_are_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector_actor, "GROUP", 3)
     side = int((detector_actor.GROUP_BYTES / 3 / 2.5) ** 0.5)  # two and a half fit
     unknown = Picture("unknown", "", failure=None)
     large, small = Picture("l", "", side, side), Picture("s", "", 10, 10)
     huge = Picture("h", "", 2 * side, 2 * side)
     cut = [
         "".join(picture.image_id[0] for picture in group)
-        for group in cut_in_groups([small, large, large, large, huge, small, unknown, small], 3)
+        for group in cut_in_groups([small, large, large, large, huge, small, unknown, small])
     ]
     assert cut == ["sll", "l", "h", "sus"]
-    assert [len(group) for group in cut_in_groups([small] * 7, 3)] == [3, 3, 1]
-    assert list(cut_in_groups([], 3)) == []
+    assert [len(group) for group in cut_in_groups([small] * 7)] == [3, 3, 1]
+    assert list(cut_in_groups([])) == []
 
 
 HOLDS_THE_LOCK = """

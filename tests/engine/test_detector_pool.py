@@ -119,6 +119,8 @@ def test_the_first_that_is_ready_settles_the_arithmetic_of_all(started: list[Sta
     pool._welcome(first, "bf16")
     pool._welcome(second, "fp32")
     assert (pool.precision, pool.size, first.ready) == ("bf16", 1, True)
+    # In the same look another node turns out to lack torch: the one that is ready goes on.
+    pool._failed_start(second, rx.RayTaskError("ready", "", ModuleNotFoundError("torch")))
     pool.follow(_capacity(_host("a", gpus=1), _host("b", gpus=1)))
     assert pool.size == 2
 
