@@ -119,7 +119,7 @@ def told(options: JobOptions, summary: Summary, *following: str) -> str:
     """
     lines = summary.lines()
     if summary.images_failed:
-        lines.append(f"failed pictures again, once mended: {summary.rerun} and with --retry-failed")
+        lines.append(f"failed pictures again, once mended: {summary.rerun}, with --retry-failed")
     if options.storage_options is not None and following[0].endswith(".py"):
         following += ("--storage-options", options.storage_options)
     return "\n".join([*lines, f"next: python {shlex.join(map(storage.cleared, following))}"])

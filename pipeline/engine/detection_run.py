@@ -94,8 +94,8 @@ def run(
     target = storage.absolute(output_uri)
     inputs = {
         "manifest": opened.uri,
-        "checkpoint": checkpoint_uri,
-        "proposals": proposals if isinstance(proposals, str) else None,
+        "checkpoint": storage.absolute(checkpoint_uri),
+        "proposals": storage.absolute(proposals) if isinstance(proposals, str) else None,
     }
     output.check_apart(target, **inputs)
     storage.check_writable(target)
