@@ -54,10 +54,10 @@ class Proposals(JobOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(JobOptions):
-    """The difference in average precision of two runs over the same pictures, with its interval.
+    """The difference in average precision of two runs over the same images, with its interval.
 
-    The interval is a paired bootstrap's over the pictures: 95 % of the differences over resampled
-    pictures lie in it. What another training, with another seed, would change is not in it.
+    The interval is a paired bootstrap's over the images: 95 % of the differences over resampled
+    images lie in it. What another training, with another seed, would change is not in it.
     """
 
     detections: tuple[str, str]
@@ -67,7 +67,7 @@ class Compare(JobOptions):
     output: str
     """Folder for comparison.json."""
     resamples: int = 1000
-    """Times that the pictures are drawn anew."""
+    """Times that the images are drawn anew."""
     seed: int = 0
     """Seed of the draws."""
 

@@ -3,7 +3,7 @@
 python jobs/compress.py --checkpoint out/checkpoint --output out/compressed --fc6 1024 --fc7 256
 
 Fast R-CNN, section 3.1: fc6 and fc7 become two layers each, without a non-linearity between them. The
-output is a checkpoint like any other. Parameters, multiply-adds and the time of a picture are printed
+output is a checkpoint like any other. Parameters, multiply-adds and the time of an image are printed
 before and after; with --manifest and --proposals the mean average precision of both too.
 """
 
@@ -19,7 +19,7 @@ from rich.table import Column, Table
 from jobs import entry
 from pipeline import storage
 from pipeline.detector.checkpoint_record import RECORD_NAME, WEIGHTS_NAME, CheckpointRecord, peek
-from pipeline.engine.training_validation import Validation, Validator
+from pipeline.engine.train.validation import Validation, Validator
 from pipeline.errors import InvalidCheckpoint, InvalidConfiguration, MismatchedOutput
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ class Compress(entry.JobOptions):
     overwrite: bool = False
     """Replace another checkpoint that lies in the output."""
     rois: int = 2000
-    """RoIs of the picture whose multiply-adds and time are told."""
+    """RoIs of the image whose multiply-adds and time are told."""
     repeats: int = 5
-    """Pictures that are timed with each network; the median is told. 0 measures no time."""
+    """Images that are timed with each network; the median is told. 0 measures no time."""
     manifest: str | None = None
-    """Annotated pictures to score both networks on; needs --proposals."""
+    """Annotated images to score both networks on; needs --proposals."""
     proposals: str | None = None
     """Their stored proposals (jobs/propose.py)."""
     images: int = 5000
-    """Score on at most the first so many pictures."""
+    """Score on at most the first so many images."""
 
     def __post_init__(self) -> None:
         for name, least in (("fc6", 1), ("fc7", 1), ("rois", 1), ("repeats", 0), ("images", 1)):
@@ -137,7 +137,7 @@ def _table(
 
     numbers = [Column(name, justify="right") for name in ("before", "after", "after / before")]
     shape = shape_measured(before)
-    title = f"a picture of {shape[0]} x {shape[1]} pixels, {options.rois} RoIs"
+    title = f"an image of {shape[0]} x {shape[1]} pixels, {options.rois} RoIs"
     table = Table("", *numbers, title=title)
 
     def row(name: str, values: list[float], form: str) -> None:
@@ -147,11 +147,11 @@ def _table(
     costs = [cost(one.model, shape) for one in (before, after)]
     row("parameters", [one.parameters for one in costs], "{:,}")
     row("multiply-adds per RoI", [one.per_roi for one in costs], "{:,}")
-    row("multiply-adds per picture", [one.of_picture(options.rois) for one in costs], "{:,}")
+    row("multiply-adds per image", [one.of_image(options.rois) for one in costs], "{:,}")
     if options.repeats:
-        log.info("timing %d pictures with each network", options.repeats)
+        log.info("timing %d images with each network", options.repeats)
         times = measured((before, after), options.rois, options.repeats)
-        row("seconds per picture", [one.picture for one in times], "{:.3f}")
+        row("seconds per image", [one.image for one in times], "{:.3f}")
         row("  for its RoIs", [one.rois for one in times], "{:.3f}")
     if validator is not None:
         scores = []

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs import analyze, detect, entry, prepare, propose, train
-from pipeline import images, manifest, shards, storage
-from pipeline.analysis.sheet import picture_sheet
+from pipeline import imaging, manifests, shards, storage
+from pipeline.analysis.sheet import image_sheet
 from pipeline.engine import cluster
-from pipeline.engine.reading import ProposalSettings
 from pipeline.errors import InvalidConfiguration
+from pipeline.proposals.settings import ProposalSettings
 from pipeline.sources.drawn import draw_dataset
 from pipeline.training.recipes import named
 
@@ -32,12 +32,12 @@ class Demo(entry.JobOptions):
 
     output: str = "demo-output"
     """Local folder for the drawn data and all that is made of it; a rerun goes on where one stopped."""
-    train_pictures: int = 200
-    """Pictures to draw for training."""
-    test_pictures: int = 60
-    """Pictures to draw for the test."""
+    train_images: int = 200
+    """Images to draw for training."""
+    test_images: int = 60
+    """Images to draw for the test."""
     seed: int = 0
-    """Seed of the drawn pictures, the proposals' ranking and the training."""
+    """Seed of the drawn images, the proposals' ranking and the training."""
 
 
 class Stages:
@@ -69,9 +69,9 @@ def main(options: Demo) -> None:
     stages = Stages(console)
     stages.run(
         "draw",
-        f"(draws {options.train_pictures} + {options.test_pictures} pictures into {output / 'data'})",
+        f"(draws {options.train_images} + {options.test_images} images into {output / 'data'})",
         lambda: draw_dataset(
-            output / "data", options.train_pictures, options.test_pictures, options.seed
+            output / "data", options.train_images, options.test_images, options.seed
         ),
     )
     with cluster.connected():
@@ -147,11 +147,11 @@ def _run_jobs(stages: Stages, options: Demo, output: Path) -> None:
 
 def _show(console: Console, stages: Stages, output: Path) -> None:
     """The times, where everything lies, and how to look further."""
-    sheet = picture_sheet(
+    sheet = image_sheet(
         shards.open_parts(f"{output}/detections/test"),
-        manifest.open_manifest(f"{output}/manifests/test.parquet"),
+        manifests.open_manifest(f"{output}/manifests/test.parquet"),
     )
-    storage.put(f"{output}/{SHEET_NAME}", images.encode_png(sheet))
+    storage.put(f"{output}/{SHEET_NAME}", imaging.encode_png(sheet))
     console.rule("[bold]done", align="left")
     times = Table("stage", "seconds")
     for name, seconds in stages.seconds.items():
@@ -160,7 +160,7 @@ def _show(console: Console, stages: Stages, output: Path) -> None:
     console.print(times)
     console.print(f"detections (Parquet): {output}/detections/test", highlight=False)
     console.print(f"metrics:              {output}/metrics.json", highlight=False)
-    console.print(f"pictures:             {output}/{SHEET_NAME}", highlight=False)
+    console.print(f"images:             {output}/{SHEET_NAME}", highlight=False)
     console.print("count the detections by class with DuckDB:", highlight=False)
     query = (  # shown, not run
         "SELECT d.label, count(*) AS n, avg(d.score) AS score FROM (SELECT unnest(detections) AS d "  # noqa: S608

@@ -1,7 +1,7 @@
-"""Detect objects in every picture of a manifest with a trained checkpoint.
+"""Detect objects in every image of a manifest with a trained checkpoint.
 
 Takes stored proposals (jobs/propose.py) or computes them on the way, detects on all GPUs, or cores
-where there is none, and writes one Parquet part per shard: one row per picture, its detections nested.
+where there is none, and writes one Parquet part per shard: one row per image, its detections nested.
 A rerun of the same command does only what is left.
 """
 
@@ -16,11 +16,11 @@ from jobs import entry
 from pipeline import storage
 from pipeline.detector.keep import Keep
 from pipeline.detector.pyramid import Pyramid
-from pipeline.engine import detection_run
-from pipeline.engine.detection_run import DetectionSettings
-from pipeline.engine.reading import ProposalSettings
-from pipeline.engine.run_options import RunOptions
+from pipeline.engine.detect import run as detection_run
+from pipeline.engine.detect.run import DetectionSettings
 from pipeline.errors import InvalidConfiguration
+from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.options import RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class Detect(entry.JobOptions):
     output: str
     """Folder for the detections; any fsspec URI."""
     proposals: str | None = None
-    """Stored proposals of these pictures; without them they are computed on the way."""
+    """Stored proposals of these images; without them they are computed on the way."""
     max_proposals: int | None = None
-    """Score only so many of a picture's stored proposals, the best; unset: all."""
+    """Score only so many of an image's stored proposals, the best; unset: all."""
     compute: Annotated[ProposalSettings, tyro.conf.OmitArgPrefixes] = field(
         default_factory=ProposalSettings
     )

@@ -19,7 +19,7 @@ from pipeline import storage, store_options
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.engine.summary import Summary
+    from pipeline.runs.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def told(options: JobOptions, summary: Summary, *following: str) -> str:
     """
     lines = summary.lines()
     if summary.images_failed:
-        lines.append(f"failed pictures again, once mended: {summary.rerun}, with --retry-failed")
+        lines.append(f"failed images again, once mended: {summary.rerun}, with --retry-failed")
     if options.storage_options is not None and following[0].endswith(".py"):
         following += ("--storage-options", options.storage_options)
     return "\n".join([*lines, f"next: python {shlex.join(map(storage.cleared, following))}"])

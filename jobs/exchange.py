@@ -18,7 +18,7 @@ import tyro
 
 from jobs.entry import JobOptions, run
 from pipeline import storage
-from pipeline.engine.proposal_exchange import export_proposals, import_proposals
+from pipeline.engine.propose.exchange import export_proposals, import_proposals
 from pipeline.errors import InvalidConfiguration
 
 
@@ -29,11 +29,11 @@ class Import(JobOptions):
     source: str
     """Girshick's .mat or detectron2's .pkl; a path or any fsspec URI."""
     manifest: str
-    """The pictures that the boxes are for; its image ids are the file's names."""
+    """The images that the boxes are for; its image ids are the file's names."""
     output: str
     """Folder for the proposals; any fsspec URI."""
     max_boxes: int | None = None
-    """At most so many boxes per picture, the first ones."""
+    """At most so many boxes per image, the first ones."""
     overwrite: bool = False
     """Remove what an earlier run wrote into the output and start anew."""
 

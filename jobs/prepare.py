@@ -1,8 +1,8 @@
-"""Read a dataset into a manifest: one Parquet row per picture, with its objects where there are any.
+"""Read a dataset into a manifest: one Parquet row per image, with its objects where there are any.
 
 python jobs/prepare.py voc --root VOCdevkit --year 2007 --split train --output out/train.parquet
 python jobs/prepare.py coco --annotations instances.json --images train2017 --output out/coco
-python jobs/prepare.py folder --images s3://bucket/pictures --output s3://bucket/manifest
+python jobs/prepare.py folder --images s3://bucket/images --output s3://bucket/manifest
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from jobs.entry import JobOptions, run
 from pipeline import storage
-from pipeline.manifest import write_manifest
+from pipeline.manifests import write_manifest
 from pipeline.sources.coco import open_coco
 from pipeline.sources.dataset import Counts, Dataset
 from pipeline.sources.folder import open_folder
@@ -28,7 +28,7 @@ class Source(JobOptions):
     output: str
     """The manifest to write: a .parquet file, or a folder that gets a manifest.parquet."""
     skip_invalid: bool = False
-    """Leave out pictures that are missing, unreadable or wrongly annotated; log and count them."""
+    """Leave out images that are missing, unreadable or wrongly annotated; log and count them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,14 @@ class Coco(Source):
     annotations: str
     """The JSON file."""
     images: str
-    """The folder that holds its pictures."""
+    """The folder that holds its images."""
     unlabelled: bool = False
-    """Use the file's pictures and categories only: the manifest says nothing about objects."""
+    """Use the file's images and categories only: the manifest says nothing about objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(Source):
-    """All pictures below a folder, without annotations."""
+    """All images below a folder, without annotations."""
 
     images: str
     """The folder, read at all depths."""

@@ -1,4 +1,4 @@
-"""Compute selective-search proposals for every picture of a manifest.
+"""Compute selective-search proposals for every image of a manifest.
 
 Reads a manifest (jobs/prepare.py), computes proposals on all cores of the cluster and writes one Parquet
 part per shard. A rerun of the same command does only what is left.
@@ -12,9 +12,9 @@ from typing import Annotated
 import tyro
 
 from jobs import entry
-from pipeline.engine import proposal_run
-from pipeline.engine.reading import ProposalSettings
-from pipeline.engine.run_options import RunOptions
+from pipeline.engine.propose import run as proposal_run
+from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.options import RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,11 @@ from typing import Annotated
 import tyro
 
 from jobs import entry
-from pipeline.engine import training_run
-from pipeline.engine.reading import ProposalSettings
-from pipeline.engine.training_run import Execution
-from pipeline.engine.training_validation import Validation
+from pipeline.engine.train import run as training_run
+from pipeline.engine.train.run import Execution
+from pipeline.engine.train.validation import Validation
 from pipeline.errors import InvalidConfiguration
+from pipeline.proposals.settings import ProposalSettings
 from pipeline.training.recipe import Recipe
 from pipeline.training.recipes import RECIPES, named
 

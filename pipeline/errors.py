@@ -17,11 +17,11 @@ class UnreadableDataset(PipelineError):
 
 
 class InvalidBox(UnreadableDataset):
-    """An annotated box that is inverted or lies wholly outside its picture."""
+    """An annotated box that is inverted or lies wholly outside its image."""
 
 
 class UnreadableImage(PipelineError):
-    """One picture that cannot be read or decoded; a run keeps it as a `failed` row."""
+    """One image that cannot be read or decoded; a run keeps it as a `failed` row."""
 
 
 class StorageError(PipelineError):

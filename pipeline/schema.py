@@ -24,7 +24,7 @@ OBJECT = pa.struct(
         pa.field("crowd", pa.bool_()),
     ]
 )
-"""One annotated object of a picture."""
+"""One annotated object of an image."""
 
 MANIFEST = pa.schema(
     [
@@ -35,7 +35,7 @@ MANIFEST = pa.schema(
         pa.field("objects", pa.list_(OBJECT)),
     ]
 )
-"""One row per picture; metadata `classes` (ordered) and, from COCO, `category_ids`."""
+"""One row per image; metadata `classes` (ordered) and, from COCO, `category_ids`."""
 
 SHARD_TABLE = pa.schema(
     [
@@ -58,7 +58,7 @@ PROPOSALS = pa.schema(
         pa.field("error_message", pa.string()),
     ]
 )
-"""One row per picture, boxes best first; metadata `provenance`, `fingerprint`."""
+"""One row per image, boxes best first; metadata `provenance`, `fingerprint`."""
 
 DETECTION = pa.struct(
     [
@@ -84,7 +84,7 @@ DETECTIONS = pa.schema(
         pa.field("detections", pa.list_(DETECTION)),
     ]
 )
-"""One row per picture, best detection first; metadata `classes`, `fingerprint`."""
+"""One row per image, best detection first; metadata `classes`, `fingerprint`."""
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """A manifest cut into shards with content keys; which shards of an output are committed.
 
-A shard's key hashes the run's fingerprint and its pictures, not its number. A shard is committed when
+A shard's key hashes the run's fingerprint and its images, not its number. A shard is committed when
 the one object `part-<ordinal>-<key>.parquet` lies in the output, so one listing tells what is left.
 """
 
@@ -18,16 +18,16 @@ import pyarrow.parquet as pq
 
 from pipeline import schema, storage
 from pipeline.errors import MismatchedProposals, UnreadableDataset
-from pipeline.manifest import Manifest
+from pipeline.manifests import Manifest
 from pipeline.unique_ids import UniqueIds
 
 TABLE_NAME = "shards.parquet"
 _PART = re.compile(r"part-(\d{6,})-([0-9a-f]{24})\.parquet")
 
 
-def shard_key(fingerprint: str, pictures: bytes) -> str:
-    """The key of the shard with this digest of pictures in the run with this fingerprint."""
-    return hashlib.sha256(fingerprint.encode() + pictures).hexdigest()[:24]
+def shard_key(fingerprint: str, images: bytes) -> str:
+    """The key of the shard with this digest of images in the run with this fingerprint."""
+    return hashlib.sha256(fingerprint.encode() + images).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Cut:
-    """A manifest cut into shards, before a run gives them keys: sizes and picture digests in order."""
+    """A manifest cut into shards, before a run gives them keys: sizes and image digests in order."""
 
     rows: tuple[int, ...]
     digests: tuple[bytes, ...]
@@ -56,7 +56,7 @@ class Cut:
 
     @property
     def images(self) -> int:
-        """Pictures in all shards."""
+        """Images in all shards."""
         return sum(self.rows)
 
     def shards(self, fingerprint: str) -> list[Shard]:
@@ -73,12 +73,12 @@ def cut(manifest: Manifest, sizes: int | Sequence[int], limit: int | None = None
 
     Args:
         manifest: what to cut.
-        sizes: pictures per shard, or the rows of each shard of a cut made before.
-        limit: only the first `limit` pictures.
+        sizes: images per shard, or the rows of each shard of a cut made before.
+        limit: only the first `limit` images.
 
     Raises:
         UnreadableDataset: a null image_id or uri, or the same image_id twice.
-        MismatchedProposals: `sizes` of an earlier cut do not add up to the pictures there are.
+        MismatchedProposals: `sizes` of an earlier cut do not add up to the images there are.
     """
     total = manifest.rows if limit is None else min(limit, manifest.rows)
     if isinstance(sizes, int):
@@ -87,7 +87,7 @@ def cut(manifest: Manifest, sizes: int | Sequence[int], limit: int | None = None
         rows = list(sizes)
         if sum(rows) != total:
             raise MismatchedProposals(
-                f"{storage.shown(manifest.uri)} has {total} pictures here, the cut to follow has {sum(rows)}"
+                f"{storage.shown(manifest.uri)} has {total} images here, the cut to follow has {sum(rows)}"
             )
     whole, digests = hashlib.sha256(), []
     pairs, image_ids = _pairs(manifest, total), UniqueIds(total)
@@ -102,7 +102,7 @@ def cut(manifest: Manifest, sizes: int | Sequence[int], limit: int | None = None
 
 
 def digest(image_ids: Iterable[str], uris: Iterable[str]) -> bytes:
-    """The digest of a shard's pictures, as `cut` computes it."""
+    """The digest of a shard's images, as `cut` computes it."""
     return hashlib.sha256(
         b"".join(_encoded(i, u) for i, u in zip(image_ids, uris, strict=True))
     ).digest()
@@ -200,7 +200,7 @@ class Parts:
 
     @property
     def rows(self) -> int:
-        """Pictures in all parts."""
+        """Images in all parts."""
         return sum(shard.rows for shard in self.shards)
 
     def schema(self) -> pa.Schema:

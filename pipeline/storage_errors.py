@@ -47,7 +47,7 @@ _SECRET = re.compile(
     r"[?&]([^=&]*(auth|token|key|sig|secret|pass|pwd|hmac|cred|hdnea)[^=&]*=|[^=&]*=[^&]{25})",
     re.IGNORECASE,
 )
-"""A parameter whose name or length says that it is no mere number of a picture."""
+"""A parameter whose name or length says that it is no mere number of an image."""
 
 
 def shown(uri: str) -> str:
@@ -67,7 +67,7 @@ def _without_user(found: re.Match[str]) -> str:
 
 
 def public(uri: str) -> str:
-    """A URI as a picture's row holds it: whole, but without a password or what signs a link."""
+    """A URI as an image's row holds it: whole, but without a password or what signs a link."""
     if "http" in uri:
         uri = re.sub(r"(https?://)[^/@\s]*@", r"\1", uri)
     else:

@@ -1,4 +1,4 @@
-"""Whether an image_id occurs twice in a manifest of any size, told from 8 bytes per picture."""
+"""Whether an image_id occurs twice in a manifest of any size, told from 8 bytes per image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import UnreadableDataset
-from pipeline.manifest import Manifest
+from pipeline.manifests import Manifest
 
 
 class UniqueIds:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schema, shards, storage
-from pipeline.manifest import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
 from pipeline.run_record import RunRecord
 
 Box = Sequence[float]
@@ -18,7 +18,7 @@ Box = Sequence[float]
 
 @dataclass(frozen=True)
 class Failure:
-    """What stands in a failed picture's place."""
+    """What stands in a failed image's place."""
 
     error_type: str = "UnreadableImage"
     stage: str = "read"
@@ -32,25 +32,25 @@ def an_object(label: str, box: Box, **flags: bool) -> AnnotatedObject:
 
 def write_annotations(
     uri: str,
-    pictures: Mapping[str, Iterable[AnnotatedObject] | None],
+    images: Mapping[str, Iterable[AnnotatedObject] | None],
     classes: Sequence[str] | None = None,
     *,
     size: tuple[int, int] | None = (100, 100),
     uris: Mapping[str, str] | None = None,
 ) -> str:
-    """A manifest from the objects of each picture, and its URI; None is an unlabelled picture."""
+    """A manifest from the objects of each image, and its URI; None is an unlabelled image."""
     width, height = size or (None, None)
     write_manifest(
         uri,
         [
             ManifestRow(
                 image_id,
-                (uris or {}).get(image_id, f"/pictures/{image_id}.jpg"),
+                (uris or {}).get(image_id, f"/images/{image_id}.jpg"),
                 width,
                 height,
                 None if objects is None else tuple(objects),
             )
-            for image_id, objects in pictures.items()
+            for image_id, objects in images.items()
         ],
         classes,
     )
@@ -60,16 +60,16 @@ def write_annotations(
 def write_detections(
     folder: str,
     manifest_uri: str,
-    pictures: Mapping[str, Sequence[tuple[str, float, Box]] | Failure],
+    images: Mapping[str, Sequence[tuple[str, float, Box]] | Failure],
     classes: Sequence[str],
     *,
     shard_size: int = 2,
 ) -> str:
-    """An output of detect from (label, score, box) of each picture, and its URI.
+    """An output of detect from (label, score, box) of each image, and its URI.
 
-    The pictures are the manifest's first ones; fewer than it has are what a run with --limit leaves.
+    The images are the manifest's first ones; fewer than it has are what a run with --limit leaves.
     """
-    rows = [_detected(image_id, found, list(classes)) for image_id, found in pictures.items()]
+    rows = [_detected(image_id, found, list(classes)) for image_id, found in images.items()]
     return _write(
         folder,
         manifest_uri,
@@ -82,13 +82,13 @@ def write_detections(
 def write_proposals(
     folder: str,
     manifest_uri: str,
-    pictures: Mapping[str, Sequence[Box] | Failure],
+    images: Mapping[str, Sequence[Box] | Failure],
     *,
     shard_size: int = 2,
     size: tuple[int, int] = (100, 100),
 ) -> str:
-    """An output of propose from each picture's boxes, best first, and its URI."""
-    rows = [_proposed(image_id, found, size) for image_id, found in pictures.items()]
+    """An output of propose from each image's boxes, best first, and its URI."""
+    rows = [_proposed(image_id, found, size) for image_id, found in images.items()]
     target = schema.with_metadata(schema.PROPOSALS, {"provenance": {"algorithm": "by hand"}})
     return _write(folder, manifest_uri, rows, target, shard_size)
 
@@ -96,7 +96,7 @@ def write_proposals(
 def _detected(
     image_id: str, found: Sequence[tuple[str, float, Box]] | Failure, classes: list[str]
 ) -> dict[str, Any]:
-    row = {"image_id": image_id, "uri": f"/pictures/{image_id}.jpg", **_status(found)}
+    row = {"image_id": image_id, "uri": f"/images/{image_id}.jpg", **_status(found)}
     if isinstance(found, Failure):
         return row | {"stage": found.stage}
     detections = [

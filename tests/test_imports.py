@@ -15,13 +15,13 @@ REPOSITORY = Path(__file__).parents[1]
 BESIDE = {
     *(
         "errors",
-        "boxes",
-        "images",
+        "geometry",
+        "imaging",
         "schema",
         "storage",
         "storage_errors",
         "store_options",
-        "manifest",
+        "manifests",
         "unique_ids",
         "shards",
     ),
@@ -35,11 +35,18 @@ ALLOWED = {
     "detector": BESIDE | {"proposals"},
     "training": BESIDE | {"proposals", "detector"},
     "analysis": BESIDE | {"proposals"},
-    "engine": BESIDE | {"sources", "proposals", "detector", "training", "analysis"},
+    "runs": BESIDE,
+    "engine": BESIDE | {"sources", "proposals", "detector", "training", "runs", "analysis"},
 }
 """Stations and modules of `pipeline` that each station may import, besides itself."""
 
-WITHOUT_TORCH = ("pipeline.sources", "pipeline.proposals", "pipeline.analysis", "pipeline.engine")
+WITHOUT_TORCH = (
+    "pipeline.sources",
+    "pipeline.proposals",
+    "pipeline.runs",
+    "pipeline.analysis",
+    "pipeline.engine",
+)
 DRIVERS_WITHOUT_TORCH = (
     "jobs.prepare",
     "jobs.propose",
@@ -88,7 +95,7 @@ IDS = [_module(path) for path in FILES]
 
 
 def test_files_are_found() -> None:
-    assert {"pipeline.boxes", "pipeline.sources.voc", "jobs.prepare"} <= set(IDS)
+    assert {"pipeline.geometry", "pipeline.sources.voc", "jobs.prepare"} <= set(IDS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)

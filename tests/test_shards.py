@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline import shards, storage
 from pipeline.errors import MismatchedProposals, UnreadableDataset
-from pipeline.manifest import Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manifest
 
 PAIRS = [(f"p{i}", f"/data/{i}.jpg") for i in range(11)]
 
@@ -35,7 +35,7 @@ def test_the_dataset_digest_does_not_depend_on_the_cut(tmp_path: Path) -> None:
     assert shards.cut(manifest, 3, limit=10).dataset not in digests
 
 
-def test_a_shard_of_the_same_pictures_keeps_its_key(tmp_path: Path) -> None:
+def test_a_shard_of_the_same_images_keeps_its_key(tmp_path: Path) -> None:
     manifest = _manifest(tmp_path)
     by_size = shards.cut(manifest, 4).shards("run")
     assert shards.cut(manifest, [4, 7]).shards("run")[0].key == by_size[0].key
@@ -58,7 +58,7 @@ def test_keys_change_with_run_ids_and_uris(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=4, unique=True), st.data())
-def test_no_other_pictures_have_the_same_digest(
+def test_no_other_images_have_the_same_digest(
     pairs: list[tuple[str, str]], data: st.DataObject
 ) -> None:
     """Lengths stand before the texts, so moving characters between them shows."""
@@ -75,7 +75,7 @@ def test_moving_a_character_from_id_to_uri_shows() -> None:
 
 
 def test_a_cut_to_follow_must_fit(tmp_path: Path) -> None:
-    with pytest.raises(MismatchedProposals, match="has 11 pictures here, the cut to follow has 12"):
+    with pytest.raises(MismatchedProposals, match="has 11 images here, the cut to follow has 12"):
         shards.cut(_manifest(tmp_path), [6, 6])
 
 

@@ -236,7 +236,7 @@ def test_an_error_of_any_client_is_a_stores(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_names_that_cannot_be_are_missing_objects(tmp_path: Path) -> None:
-    """A retry does not mend them, so a picture of such a name is failed rather than its shard."""
+    """A retry does not mend them, so an image of such a name is failed rather than its shard."""
     (tmp_path / "file").write_bytes(b"")
     for uri, told in {
         str(tmp_path): "Is a directory",
@@ -294,7 +294,7 @@ def web_server() -> Iterator[str]:
 def test_what_a_web_server_says_of_an_object_is_told_from_its_own_trouble(
     web_server: str, status: int, fault: type[StorageError]
 ) -> None:
-    """The object's fault fails a picture, the server's is tried again."""
+    """The object's fault fails an image, the server's is tried again."""
     with pytest.raises(StorageError, match=f"{web_server}/{status}") as caught:
         storage.read(f"{web_server}/{status}")
     assert type(caught.value) is fault

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import unique_ids
 from pipeline.errors import UnreadableDataset
-from pipeline.manifest import Manifest, open_manifest
+from pipeline.manifests import Manifest, open_manifest
 from pipeline.unique_ids import UniqueIds
 
 
@@ -26,10 +26,10 @@ def _check(folder: Path, ids: list[str]) -> None:
 
 
 def test_an_id_far_from_its_double_is_named_with_its_rows(tmp_path: Path) -> None:
-    ids = [f"picture-{i}" for i in range(1000)]
+    ids = [f"image-{i}" for i in range(1000)]
     _check(tmp_path, ids)
-    ids[900] = "picture-17"
-    with pytest.raises(UnreadableDataset, match=r"'picture-17' occurs twice, in rows 17 and 900$"):
+    ids[900] = "image-17"
+    with pytest.raises(UnreadableDataset, match=r"'image-17' occurs twice, in rows 17 and 900$"):
         _check(tmp_path, ids)
 
 

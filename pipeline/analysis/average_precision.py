@@ -1,7 +1,7 @@
 """Average precision by PASCAL VOC's rules: 11-point (VOC2007) and area (VOC2010 on).
 
 Detections of a class go by falling score over the whole dataset. Each belongs to the object of its class
-and picture that it overlaps most. With an IoU of at least the threshold it is true if no better scored
+and image that it overlaps most. With an IoU of at least the threshold it is true if no better scored
 one has that object, a false duplicate otherwise; if the object is difficult the detection is ignored.
 Everingham et al., IJCV 2010, section 4.2, and the evaluation code of the VOC development kit. The kit
 measures inclusive boxes with + 1, which gives the areas of our half-open ones.
@@ -35,7 +35,7 @@ class VocScores:
 
 
 class VocAveragePrecision:
-    """Takes the pictures in any number of steps and keeps nine bytes per detection of them.
+    """Takes the images in any number of steps and keeps nine bytes per detection of them.
 
     Args:
         classes: how many there are.
@@ -52,7 +52,7 @@ class VocAveragePrecision:
         self._hits: list[NDArray[np.bool_]] = []
 
     def update(self, truth: GroundTruth, found: Detections) -> None:
-        """Match some pictures' detections with their objects; both number these pictures alike."""
+        """Match some images' detections with their objects; both number these images alike."""
         counted = truth.class_id[~(truth.difficult | truth.crowd)]
         self._objects += np.bincount(counted, minlength=self.classes)
         self._detections += np.bincount(found.class_id, minlength=self.classes)
@@ -63,7 +63,7 @@ class VocAveragePrecision:
         self._hits.append(outcome[kept] == TRUE)
 
     def result(self) -> VocScores:
-        """The scores of all pictures so far."""
+        """The scores of all images so far."""
         class_ids = np.concatenate([*self._class_ids, np.empty(0, np.int32)])
         scores = np.concatenate([*self._scores, np.empty(0, np.float32)])
         # A stable sort: equal scores stay in the order of the manifest, and so of any cut of it.
@@ -142,12 +142,12 @@ def _inside_crowd(truth: GroundTruth, found: Detections) -> NDArray[np.float64]:
 def _pairs(
     truth: GroundTruth, found: Detections, allowed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of all (detection, allowed object) of equal picture and class, by detection."""
+    """Indices of all (detection, allowed object) of equal image and class, by detection."""
     candidates = np.flatnonzero(allowed)
     classes = 1 + max(truth.class_id.max(initial=0), found.class_id.max(initial=0))
-    object_key = truth.picture[candidates] * classes + truth.class_id[candidates]
+    object_key = truth.image[candidates] * classes + truth.class_id[candidates]
     order = np.argsort(object_key, kind="stable")
-    detection_key = found.picture * classes + found.class_id
+    detection_key = found.image * classes + found.class_id
     first = np.searchsorted(object_key[order], detection_key, side="left")
     count = np.searchsorted(object_key[order], detection_key, side="right") - first
     detection = np.repeat(np.arange(len(count)), count)

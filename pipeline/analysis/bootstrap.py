@@ -1,8 +1,8 @@
-"""Average precision over resampled pictures: the detections are matched once, pictures only weighted.
+"""Average precision over resampled images: the detections are matched once, images only weighted.
 
-A picture that a resample draws w times counts like w copies of it: its detections are w times true or
+An image that a resample draws w times counts like w copies of it: its detections are w times true or
 false, its objects w times to be found. That is what duplicating the rows would give, because copies have
-equal scores and stand together in the ranking (but where a picture has equal scores itself: there copies
+equal scores and stand together in the ranking (but where an image has equal scores itself: there copies
 would take turns).
 """
 
@@ -18,24 +18,24 @@ from pipeline.analysis.matches import ClassMatches
 Weights = NDArray[np.int32]
 
 
-def resampled(pictures: int, samples: int, seed: int, at_once: int = 64) -> Iterator[Weights]:
-    """Weights `(B, pictures)` of `at_once` resamples after others, `samples` in all.
+def resampled(images: int, samples: int, seed: int, at_once: int = 64) -> Iterator[Weights]:
+    """Weights `(B, images)` of `at_once` resamples after others, `samples` in all.
 
-    Each resample draws as many pictures as there are, with replacement. Equal seeds draw equally,
+    Each resample draws as many images as there are, with replacement. Equal seeds draw equally,
     however many are given at once.
     """
     generator = np.random.default_rng(seed)
     for start in range(0, samples, at_once):
         count = min(at_once, samples - start)
-        drawn = [generator.integers(pictures, size=pictures) for _ in range(count)]
-        rows = [np.bincount(numbers, minlength=pictures) for numbers in drawn]
+        drawn = [generator.integers(images, size=images) for _ in range(count)]
+        rows = [np.bincount(numbers, minlength=images) for numbers in drawn]
         yield np.stack(rows).astype(np.int32)
 
 
 def weighted_average_precision(
     found: ClassMatches, weights: Weights
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """11-point and area AP `(B,)` of one class under B weightings of the pictures `(B, P)`.
+    """11-point and area AP `(B,)` of one class under B weightings of the images `(B, P)`.
 
     NaN where a weighting leaves the class no object.
     """
@@ -46,9 +46,9 @@ def weighted_average_precision(
         nothing = np.where(undefined, np.nan, 0.0)
         return nothing, nothing
     # Only at true detections can the precision be highest for its recall.
-    drawn = np.take(weights, found.pictures[: hits[-1] + 1], axis=1)
+    drawn = np.take(weights, found.images[: hits[-1] + 1], axis=1)
     ranked = np.cumsum(drawn, axis=1, dtype=np.int32)[:, hits]
-    gained = np.take(weights, found.pictures[hits], axis=1)
+    gained = np.take(weights, found.images[hits], axis=1)
     true = np.cumsum(gained, axis=1, dtype=np.int32)
     precision = np.divide(true, ranked, out=np.zeros(true.shape), where=ranked > 0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]

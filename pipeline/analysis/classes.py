@@ -8,19 +8,19 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.errors import UnreadableDataset
-from pipeline.manifest import Manifest
+from pipeline.manifests import Manifest
 
 
-def annotated_classes(manifest: Manifest, pictures: int) -> tuple[str, ...]:
+def annotated_classes(manifest: Manifest, images: int) -> tuple[str, ...]:
     """The manifest's classes in order, or, where it lists none, the sorted labels of its objects.
 
     Raises:
-        UnreadableDataset: none of the first `pictures` rows is annotated.
+        UnreadableDataset: none of the first `images` rows is annotated.
     """
     labels: set[str] = set()
     annotated = False
-    for first in range(0, pictures, 2048):
-        table = manifest.read(first, min(2048, pictures - first), ["objects"])
+    for first in range(0, images, 2048):
+        table = manifest.read(first, min(2048, images - first), ["objects"])
         objects = table.column("objects").combine_chunks()
         annotated = annotated or objects.null_count < len(objects)
         if annotated and manifest.classes is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from hotcoco import StreamingEval
 from numpy.typing import NDArray
 
-from pipeline import boxes
+from pipeline import geometry
 from pipeline.analysis.flat import Detections, GroundTruth
 
 _OUTSIDE_EVERY_RANGE = -1.0
@@ -29,7 +29,7 @@ class CocoScores:
     """COCO's summary; NaN where there was no object to find."""
 
     ap: float
-    """Mean over IoU 0.50:0.05:0.95 and classes, at most 100 detections per picture and class."""
+    """Mean over IoU 0.50:0.05:0.95 and classes, at most 100 detections per image and class."""
     ap50: float
     ap75: float
     small: float
@@ -40,7 +40,7 @@ class CocoScores:
 
 
 class CocoAveragePrecision:
-    """Takes the pictures in any number of steps; each is matched at once and its boxes forgotten."""
+    """Takes the images in any number of steps; each is matched at once and its boxes forgotten."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._evaluation = StreamingEval(
@@ -48,13 +48,13 @@ class CocoAveragePrecision:
         )
         self._objects = 0
 
-    def update(self, pictures: Sequence[int], truth: GroundTruth, found: Detections) -> None:
-        """Add pictures: their numbers in the dataset (from 0), their objects and detections."""
-        numbers = np.asarray(pictures, np.int64) + 1
+    def update(self, images: Sequence[int], truth: GroundTruth, found: Detections) -> None:
+        """Add images: their numbers in the dataset (from 0), their objects and detections."""
+        numbers = np.asarray(images, np.int64) + 1
         rows = np.column_stack(
             [
-                numbers[found.picture],
-                boxes.to_xywh(found.boxes),
+                numbers[found.image],
+                geometry.to_xywh(found.boxes),
                 found.scores,
                 found.class_id + 1,
             ]
@@ -72,11 +72,11 @@ class CocoAveragePrecision:
         self._objects += len(truth.boxes)
         columns = {
             "id": range(first, first + len(truth.boxes)),
-            "image_id": numbers[truth.picture].tolist(),
+            "image_id": numbers[truth.image].tolist(),
             "category_id": (truth.class_id + 1).tolist(),
-            "bbox": boxes.to_xywh(truth.boxes).tolist(),
+            "bbox": geometry.to_xywh(truth.boxes).tolist(),
             "area": np.where(
-                truth.difficult, _OUTSIDE_EVERY_RANGE, boxes.area(truth.boxes)
+                truth.difficult, _OUTSIDE_EVERY_RANGE, geometry.area(truth.boxes)
             ).tolist(),
             "iscrowd": truth.crowd.astype(int).tolist(),
         }
@@ -86,12 +86,12 @@ class CocoAveragePrecision:
         ]
 
     def result(self) -> CocoScores:
-        """The scores of all pictures; nothing can be added afterwards."""
+        """The scores of all images; nothing can be added afterwards."""
         evaluation = self._evaluation.finalize()
         evaluation.accumulate()
         accumulated = evaluation.eval
         assert accumulated is not None
-        # (IoU threshold, recall, class, range of sizes, detections per picture); -1 where undefined
+        # (IoU threshold, recall, class, range of sizes, detections per image); -1 where undefined
         precision = np.asarray(accumulated["precision"])[..., -1]
         everything, small, medium, large = (precision[..., index] for index in range(4))
         return CocoScores(

@@ -1,8 +1,8 @@
-"""Two runs over the same pictures: `compare(first, second, manifest) -> Comparison`.
+"""Two runs over the same images: `compare(first, second, manifest) -> Comparison`.
 
 The interval is a paired bootstrap's (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-chapter 13): pictures are drawn with replacement, both runs are scored on the same draw, and the
-percentiles of the difference are reported. It tells how far another sample of pictures might move the
+chapter 13): images are drawn with replacement, both runs are scored on the same draw, and the
+percentiles of the difference are reported. It tells how far another sample of images might move the
 difference; how far another training might is not in it.
 """
 
@@ -23,7 +23,7 @@ from pipeline.analysis.coverage import coverage_notes
 from pipeline.analysis.joined import check_holds
 from pipeline.analysis.matches import Matches, match_run
 from pipeline.errors import InvalidConfiguration, UnreadableDataset
-from pipeline.manifest import Manifest, open_manifest
+from pipeline.manifests import Manifest, open_manifest
 from pipeline.shards import Parts
 
 CONFIDENCE = 0.95
@@ -64,7 +64,7 @@ class Comparison:
     voc_map50: Difference
     """VOC2010's area mean AP."""
     images: int
-    """Annotated pictures, all of which a resample draws as many of."""
+    """Annotated images, all of which a resample draws as many of."""
     resamples: int
     seed: int
     confidence: float
@@ -85,7 +85,7 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare the detections of two runs over the same pictures.
+    """Compare the detections of two runs over the same images.
 
     Args:
         first: an output of `detect`, opened or its URI.
@@ -96,7 +96,7 @@ def compare(
 
     Raises:
         InvalidConfiguration: no resamples.
-        UnreadableDataset: the runs are of different pictures (the first that differs is named), the
+        UnreadableDataset: the runs are of different images (the first that differs is named), the
             manifest has no annotations, or what `evaluate` raises.
     """
     if resamples < 1:
@@ -104,22 +104,22 @@ def compare(
     manifest = open_manifest(manifest) if isinstance(manifest, str) else manifest
     runs = [shards.open_parts(run) if isinstance(run, str) else run for run in (first, second)]
     known = [schema.metadata_value(check_holds(r, "detections", "detect"), "classes") for r in runs]
-    _check_same_pictures(*runs)
+    _check_same_images(*runs)
     classes = annotated_classes(manifest, min(manifest.rows, runs[0].rows))
     matches = [match_run(run, manifest, classes) for run in runs]
-    pictures = matches[0].pictures
+    images = matches[0].images
     notes = [
         f"{which}: {note}"
         for which, named in zip(("first", "second"), known, strict=True)
         if named is not None
         for note in compare_classes(named, classes)
     ]
-    covered = coverage_notes(runs[0].rows, manifest.rows, runs[0].rows - pictures)
-    score = _scores(matches, np.ones((1, pictures), np.int32))[..., 0]
+    covered = coverage_notes(runs[0].rows, manifest.rows, runs[0].rows - images)
+    score = _scores(matches, np.ones((1, images), np.int32))[..., 0]
     drawn = np.concatenate(
         [
             _scores(matches, weights)
-            for weights in resampled(pictures, resamples, seed, _at_once(matches))
+            for weights in resampled(images, resamples, seed, _at_once(matches))
         ],
         axis=-1,
     )
@@ -128,7 +128,7 @@ def compare(
     return Comparison(
         voc07_map50=eleven[0],
         voc_map50=area[0],
-        images=pictures,
+        images=images,
         resamples=resamples,
         seed=seed,
         confidence=CONFIDENCE,
@@ -140,11 +140,11 @@ def compare(
     )
 
 
-def _check_same_pictures(first: Parts, second: Parts) -> None:
-    """Check that both runs are of the same pictures in the same order; cuts may differ.
+def _check_same_images(first: Parts, second: Parts) -> None:
+    """Check that both runs are of the same images in the same order; cuts may differ.
 
     Raises:
-        UnreadableDataset: they are not; the first picture that differs is named.
+        UnreadableDataset: they are not; the first image that differs is named.
     """
     places = storage.shown(first.uri), storage.shown(second.uri)
     for row, (one, other) in enumerate(zip_longest(_ids(first), _ids(second))):
@@ -152,11 +152,11 @@ def _check_same_pictures(first: Parts, second: Parts) -> None:
             continue
         if one is None or other is None:
             raise UnreadableDataset(
-                f"the detections are of different pictures: row {row}, {one or other!r}, is in "
+                f"the detections are of different images: row {row}, {one or other!r}, is in "
                 f"{places[one is None]} alone; detect with the same --limit"
             )
         raise UnreadableDataset(
-            f"the detections are of different pictures: row {row} is {one!r} in {places[0]} and "
+            f"the detections are of different images: row {row} is {one!r} in {places[0]} and "
             f"{other!r} in {places[1]}"
         )
 
@@ -168,8 +168,8 @@ def _ids(run: Parts) -> Iterator[str]:
 
 def _at_once(matches: Sequence[Matches]) -> int:
     """Resamples that fit the memory side by side."""
-    detections = [len(found.pictures) for run in matches for found in run.per_class]
-    return max(1, min(64, WEIGHTS_AT_ONCE // max(matches[0].pictures, *detections)))
+    detections = [len(found.images) for run in matches for found in run.per_class]
+    return max(1, min(64, WEIGHTS_AT_ONCE // max(matches[0].images, *detections)))
 
 
 def _scores(matches: Sequence[Matches], weights: Weights) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Which pictures an analysis covers: those that failed and why, those left out and why."""
+"""Which images an analysis covers: those that failed and why, those left out and why."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def failure_reasons(results: pa.Table) -> list[str]:
 
 
 def coverage_notes(images: int, manifest_images: int, unlabelled: int) -> list[str]:
-    """A sentence for each reason why not all pictures of the manifest were scored."""
+    """A sentence for each reason why not all images of the manifest were scored."""
     notes = []
     if images < manifest_images:
-        notes.append(f"scored over the first {images} of the manifest's {manifest_images} pictures")
+        notes.append(f"scored over the first {images} of the manifest's {manifest_images} images")
     if unlabelled:
-        notes.append(f"{unlabelled} pictures without annotations are left out")
+        notes.append(f"{unlabelled} images without annotations are left out")
     return notes

@@ -17,7 +17,7 @@ from pipeline.analysis.classes import annotated_classes, compare_classes
 from pipeline.analysis.coco import CocoAveragePrecision, CocoScores
 from pipeline.analysis.coverage import coverage_notes, failure_reasons
 from pipeline.analysis.joined import Step, check_finite, check_holds, joined, labelled
-from pipeline.manifest import Manifest, open_manifest
+from pipeline.manifests import Manifest, open_manifest
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Metrics:
     coco_ap_medium: float | None
     coco_ap_large: float | None
     images: int
-    """Pictures in the detections; the objects of failed ones count as missed."""
+    """Images in the detections; the objects of failed ones count as missed."""
     manifest_images: int
-    """Pictures in the manifest: more than `images` after a run with --limit."""
+    """Images in the manifest: more than `images` after a run with --limit."""
     unlabelled: int
-    """Pictures without annotations; they are not scored."""
+    """Images without annotations; they are not scored."""
     failed: int
     failed_by_reason: dict[str, int]
-    """Failed pictures by `stage: error_type`."""
+    """Failed images by `stage: error_type`."""
     objects: int
     detections: int
     per_class: tuple[ClassMetrics, ...]
@@ -72,14 +72,14 @@ def evaluate(detections: shards.Parts | str, manifest: Manifest | str) -> Metric
     """Score the detections of a whole dataset against its annotations.
 
     Parts are read one at a time; what is kept is a few bytes per detection. Detections made with
-    --limit cover the manifest's first pictures, and those are scored.
+    --limit cover the manifest's first images, and those are scored.
 
     Args:
         detections: an output of `detect`, opened or its URI.
         manifest: the manifest it was made from, opened or its URI.
 
     Raises:
-        UnreadableDataset: the manifest has no annotations, its pictures are not those of the
+        UnreadableDataset: the manifest has no annotations, its images are not those of the
             detections, no class is known to both, or either cannot be read.
         StorageError: a store cannot be reached.
     """
@@ -118,7 +118,7 @@ class _Scoring:
         truth = flat.ground_truth(step.manifest.column("objects"), self.classes)
         known = labelled(step)
         self.unlabelled += int((~known).sum())
-        scored = found[(found.class_id >= 0) & known[found.picture]]
+        scored = found[(found.class_id >= 0) & known[found.image]]
         self.voc.update(truth, scored)
         self.coco.update(range(step.first_row, step.first_row + len(step.results)), truth, scored)
 

@@ -1,4 +1,4 @@
-"""The nested columns as flat arrays: one row per object or per detection, with its picture's index.
+"""The nested columns as flat arrays: one row per object or per detection, with its image's index.
 
 Classes are matched by name: `class_id` is the position of the label in the list of classes given, -1
 where the label is not in it.
@@ -23,10 +23,10 @@ _CORNERS = ("x1", "y1", "x2", "y2")
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The G annotated objects of a run of pictures."""
+    """The G annotated objects of a run of images."""
 
-    picture: NDArray[np.int64]
-    """`(G,)` index of the object's picture, in the order of the pictures."""
+    image: NDArray[np.int64]
+    """`(G,)` index of the object's image, in the order of the images."""
     class_id: NDArray[np.int64]
     """`(G,)`"""
     boxes: NDArray[np.float64]
@@ -39,10 +39,10 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Detections:
-    """The D detections in a run of pictures."""
+    """The D detections in a run of images."""
 
-    picture: NDArray[np.int64]
-    """`(D,)` index of the detection's picture."""
+    image: NDArray[np.int64]
+    """`(D,)` index of the detection's image."""
     class_id: NDArray[np.int64]
     """`(D,)`"""
     scores: NDArray[np.float32]
@@ -53,17 +53,17 @@ class Detections:
     def __getitem__(self, mask: NDArray[np.bool_]) -> Detections:
         """Those where the mask `(D,)` is true."""
         return Detections(
-            self.picture[mask], self.class_id[mask], self.scores[mask], self.boxes[mask]
+            self.image[mask], self.class_id[mask], self.scores[mask], self.boxes[mask]
         )
 
 
 def ground_truth(objects: pa.ChunkedArray, classes: Sequence[str]) -> GroundTruth:
-    """The objects of a manifest's `objects` column; pictures without a list give none.
+    """The objects of a manifest's `objects` column; images without a list give none.
 
     Raises:
         UnreadableDataset: an object of a class that is not among `classes`.
     """
-    picture, structs = _flattened(objects, schema.OBJECT)
+    image, structs = _flattened(objects, schema.OBJECT)
     class_id = _class_ids(structs.field("label"), classes)
     if (class_id < 0).any():
         label = structs.field("label")[int(class_id.argmin())].as_py()
@@ -72,7 +72,7 @@ def ground_truth(objects: pa.ChunkedArray, classes: Sequence[str]) -> GroundTrut
             f"{', '.join(classes)}"
         )
     return GroundTruth(
-        picture,
+        image,
         class_id,
         _boxes(structs),
         _flags(structs.field("difficult")),
@@ -81,11 +81,11 @@ def ground_truth(objects: pa.ChunkedArray, classes: Sequence[str]) -> GroundTrut
 
 
 def detections(column: pa.ChunkedArray, classes: Sequence[str]) -> Detections:
-    """The detections of an output's `detections` column; failed pictures give none."""
-    picture, structs = _flattened(column, schema.DETECTION)
+    """The detections of an output's `detections` column; failed images give none."""
+    image, structs = _flattened(column, schema.DETECTION)
     scores = structs.field("score").to_numpy(zero_copy_only=False)
     return Detections(
-        picture,
+        image,
         _class_ids(structs.field("label"), classes),
         scores.astype(np.float32, copy=False),
         _boxes(structs),
@@ -97,8 +97,8 @@ def _flattened(column: pa.ChunkedArray, of: pa.StructType) -> tuple[NDArray[np.i
     rows = column.combine_chunks()
     if isinstance(rows, pa.ChunkedArray):  # an empty column stays chunked
         return np.empty(0, np.int64), pa.array([], of)
-    picture = pc.list_parent_indices(rows).to_numpy(zero_copy_only=False)
-    return picture.astype(np.int64, copy=False), rows.flatten()
+    image = pc.list_parent_indices(rows).to_numpy(zero_copy_only=False)
+    return image.astype(np.int64, copy=False), rows.flatten()
 
 
 def _class_ids(labels: pa.Array, classes: Sequence[str]) -> NDArray[np.int64]:

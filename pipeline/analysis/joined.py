@@ -1,7 +1,7 @@
-"""An output's parts beside the manifest rows they were made from, a few pictures at a time.
+"""An output's parts beside the manifest rows they were made from, a few images at a time.
 
 Row k of a part belongs to manifest row `first_row + k` of its shard, so nothing is looked up; the
-image_ids are compared, because a manifest that was written anew may hold other pictures.
+image_ids are compared, because a manifest that was written anew may hold other images.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.analysis.flat import Detections
 from pipeline.errors import UnreadableDataset
-from pipeline.manifest import ROW_GROUP, Manifest
+from pipeline.manifests import ROW_GROUP, Manifest
 from pipeline.shards import Parts
 
-PICTURES = 64
-"""Pictures in one step: bounds the pairs of boxes that are compared at once."""
+IMAGES = 64
+"""Images in one step: bounds the pairs of boxes that are compared at once."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """The same pictures twice: what a run wrote about them, and the manifest's rows."""
+    """The same images twice: what a run wrote about them, and the manifest's rows."""
 
     first_row: int
     results: pa.Table
@@ -52,28 +52,28 @@ def joined(parts: Parts, manifest: Manifest, columns: Sequence[str]) -> Iterator
     """Stream the parts' `columns` together with the manifest's width, height and objects.
 
     Raises:
-        UnreadableDataset: the parts are of other pictures than the manifest's, or of more.
+        UnreadableDataset: the parts are of other images than the manifest's, or of more.
     """
     if parts.rows > manifest.rows:
         raise UnreadableDataset(
-            f"{storage.shown(parts.uri)} has {parts.rows} pictures, the manifest "
+            f"{storage.shown(parts.uri)} has {parts.rows} images, the manifest "
             f"{storage.shown(manifest.uri)} only {manifest.rows}: it was made from another manifest"
         )
     rows = _ManifestRows(manifest)
     for shard in parts.shards:
         results = parts.read(shard, ["image_id", *columns])
         annotated = rows.take(shard.first_row, shard.rows)
-        check_pictures(parts, manifest, shard.first_row, results, annotated)
-        for start in range(0, shard.rows, PICTURES):
+        check_images(parts, manifest, shard.first_row, results, annotated)
+        for start in range(0, shard.rows, IMAGES):
             yield Step(
                 shard.first_row + start,
-                results.slice(start, PICTURES),
-                annotated.slice(start, PICTURES),
+                results.slice(start, IMAGES),
+                annotated.slice(start, IMAGES),
             )
 
 
 def labelled(step: Step) -> NDArray[np.bool_]:
-    """Which of the step's pictures are annotated, `(P,)`; the others are not scored."""
+    """Which of the step's images are annotated, `(P,)`; the others are not scored."""
     known: NDArray[np.bool_] = (
         pc.is_valid(step.manifest.column("objects")).combine_chunks().to_numpy(zero_copy_only=False)
     )
@@ -84,13 +84,13 @@ def check_finite(found: Detections, step: Step) -> None:
     """Check the scores and boxes of a step's detections.
 
     Raises:
-        UnreadableDataset: one is not a finite number; it names the picture.
+        UnreadableDataset: one is not a finite number; it names the image.
     """
     wrong = ~np.isfinite(found.scores) | ~np.isfinite(found.boxes).all(axis=1)
     if wrong.any():
-        picture = int(found.picture[wrong.argmax()])
+        image = int(found.image[wrong.argmax()])
         raise UnreadableDataset(
-            f"picture {step.results.column('image_id')[picture].as_py()!r} has a detection "
+            f"image {step.results.column('image_id')[image].as_py()!r} has a detection "
             "whose score or box is not a finite number"
         )
 
@@ -118,10 +118,10 @@ class _ManifestRows:
         return wanted
 
 
-def check_pictures(
+def check_images(
     parts: Parts, manifest: Manifest, first_row: int, results: pa.Table, annotated: pa.Table
 ) -> None:
-    """Check that both tables' rows are of the same pictures, in order.
+    """Check that both tables' rows are of the same images, in order.
 
     Raises:
         UnreadableDataset: a row differs; it names the row and both image_ids.

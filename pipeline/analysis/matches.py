@@ -1,4 +1,4 @@
-"""Which detections of a run are true, by class and with their pictures: what a resampling needs to know."""
+"""Which detections of a run are true, by class and with their images: what a resampling needs to know."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from numpy.typing import NDArray
 from pipeline.analysis import flat
 from pipeline.analysis.average_precision import IGNORED, TRUE, match
 from pipeline.analysis.joined import check_finite, joined, labelled
-from pipeline.manifest import Manifest
+from pipeline.manifests import Manifest
 from pipeline.shards import Parts
 
 
 @dataclass(frozen=True)
 class ClassMatches:
-    """One class; pictures are numbered over the annotated ones."""
+    """One class; images are numbered over the annotated ones."""
 
-    pictures: NDArray[np.int32]
-    """`(D,)` the picture of each detection, best scored first; ignored detections are left out."""
+    images: NDArray[np.int32]
+    """`(D,)` the image of each detection, best scored first; ignored detections are left out."""
     hits: NDArray[np.bool_]
     """`(D,)` whether it is true."""
     objects: NDArray[np.int32]
-    """`(G,)` the picture of each object to find."""
+    """`(G,)` the image of each object to find."""
 
 
 @dataclass(frozen=True)
 class Matches:
     """A run's detections, matched once with the annotated objects."""
 
-    pictures: int
-    """Annotated pictures; those without detections, and failed ones, count too."""
+    images: int
+    """Annotated images; those without detections, and failed ones, count too."""
     per_class: tuple[ClassMatches, ...]
 
 
 def match_run(
     detections: Parts, manifest: Manifest, classes: tuple[str, ...], threshold: float = 0.5
 ) -> Matches:
-    """Stream a run's parts and keep nine bytes and a picture's number per detection.
+    """Stream a run's parts and keep nine bytes and an image's number per detection.
 
     Args:
         detections: an output of `detect`.
@@ -47,7 +47,7 @@ def match_run(
         threshold: the least IoU of a true detection.
 
     Raises:
-        UnreadableDataset: the pictures are others, or a score or box is not finite.
+        UnreadableDataset: the images are others, or a score or box is not finite.
     """
     found_in: list[NDArray[np.int32]] = []
     class_ids: list[NDArray[np.int32]] = []
@@ -55,23 +55,23 @@ def match_run(
     hits: list[NDArray[np.bool_]] = []
     object_in: list[NDArray[np.int32]] = []
     object_ids: list[NDArray[np.int32]] = []
-    pictures = 0
+    images = 0
     for step in joined(detections, manifest, ["detections"]):
         known = labelled(step)
-        number = pictures + np.cumsum(known) - 1
-        pictures += int(known.sum())
+        number = images + np.cumsum(known) - 1
+        images += int(known.sum())
         found = flat.detections(step.results.column("detections"), classes)
         check_finite(found, step)
-        found = found[(found.class_id >= 0) & known[found.picture]]
+        found = found[(found.class_id >= 0) & known[found.image]]
         truth = flat.ground_truth(step.manifest.column("objects"), classes)
         outcome = match(truth, found, threshold)
         kept = outcome != IGNORED
-        found_in.append(number[found.picture[kept]].astype(np.int32))
+        found_in.append(number[found.image[kept]].astype(np.int32))
         class_ids.append(found.class_id[kept].astype(np.int32))
         scores.append(found.scores[kept])
         hits.append(outcome[kept] == TRUE)
         counted = ~(truth.difficult | truth.crowd)
-        object_in.append(number[truth.picture[counted]].astype(np.int32))
+        object_in.append(number[truth.image[counted]].astype(np.int32))
         object_ids.append(truth.class_id[counted].astype(np.int32))
     ids, of_object = np.concatenate(class_ids), np.concatenate(object_ids)
     # As VocAveragePrecision: a stable sort, equal scores in the order of the manifest.
@@ -81,7 +81,7 @@ def match_run(
     true = np.split(np.concatenate(hits)[order], ends)
     where = np.concatenate(object_in)
     return Matches(
-        pictures,
+        images,
         tuple(
             ClassMatches(of_class, its_hits, where[of_object == k])
             for k, (of_class, its_hits) in enumerate(zip(ranked, true, strict=True))

@@ -1,6 +1,6 @@
-"""Best overlaps of objects with their picture's first n proposals, and what is summed up of them.
+"""Best overlaps of objects with their image's first n proposals, and what is summed up of them.
 
-An object's overlap under a budget of n boxes is its best IoU with the picture's first n proposals.
+An object's overlap under a budget of n boxes is its best IoU with the image's first n proposals.
 Recall is the share of objects with an overlap of at least a threshold; average recall its mean over IoU
 0.50:0.05:0.95 (Hosang et al., PAMI 2016); ABO the mean overlap over a class's objects and MABO the mean
 of ABO over classes (Uijlings et al., IJCV 2013, section 5.1).
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import boxes
+from pipeline import geometry
 
 BUDGETS: tuple[int | None, ...] = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, None)
 """Numbers of first boxes that are scored; None is all of them."""
@@ -24,21 +24,21 @@ THRESHOLDS = np.arange(50, 100, 5) / 100
 _AT_70 = 4
 
 _SIDES = (32, 96)  # COCO's small, medium, large
-_SHARES = (0.01, 0.1)  # of the picture's area
+_SHARES = (0.01, 0.1)  # of the image's area
 
 SIZES = (
     "small, < 32² pixels",
     "medium, < 96² pixels",
     "large, ≥ 96² pixels",
-    "< 1 % of picture",
-    "1-10 % of picture",
-    "≥ 10 % of picture",
+    "< 1 % of image",
+    "1-10 % of image",
+    "≥ 10 % of image",
 )
 
 
 @dataclass(frozen=True)
 class RecallPoint:
-    """Recall of some objects within a budget of boxes per picture; None if there are no objects."""
+    """Recall of some objects within a budget of boxes per image; None if there are no objects."""
 
     boxes: int | None
     """The budget; None is all boxes."""
@@ -70,7 +70,7 @@ def best_overlaps(
     """Best IoU `(G, len(budgets))` of each object `(G, 4)` with the first n of proposals `(N, 4)`."""
     if len(objects) == 0 or len(proposals) == 0:
         return np.zeros((len(objects), len(budgets)))
-    iou = boxes.iou(objects.astype(np.float64), proposals.astype(np.float64))
+    iou = geometry.iou(objects.astype(np.float64), proposals.astype(np.float64))
     running = np.maximum.accumulate(iou, axis=1)
     last = [min(budget or len(proposals), len(proposals)) - 1 for budget in budgets]
     return np.asarray(running[:, last], np.float64)
@@ -116,16 +116,16 @@ class OverlapTally:
 
 
 def size_groups(
-    areas: NDArray[np.float64], picture_area: float
+    areas: NDArray[np.float64], image_area: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions in SIZES of objects of some areas `(G,)`: the absolute size and the relative one.
 
-    The relative one is -1 where the picture's area is NaN.
+    The relative one is -1 where the image's area is NaN.
     """
     absolute = np.searchsorted(np.square(_SIDES), areas, side="right")
-    if np.isnan(picture_area):
+    if np.isnan(image_area):
         return absolute, np.full(len(areas), -1)
-    shares = np.searchsorted(_SHARES, areas / picture_area, side="right")
+    shares = np.searchsorted(_SHARES, areas / image_area, side="right")
     return absolute, len(_SIDES) + 1 + shares
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import boxes, schema, shards
+from pipeline import geometry, schema, shards
 from pipeline.analysis import flat
 from pipeline.analysis.classes import annotated_classes
 from pipeline.analysis.coverage import coverage_notes, failure_reasons
@@ -27,7 +27,7 @@ from pipeline.analysis.overlap import (
     best_overlaps,
     size_groups,
 )
-from pipeline.manifest import Manifest, open_manifest
+from pipeline.manifests import Manifest, open_manifest
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ProposalRecall:
     objects: int
     boxes: int
     boxes_mean: float | None
-    """Boxes per picture over pictures that did not fail."""
+    """Boxes per image over images that did not fail."""
     boxes_median: float | None
     recall50: float | None
     """Over all boxes, as the three below."""
@@ -55,7 +55,7 @@ class ProposalRecall:
     """MABO for each of BUDGETS."""
     per_class: tuple[GroupRecall, ...]
     per_size: tuple[GroupRecall, ...]
-    """Three absolute sizes, then three relative to the picture."""
+    """Three absolute sizes, then three relative to the image."""
     provenance: Any
     """What the parts say about the algorithm that made them."""
     notes: tuple[str, ...]
@@ -73,7 +73,7 @@ def proposal_recall(proposals: shards.Parts | str, manifest: Manifest | str) -> 
         manifest: the manifest it was made from, opened or its URI.
 
     Raises:
-        UnreadableDataset: the manifest has no annotations, its pictures are not those of the
+        UnreadableDataset: the manifest has no annotations, its images are not those of the
             proposals, or either cannot be read.
         StorageError: a store cannot be reached.
     """
@@ -110,13 +110,13 @@ class _Scoring:
         self.counts.append(counts[done])
         truth = flat.ground_truth(step.manifest.column("objects"), self.classes)
         counted = ~(truth.difficult | truth.crowd)
-        areas = _picture_areas(step)
-        for picture in np.unique(truth.picture[counted]):
-            of_picture = counted & (truth.picture == picture)
-            objects = truth.boxes[of_picture]
-            best = best_overlaps(objects, proposals[picture])
-            self.by_class.add(truth.class_id[of_picture], best)
-            absolute, relative = size_groups(boxes.area(objects), areas[picture])
+        areas = _image_areas(step)
+        for image in np.unique(truth.image[counted]):
+            of_image = counted & (truth.image == image)
+            objects = truth.boxes[of_image]
+            best = best_overlaps(objects, proposals[image])
+            self.by_class.add(truth.class_id[of_image], best)
+            absolute, relative = size_groups(geometry.area(objects), areas[image])
             self.by_size.add(absolute, best)
             self.by_size.add(relative, best)
 
@@ -147,8 +147,8 @@ class _Scoring:
         )
 
 
-def _picture_areas(step: Step) -> NDArray[np.float64]:
-    """Pixels of each picture, from the part or else the manifest; NaN where neither knows."""
+def _image_areas(step: Step) -> NDArray[np.float64]:
+    """Pixels of each image, from the part or else the manifest; NaN where neither knows."""
     sides = []
     for name in ("width", "height"):
         known = pc.coalesce(step.results.column(name), step.manifest.column(name))

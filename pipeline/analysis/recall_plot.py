@@ -1,4 +1,4 @@
-"""The picture beside the numbers of `analyze proposals`: recall against boxes, and against IoU."""
+"""The image beside the numbers of `analyze proposals`: recall against boxes, and against IoU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def recall_plot(recall: ProposalRecall) -> bytes:
-    """A PNG of two plots; the one on the left ends at the mean number of boxes per picture."""
+    """A PNG of two plots; the one on the left ends at the mean number of boxes per image."""
     # Imported here: it takes half a second, and only this function draws.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -24,8 +24,8 @@ def recall_plot(recall: ProposalRecall) -> bytes:
     _against_boxes(left, recall)
     _against_iou(right, recall)
     figure.suptitle(
-        f"{recall.objects} objects in {recall.images} pictures, "
-        f"{recall.boxes_mean or 0:.0f} boxes per picture"
+        f"{recall.objects} objects in {recall.images} images, "
+        f"{recall.boxes_mean or 0:.0f} boxes per image"
     )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
@@ -49,7 +49,7 @@ def _against_boxes(axes: Axes, recall: ProposalRecall) -> None:
         axes.plot(
             counts, [float("nan") if v is None else v for v in values], "o-", ms=3, label=name
         )
-    axes.set(xscale="log", xlabel="boxes per picture", ylim=(0, 1))
+    axes.set(xscale="log", xlabel="boxes per image", ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 

@@ -1,4 +1,4 @@
-"""A sheet of pictures with what was annotated and what was detected, to see what the numbers mean."""
+"""A sheet of images with what was annotated and what was detected, to see what the numbers mean."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import boxes, images, shards, storage
-from pipeline.analysis.joined import check_holds, check_pictures
+from pipeline import geometry, imaging, shards, storage
+from pipeline.analysis.joined import check_holds, check_images
 from pipeline.errors import StorageError, UnreadableDataset, UnreadableImage
-from pipeline.manifest import Manifest, open_manifest
+from pipeline.manifests import Manifest, open_manifest
 
 _log = logging.getLogger(__name__)
 
 _CELL = 360
 
 
-def picture_sheet(
+def image_sheet(
     detections: shards.Parts | str,
     manifest: Manifest | str,
     count: int = 12,
@@ -29,21 +29,21 @@ def picture_sheet(
     seed: int = 0,
     columns: int = 4,
 ) -> NDArray[np.uint8]:
-    """Draw a random choice of pictures: annotated boxes dashed, detected ones coloured by class.
+    """Draw a random choice of images: annotated boxes dashed, detected ones coloured by class.
 
     Args:
         detections: an output of `detect`, opened or its URI.
         manifest: the manifest it was made from, opened or its URI.
-        count: how many pictures; fewer where the dataset has fewer that can be read.
+        count: how many images; fewer where the dataset has fewer that can be read.
         min_score: detections below it are not drawn.
         seed: of the choice.
-        columns: pictures beside one another.
+        columns: images beside one another.
 
     Returns:
-        A uint8 `(H, W, 3)` picture.
+        A uint8 `(H, W, 3)` image.
 
     Raises:
-        UnreadableDataset: none of the pictures can be read, or manifest and detections differ.
+        UnreadableDataset: none of the images can be read, or manifest and detections differ.
     """
     if isinstance(manifest, str):
         manifest = open_manifest(manifest)
@@ -56,16 +56,14 @@ def picture_sheet(
             break
         uri = annotated.column("uri")[0].as_py()
         try:
-            picture = images.decode(storage.read(uri))
+            image = imaging.decode(storage.read(uri))
         except (UnreadableImage, StorageError) as error:
             _log.info("%s is not on the sheet: %s", storage.shown(uri), error)
             continue
-        drawn.append(_with_boxes(picture, results, annotated, min_score))
+        drawn.append(_with_boxes(image, results, annotated, min_score))
     if not drawn:
-        raise UnreadableDataset(
-            f"none of the pictures of {storage.shown(manifest.uri)} can be read"
-        )
-    return images.sheet(drawn, min(columns, len(drawn)), _CELL)
+        raise UnreadableDataset(f"none of the images of {storage.shown(manifest.uri)} can be read")
+    return imaging.sheet(drawn, min(columns, len(drawn)), _CELL)
 
 
 def _shuffled_rows(
@@ -78,24 +76,24 @@ def _shuffled_rows(
         results = parts.read(shard, ["image_id", "detections"])
         annotated = manifest.read(int(row), 1)
         one = results.slice(int(row) - shard.first_row, 1)
-        check_pictures(parts, manifest, int(row), one, annotated)
+        check_images(parts, manifest, int(row), one, annotated)
         yield one, annotated
 
 
 def _with_boxes(
-    picture: NDArray[np.uint8], results: pa.Table, annotated: pa.Table, min_score: float
+    image: NDArray[np.uint8], results: pa.Table, annotated: pa.Table, min_score: float
 ) -> NDArray[np.uint8]:
-    """The picture at the size it has on the sheet, so that lines and captions stay readable."""
-    factor = (_CELL - 8) / max(picture.shape[:2])
-    height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
+    """The image at the size it has on the sheet, so that lines and captions stay readable."""
+    factor = (_CELL - 8) / max(image.shape[:2])
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
     objects = annotated.column("objects")[0].as_py() or []
     found = results.column("detections")[0].as_py() or []
     found = [one for one in found if one["score"] >= min_score]
     found.sort(key=lambda one: one["score"])  # the best ends on top
-    with_truth = images.draw_dashed_boxes(
-        images.resize(picture, width, height), _corners(objects, factor)
+    with_truth = imaging.draw_dashed_boxes(
+        imaging.resize(image, width, height), _corners(objects, factor)
     )
-    return images.draw_boxes(
+    return imaging.draw_boxes(
         with_truth,
         _corners(found, factor),
         [f"{one['label']} {one['score']:.2f}" for one in found],
@@ -105,7 +103,7 @@ def _with_boxes(
 
 def _corners(rows: Sequence[Mapping[str, Any]], factor: float) -> NDArray[np.float64]:
     corners = [[row["x1"], row["y1"], row["x2"], row["y2"]] for row in rows]
-    scaled: NDArray[np.float64] = boxes.scale(
+    scaled: NDArray[np.float64] = geometry.scale(
         np.array(corners, np.float64).reshape(-1, 4), factor, factor
     )
     return scaled

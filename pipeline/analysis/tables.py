@@ -42,7 +42,7 @@ def summary_table(metrics: Metrics) -> Table:
         "COCO AP, small / medium / large",
         _shares(metrics.coco_ap_small, metrics.coco_ap_medium, metrics.coco_ap_large),
     )
-    table.add_row("pictures", str(metrics.images))
+    table.add_row("images", str(metrics.images))
     table.add_row("detections", str(metrics.detections))
     _add_failures(table, metrics.failed, metrics.failed_by_reason)
     return table
@@ -69,7 +69,7 @@ def _compared(scores: Difference) -> list[str]:
 
 
 def budget_table(recall: ProposalRecall) -> Table:
-    """Recall by number of boxes per picture; AR is the average recall over IoU 0.50:0.05:0.95."""
+    """Recall by number of boxes per image; AR is the average recall over IoU 0.50:0.05:0.95."""
     table = Table(*_right("boxes", "recall@0.5", "recall@0.7", "AR", "MABO"))
     for point, mabo in zip(recall.curve, recall.mabo_curve, strict=True):
         table.add_row(
@@ -90,18 +90,18 @@ def group_table(title: str, groups: tuple[GroupRecall, ...]) -> Table:
 def proposals_summary_table(recall: ProposalRecall) -> Table:
     """Counts and what failed."""
     table = Table(box=None, show_header=False)
-    table.add_row("pictures", str(recall.images))
+    table.add_row("images", str(recall.images))
     table.add_row("objects", str(recall.objects))
     mean, median = recall.boxes_mean, recall.boxes_median
-    per_picture = "-" if mean is None or median is None else f"{mean:.1f} / {median:.0f}"
-    table.add_row("boxes per picture, mean / median", per_picture)
+    per_image = "-" if mean is None or median is None else f"{mean:.1f} / {median:.0f}"
+    table.add_row("boxes per image, mean / median", per_image)
     table.add_row("MABO", _share(recall.mabo))
     _add_failures(table, recall.failed, recall.failed_by_reason)
     return table
 
 
 def _add_failures(table: Table, failed: int, by_reason: dict[str, int]) -> None:
-    table.add_row("failed pictures", str(failed))
+    table.add_row("failed images", str(failed))
     for reason, count in by_reason.items():
         table.add_row(Text(f"  {reason}"), str(count))
 

@@ -2,6 +2,6 @@
 
 May import `errors`, `boxes`, `images`, `storage` and torch; never ray or what stands to the right. What
 a driver or a CPU task needs is importable without torch: `architecture`, `preprocessing`, `sampling`,
-`targets`, `keep`, `pyramid`, `version`, `checkpoint_record`. `python -m pipeline.detector PICTURE
---checkpoint URI` detects in one picture without Ray; it alone imports `proposals`.
+`targets`, `keep`, `pyramid`, `version`, `checkpoint_record`. `python -m pipeline.detector IMAGE
+--checkpoint URI` detects in one image without Ray; it alone imports `proposals`.
 """

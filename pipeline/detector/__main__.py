@@ -1,4 +1,4 @@
-"""Detect in one picture: `python -m pipeline.detector PICTURE --checkpoint URI --draw OUT.png`."""
+"""Detect in one image: `python -m pipeline.detector IMAGE --checkpoint URI --draw OUT.png`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline import images, storage
+from pipeline import imaging, storage
 from pipeline.detector.checkpoint_record import peek
 from pipeline.detector.keep import Keep
 from pipeline.detector.predictor import Detections, Predictor
@@ -25,14 +25,14 @@ from pipeline.proposals import selective_search
 
 @dataclass(frozen=True)
 class Options:
-    """Detect objects in one picture: selective search, then Fast R-CNN."""
+    """Detect objects in one image: selective search, then Fast R-CNN."""
 
-    picture: Annotated[str, tyro.conf.Positional]
-    """The picture: a path or any fsspec URI."""
+    image: Annotated[str, tyro.conf.Positional]
+    """The image: a path or any fsspec URI."""
     checkpoint: str
     """The folder of a trained model, or its URI."""
     draw: str | None = None
-    """Where to put the picture with the detections drawn in (.png, .jpg; a path or URI)."""
+    """Where to put the image with the detections drawn in (.png, .jpg; a path or URI)."""
     shown_from: float = 0.3
     """Print and draw only detections of this score or a better one."""
     strategy: str = "fast"
@@ -46,7 +46,7 @@ class Options:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto takes bf16 where the processor computes in it."""
     pyramid: Annotated[Pyramid, tyro.conf.arg(name="")] = field(default_factory=Pyramid)
-    """At which scales the picture is looked at."""
+    """At which scales the image is looked at."""
     keep: Annotated[Keep, tyro.conf.arg(name="")] = field(default_factory=Keep)
     """Which scored boxes are kept."""
 
@@ -57,9 +57,9 @@ def main(options: Options) -> None:
         raise InvalidConfiguration(f"--draw must end in .png, .jpg or .jpeg, got {options.draw}")
     peek(storage.absolute(options.checkpoint))  # before the slow parts
     try:
-        image = images.decode(storage.read(storage.absolute(options.picture)))
+        image = imaging.decode(storage.read(storage.absolute(options.image)))
     except UnreadableImage as error:
-        raise UnreadableImage(f"{storage.shown(options.picture)}: {error}") from error
+        raise UnreadableImage(f"{storage.shown(options.image)}: {error}") from error
     predictor = Predictor(
         storage.absolute(options.checkpoint),
         device=options.device,
@@ -88,15 +88,15 @@ _CORNERS = ("x1", "y1", "x2", "y2")
 
 
 def _draw(image: NDArray[np.uint8], found: Detections, classes: Sequence[str], place: str) -> None:
-    """Put the picture with the detections, the best on top."""
+    """Put the image with the detections, the best on top."""
     captions = [
         f"{classes[label]} {score:.2f}"
         for score, label in zip(found.scores, found.labels, strict=True)
     ]
-    drawn = images.draw_boxes(
+    drawn = imaging.draw_boxes(
         image, found.boxes[::-1], captions[::-1], [int(label) for label in found.labels[::-1]]
     )
-    encode = images.encode_png if place.lower().endswith(".png") else images.encode_jpeg
+    encode = imaging.encode_png if place.lower().endswith(".png") else imaging.encode_jpeg
     storage.put(storage.absolute(place), encode(drawn))
 
 

@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, its multiply-adds, and the time of a picture.
+"""What a network costs: its parameters, its multiply-adds, and the time of an image.
 
 Multiply-adds are those of convolutions and fully connected layers, counted by PyTorch's own counter on
 tensors without data; norms, activations and pooling are left out, as is usual.
@@ -21,8 +21,8 @@ from pipeline.detector.keep import Keep
 from pipeline.detector.network import FastRCNN
 from pipeline.detector.predictor import Predictor
 
-PICTURE = (3, 4)
-"""Height to width of the picture that is measured."""
+IMAGE = (3, 4)
+"""Height to width of the image that is measured."""
 SMALLEST_BOX = 20
 """Sides of the boxes that are measured start here, in pixels, as selective search's do."""
 
@@ -34,40 +34,40 @@ class Cost:
     parameters: int
     """All that are learned, frozen ones included."""
     trunk: int
-    """Multiply-adds of the layers over the picture."""
+    """Multiply-adds of the layers over the image."""
     per_roi: int
     """Multiply-adds of the layers over each RoI, the two output layers included."""
 
-    def of_picture(self, rois: int) -> int:
-        """Multiply-adds of a picture with so many RoIs."""
+    def of_image(self, rois: int) -> int:
+        """Multiply-adds of an image with so many RoIs."""
         return self.trunk + rois * self.per_roi
 
 
 def cost(model: FastRCNN, shape: tuple[int, int]) -> Cost:
-    """Count a network's cost for a picture of this height and width after resizing."""
+    """Count a network's cost for an image of this height and width after resizing."""
     with torch.device("meta"):
         bare = FastRCNN(model.architecture).eval()
-        picture = torch.empty(1, 3, *shape)
+        image = torch.empty(1, 3, *shape)
         pooled = torch.empty(1, bare.backbone.channels, bare.roi_size, bare.roi_size)
     with torch.no_grad():
-        with FlopCounterMode(display=False) as over_picture:
-            bare.features(picture)
+        with FlopCounterMode(display=False) as over_image:
+            bare.features(image)
         with FlopCounterMode(display=False) as over_roi:
             vectors = bare.backbone.head(pooled)
             bare.cls_score(vectors)
             bare.bbox_pred(vectors)
     return Cost(
         sum(parameter.numel() for parameter in model.parameters()),
-        over_picture.get_total_flops() // 2,  # a multiply-add counts as two operations there
+        over_image.get_total_flops() // 2,  # a multiply-add counts as two operations there
         over_roi.get_total_flops() // 2,
     )
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long a picture took, the median of some."""
+    """How long an image took, the median of some."""
 
-    picture: float
+    image: float
     """With all its RoIs."""
     rois: float
     """What all RoIs took more than a single one: RoI pooling and the layers over each RoI."""
@@ -76,14 +76,14 @@ class Seconds:
 def measured(
     checkpoints: Sequence[Checkpoint], rois: int, repeats: int, seed: int = 0
 ) -> list[Seconds]:
-    """Time a predictor of each checkpoint on a random picture with random boxes.
+    """Time a predictor of each checkpoint on a random image with random boxes.
 
     Args:
         checkpoints: of networks that share their preprocessing.
-        rois: boxes in the picture.
-        repeats: pictures of each, the checkpoints taking turns, so that what else the machine does
+        rois: boxes in the image.
+        repeats: images of each, the checkpoints taking turns, so that what else the machine does
             falls on all of them; the first, which warms up, is left out.
-        seed: of picture and boxes.
+        seed: of image and boxes.
 
     No detection is kept, so that what random scores would cost in NMS is left out.
     """
@@ -108,8 +108,8 @@ def measured(
 
 
 def shape_measured(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Height and width of a picture of 3:4 at the checkpoint's size."""
-    return checkpoint.preprocessing.resized_shape(*(100 * side for side in PICTURE))
+    """Height and width of an image of 3:4 at the checkpoint's size."""
+    return checkpoint.preprocessing.resized_shape(*(100 * side for side in IMAGE))
 
 
 def _boxes(

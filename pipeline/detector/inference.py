@@ -1,4 +1,4 @@
-"""A trained network made ready to detect: nothing is computed per picture that the checkpoint fixes."""
+"""A trained network made ready to detect: nothing is computed per image that the checkpoint fixes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class InferenceNetwork:
         self._last_bias = torch.cat([layer.bias for layer in last])
 
     def features(self, images: Tensor) -> Tensor:
-        """The feature map `(B, C, h, w)` of preprocessed pictures `(B, 3, H, W)`."""
+        """The feature map `(B, C, h, w)` of preprocessed images `(B, 3, H, W)`."""
         return self._trunk(images.to(self.dtype))
 
     def scores_and_deltas(
@@ -52,7 +52,7 @@ class InferenceNetwork:
 
         Args:
             features: of `features`.
-            rois: index in the batch, then x1, y1, x2, y2 in pixels of the preprocessed pictures.
+            rois: index in the batch, then x1, y1, x2, y2 in pixels of the preprocessed images.
             max_rois: so many go through the head at once.
         """
         vectors = torch.cat(

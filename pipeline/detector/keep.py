@@ -17,10 +17,10 @@ class Keep:
     nms_iou: float = 0.3
     """A box that overlaps a better one of its class by more than this IoU is dropped."""
     max_per_image: int = 100
-    """`default` keeps at most so many of a picture, over all classes; `paper` takes the best so many of
+    """`default` keeps at most so many of an image, over all classes; `paper` takes the best so many of
     each class into NMS."""
     rule: Literal["default", "paper"] = "default"
-    """`default`: threshold, NMS, then a cap per picture. `paper`: the best of each class and picture
+    """`default`: threshold, NMS, then a cap per image. `paper`: the best of each class and image
     before NMS, nothing dropped afterwards (the released code's candidates for average precision)."""
 
     def __post_init__(self) -> None:
@@ -29,4 +29,4 @@ class Keep:
         if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_iou <= 1:
             raise InvalidConfiguration("score threshold and NMS IoU lie between 0 and 1")
         if self.max_per_image < 1:
-            raise InvalidConfiguration(f"at most {self.max_per_image} detections per picture")
+            raise InvalidConfiguration(f"at most {self.max_per_image} detections per image")

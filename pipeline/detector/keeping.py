@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from pipeline import boxes as geometry
+from pipeline import geometry
 from pipeline.detector.keep import Keep
 
 
 def kept(
     scores: Tensor, deltas: Tensor, boxes: Tensor, size: tuple[int, int], keep: Keep
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The detections of one picture: boxes `(D, 4)`, scores `(D,)`, labels `(D,)`, best first.
+    """The detections of one image: boxes `(D, 4)`, scores `(D,)`, labels `(D,)`, best first.
 
     Args:
         scores: `(R, K + 1)` softmax, background first.
         deltas: `(R, K + 1, 4)`, raw.
-        boxes: the RoIs `(R, 4)` in pixels of the picture.
-        size: the picture's height and width.
+        boxes: the RoIs `(R, 4)` in pixels of the image.
+        size: the image's height and width.
         keep: the rule.
 
     Labels count the classes from 0. Equal scores keep the order of class and RoI.

@@ -1,4 +1,4 @@
-"""Fast R-CNN (Girshick, ICCV 2015): a trunk over the picture, RoI pooling, a head with two siblings."""
+"""Fast R-CNN (Girshick, ICCV 2015): a trunk over the image, RoI pooling, a head with two siblings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FastRCNN(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def features(self, images: Tensor) -> Tensor:
-        """The feature map `(B, C, h, w)` of preprocessed pictures `(B, 3, H, W)`."""
+        """The feature map `(B, C, h, w)` of preprocessed images `(B, 3, H, W)`."""
         return self.backbone.trunk(images)
 
     def head(self, features: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ class FastRCNN(nn.Module):
         """Class logits `(R, K + 1)` and box deltas `(R, 4 (K + 1))`.
 
         Args:
-            images: preprocessed pictures `(B, 3, H, W)`.
+            images: preprocessed images `(B, 3, H, W)`.
             rois: `(R, 5)`: index in the batch, then x1, y1, x2, y2, half open, in pixels of `images`.
         """
         return self.head(self.features(images), rois)

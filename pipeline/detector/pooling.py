@@ -24,7 +24,7 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
 
     Args:
         features: `(B, C, h, w)`.
-        rois: `(R, 5)`: index in the batch, then x1, y1, x2, y2, half open, in pixels of the picture.
+        rois: `(R, 5)`: index in the batch, then x1, y1, x2, y2, half open, in pixels of the image.
         size: cells per side.
         spatial_scale: cells of the feature map per pixel.
 
@@ -33,7 +33,7 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
 
     Scaled corners are rounded and the last cell is inside, as in the released layer; its boxes hold
     their last pixel, so it gets x2 - 1, y2 - 1. A RoI covers one cell at least. Neither RoIs of
-    another picture than the batch has nor corners outside the picture are checked.
+    another image than the batch has nor corners outside the image are checked.
     """
     inclusive = rois.float() - rois.new_tensor(LAST_PIXEL, dtype=torch.float32)
     if features.device.type != "cpu" or features.dtype not in (torch.float32, torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Detection in pictures with given proposals: no Ray, no storage, a plain callable.
+"""Detection in images with given proposals: no Ray, no storage, a plain callable.
 
 What makes it quick, apart from the device: frozen norms folded into the filters, ReLUs and shortcuts
 fused with the convolutions before them, channels last, bf16 where the processor has it, RoIs that pool
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import images as pictures
+from pipeline import imaging
 from pipeline.detector import checkpoint as checkpoints
 from pipeline.detector.inference import InferenceNetwork, device_named, dtype_named, precision_of
 from pipeline.detector.keep import Keep
@@ -30,10 +30,10 @@ Boxes = NDArray[np.float32]
 
 
 class Detections(NamedTuple):
-    """The objects found in one picture, best first."""
+    """The objects found in one image, best first."""
 
     boxes: NDArray[np.float32]
-    """`(D, 4)` in pixels of the original picture, clipped to it."""
+    """`(D, 4)` in pixels of the original image, clipped to it."""
     scores: NDArray[np.float32]
     """`(D,)`, 0..1."""
     labels: NDArray[np.int32]
@@ -67,9 +67,9 @@ class Predictor:
             precision: `fp32`, `bf16` or `fp16` for trunk and head; the last layers and the softmax stay
                 fp32. `auto` takes bf16 where the device computes in it.
             keep: which boxes become detections.
-            pyramid: other scales than the checkpoint's own at which pictures are looked at.
+            pyramid: other scales than the checkpoint's own at which images are looked at.
             max_rois_per_batch: how many RoIs go through the head at once; None suits the device.
-            max_images_per_batch: how many pictures go through the trunk at once; likewise.
+            max_images_per_batch: how many images go through the trunk at once; likewise.
 
         Raises:
             InvalidCheckpoint: the checkpoint cannot be used.
@@ -96,14 +96,14 @@ class Predictor:
     def __call__(
         self, images: Sequence[Image], proposals: Sequence[NDArray[np.floating]]
     ) -> list[Detections]:
-        """Detect in each picture.
+        """Detect in each image.
 
         Args:
             images: uint8 RGB `(H, W, 3)`.
-            proposals: per picture `(N, 4)` in its pixels; what lies outside is cut off.
+            proposals: per image `(N, 4)` in its pixels; what lies outside is cut off.
 
-        Pictures whose resized shapes are equal go through the trunk together, in the order given and
-        never padded. A picture without proposals has no detections. With several scales each proposal
+        Images whose resized shapes are equal go through the trunk together, in the order given and
+        never padded. An image without proposals has no detections. With several scales each proposal
         is looked at in one of them (`pyramid.nearest`).
         """
         found = [_nothing() for _ in images]
@@ -114,22 +114,22 @@ class Predictor:
         outputs = [_Outputs() for _ in images]
         for shape, batch in self._batches(parts(boxes, sizes, self.levels)):
             rois = gather(
-                [boxes[part.picture][part.rows] for part in batch],
-                [sizes[part.picture] for part in batch],
+                [boxes[part.image][part.rows] for part in batch],
+                [sizes[part.image] for part in batch],
                 shape,
                 self.network.spatial_scale,
             )
-            scores, deltas = self._computed([images[part.picture] for part in batch], shape, rois)
+            scores, deltas = self._computed([images[part.image] for part in batch], shape, rois)
             for position, part in enumerate(batch):
-                mine = torch.from_numpy(rois.unique_index[rois.picture == position])
+                mine = torch.from_numpy(rois.unique_index[rois.image == position])
                 mine = mine.to(self.device)
-                picture = part.picture
-                outputs[picture].add(part.rows, scores[mine], deltas[mine])
-                if outputs[picture].count == len(boxes[picture]):
-                    found[picture] = self._detections(
-                        *outputs[picture].ordered(), boxes[picture], sizes[picture]
+                image = part.image
+                outputs[image].add(part.rows, scores[mine], deltas[mine])
+                if outputs[image].count == len(boxes[image]):
+                    found[image] = self._detections(
+                        *outputs[image].ordered(), boxes[image], sizes[image]
                     )
-                    outputs[picture] = _Outputs()
+                    outputs[image] = _Outputs()
         return found
 
     def _batches(self, work: Sequence[Part]) -> Iterator[tuple[Size, list[Part]]]:
@@ -150,7 +150,7 @@ class Predictor:
 
     def _preprocessed(self, images: Sequence[Image], shape: Size) -> Tensor:
         """Float32 `(B, 3, h, w)` on the device."""
-        resized = np.stack([pictures.resize(image, shape[1], shape[0]) for image in images])
+        resized = np.stack([imaging.resize(image, shape[1], shape[0]) for image in images])
         return self.preprocessing.normalised(torch.from_numpy(resized).to(self.device))
 
     @torch.inference_mode()
@@ -163,7 +163,7 @@ class Predictor:
 
 
 class _Outputs:
-    """What the network said of one picture's RoIs, scale by scale."""
+    """What the network said of one image's RoIs, scale by scale."""
 
     def __init__(self) -> None:
         self.count = 0

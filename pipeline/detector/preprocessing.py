@@ -1,4 +1,4 @@
-"""From a decoded picture to what a network was trained on: size, channel order, scale, mean, deviation.
+"""From a decoded image to what a network was trained on: size, channel order, scale, mean, deviation.
 
 These belong to the weights and travel with them. Importing this module does not import torch, so that
 CPU tasks can resize and a driver can read the settings.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import images
+from pipeline import imaging
 from pipeline.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SMALLEST_SIDE = 32  # in pixels: below it the strided layers of some trunks have
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture is resized and normalised: (channel * scale - mean) / std."""
+    """How an image is resized and normalised: (channel * scale - mean) / std."""
 
     channel_order: Literal["RGB", "BGR"] = "RGB"
     """The order in which the network takes the channels; mean and std are in it too."""
@@ -46,7 +46,7 @@ class Preprocessing:
             raise InvalidConfiguration("mean and std need one number per channel, std positive")
         if not SMALLEST_SIDE <= self.short_side <= self.max_side:
             raise InvalidConfiguration(
-                f"short side {self.short_side} and cap {self.max_side} of the pictures: expected "
+                f"short side {self.short_side} and cap {self.max_side} of the images: expected "
                 f"{SMALLEST_SIDE} <= short side <= cap"
             )
 
@@ -66,10 +66,10 @@ class Preprocessing:
     def resized_shape(
         self, height: int, width: int, *, short_side: int | None = None, max_side: int | None = None
     ) -> tuple[int, int]:
-        """Height and width after resizing; a thin picture is stretched to at least 32 pixels.
+        """Height and width after resizing; a thin image is stretched to at least 32 pixels.
 
         Args:
-            height: of the original picture, in pixels.
+            height: of the original image, in pixels.
             width: likewise.
             short_side: another size than the weights' own, for multi-scale training and testing.
             max_side: another cap.
@@ -87,22 +87,22 @@ class Preprocessing:
         short_side: int | None = None,
         max_side: int | None = None,
     ) -> NDArray[np.uint8]:
-        """The picture `(H, W, 3)` at its size for the network, still uint8 RGB `(h, w, 3)`."""
+        """The image `(H, W, 3)` at its size for the network, still uint8 RGB `(h, w, 3)`."""
         height, width = self.resized_shape(
             *image.shape[:2], short_side=short_side, max_side=max_side
         )
-        return images.resize(image, width, height)
+        return imaging.resize(image, width, height)
 
-    def normalised(self, pictures: torch.Tensor) -> torch.Tensor:
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """Float32 `(B, 3, h, w)`, channels last in memory, from resized uint8 RGB `(B, h, w, 3)`.
 
-        Works on the device of `pictures`, so that uint8 travels to a GPU, a quarter of the bytes.
+        Works on the device of `images`, so that uint8 travels to a GPU, a quarter of the bytes.
         """
         gain = np.float32(self.scale) / np.asarray(self.std, np.float32)
         shift = -np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
         if self.channel_order == "BGR":
-            pictures = pictures.flip(-1)
-        values = pictures.float()
+            images = images.flip(-1)
+        values = images.float()
         values.mul_(values.new_tensor(gain)).add_(values.new_tensor(shift))
         return values.permute(0, 3, 1, 2)
 
@@ -113,11 +113,11 @@ class Preprocessing:
         short_side: int | None = None,
         max_side: int | None = None,
     ) -> torch.Tensor:
-        """Float32 `(3, h, w)` from a decoded uint8 RGB picture `(H, W, 3)`."""
+        """Float32 `(3, h, w)` from a decoded uint8 RGB image `(H, W, 3)`."""
         import torch  # noqa: PLC0415  a driver reads these settings without torch
 
-        picture = self.resized(image, short_side=short_side, max_side=max_side)
-        return self.normalised(torch.from_numpy(np.array(picture))[None])[0]
+        resized = self.resized(image, short_side=short_side, max_side=max_side)
+        return self.normalised(torch.from_numpy(np.array(resized))[None])[0]
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
@@ -140,4 +140,4 @@ BY_NAME = {"torchvision": TORCHVISION, "tensorflow": TENSORFLOW, "caffe": CAFFE}
 """Whose pretrained weights want it."""
 
 DRAWN = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=240, max_side=400)
-"""For networks that are trained from scratch on small pictures."""
+"""For networks that are trained from scratch on small images."""

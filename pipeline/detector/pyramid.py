@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import boxes as geometry
+from pipeline import geometry
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.errors import InvalidConfiguration
 
@@ -25,13 +25,13 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Pyramid:
-    """The scales at which pictures are tested, in place of the checkpoint's single one."""
+    """The scales at which images are tested, in place of the checkpoint's single one."""
 
     scales: tuple[int, ...] = ()
-    """Shortest sides in pixels at which a picture is looked at, each RoI at the one where its area is
+    """Shortest sides in pixels at which an image is looked at, each RoI at the one where its area is
     nearest to 224 x 224 (the paper: 480 576 688 864 1200); none: the checkpoint's single one."""
     scale_cap: int | None = None
-    """No side of a scaled picture is longer, in pixels (the paper: 2000 with several scales); unset:
+    """No side of a scaled image is longer, in pixels (the paper: 2000 with several scales); unset:
     the checkpoint's own."""
 
     def levels(self, own: Preprocessing) -> tuple[Preprocessing, ...]:
@@ -54,23 +54,23 @@ class Pyramid:
 
 
 class Part(NamedTuple):
-    """The RoIs of one picture that are pooled from it at one scale."""
+    """The RoIs of one image that are pooled from it at one scale."""
 
-    picture: int
-    """Index of the picture."""
+    image: int
+    """Index of the image."""
     shape: Size
-    """Height and width of the scaled picture."""
+    """Height and width of the scaled image."""
     rows: NDArray[np.intp]
-    """`(M,)`: which of the picture's RoIs, in order."""
+    """`(M,)`: which of the image's RoIs, in order."""
 
 
 def nearest(boxes: NDArray[np.float32], size: Size, shapes: Sequence[Size]) -> NDArray[np.intp]:
     """Per RoI `(N,)` the index of the shape in which its area is nearest to 224 x 224 pixels.
 
     Args:
-        boxes: `(N, 4)` in pixels of the original picture.
+        boxes: `(N, 4)` in pixels of the original image.
         size: its height and width.
-        shapes: height and width of the scaled pictures; of equally near ones the first is taken.
+        shapes: height and width of the scaled images; of equally near ones the first is taken.
     """
     gains = np.array([(height / size[0]) * (width / size[1]) for height, width in shapes])
     areas = geometry.area(boxes.astype(np.float64))[:, None] * gains
@@ -81,20 +81,20 @@ def nearest(boxes: NDArray[np.float32], size: Size, shapes: Sequence[Size]) -> N
 def parts(
     boxes: Sequence[NDArray[np.float32]], sizes: Sequence[Size], levels: Sequence[Preprocessing]
 ) -> list[Part]:
-    """The work of a predictor: each picture at each scale that one of its RoIs is nearest at.
+    """The work of a predictor: each image at each scale that one of its RoIs is nearest at.
 
     Args:
-        boxes: per picture `(N, 4)` in its pixels; one without boxes is no work.
-        sizes: per picture its height and width.
+        boxes: per image `(N, 4)` in its pixels; one without boxes is no work.
+        sizes: per image its height and width.
         levels: the preprocessing at each scale.
 
-    A picture's parts hold each of its RoIs once; scales that come to the same shape, as the cap lets
+    An image's parts hold each of its RoIs once; scales that come to the same shape, as the cap lets
     them, are one part.
     """
     made: list[Part] = []
-    for picture, (rois, size) in enumerate(zip(boxes, sizes, strict=True)):
+    for image, (rois, size) in enumerate(zip(boxes, sizes, strict=True)):
         shapes = [level.resized_shape(*size) for level in levels]
         of_roi = nearest(rois, size, shapes)
         for index in np.unique(of_roi):
-            made.append(Part(picture, shapes[index], np.flatnonzero(of_roi == index)))
+            made.append(Part(image, shapes[index], np.flatnonzero(of_roi == index)))
     return made

@@ -1,4 +1,4 @@
-"""From the proposals of original pictures to the rows that the network takes, each computed once."""
+"""From the proposals of original images to the rows that the network takes, each computed once."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import boxes as geometry
+from pipeline import geometry
 
 
 class Rois(NamedTuple):
-    """RoIs of a batch of pictures that were resized to one shape."""
+    """RoIs of a batch of images that were resized to one shape."""
 
     unique: NDArray[np.float32]
-    """`(U, 5)`: index in the batch, x1, y1, x2, y2 in pixels of the resized pictures."""
+    """`(U, 5)`: index in the batch, x1, y1, x2, y2 in pixels of the resized images."""
     unique_index: NDArray[np.int64]
     """`(R,)`: the row of `unique` that pools the same cells as each RoI."""
-    picture: NDArray[np.int64]
+    image: NDArray[np.int64]
     """`(R,)`: index in the batch."""
 
 
 def usable(proposals: NDArray[np.floating], height: int, width: int) -> NDArray[np.float32]:
-    """Proposals `(N, 4)` clipped to the picture, without those that are empty then."""
+    """Proposals `(N, 4)` clipped to the image, without those that are empty then."""
     boxes = np.asarray(proposals, dtype=np.float32).reshape(-1, 4)
     clipped: NDArray[np.float32] = geometry.clip(boxes, width, height)
     return clipped[geometry.nonempty(clipped)]
@@ -38,9 +38,9 @@ def gather(
     """The RoIs of a batch.
 
     Args:
-        proposals: per picture `(N, 4)` in original pixels, `usable`.
-        sizes: per picture its original height and width.
-        shape: height and width of all pictures after resizing.
+        proposals: per image `(N, 4)` in original pixels, `usable`.
+        sizes: per image its original height and width.
+        shape: height and width of all images after resizing.
         spatial_scale: cells of the feature map per resized pixel.
     """
     rows = [
@@ -58,7 +58,7 @@ def gather(
 
 
 def _cells(rois: NDArray[np.float32], spatial_scale: float) -> NDArray[np.int64]:
-    """What RoI pooling sees of RoIs `(R, 5)`: picture and rounded corners `(R, 5)`, halves away from 0."""
+    """What RoI pooling sees of RoIs `(R, 5)`: image and rounded corners `(R, 5)`, halves away from 0."""
     scaled = (rois[:, 1:] - np.array([0, 0, 1, 1], np.float32)) * np.float32(spatial_scale)
     below = np.floor(scaled)
     return np.concatenate([rois[:, :1], below + (scaled - below >= 0.5)], axis=1).astype(np.int64)

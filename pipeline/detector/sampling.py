@@ -1,4 +1,4 @@
-"""The RoIs of one picture that a training step looks at (Fast R-CNN, section 2.3, mini-batch sampling).
+"""The RoIs of one image that a training step looks at (Fast R-CNN, section 2.3, mini-batch sampling).
 
 Importing this does not import torch: CPU tasks sample ahead of the training workers.
 """
@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import boxes as geometry
+from pipeline import geometry
 
 CROWD_COVER = 0.7  # a proposal with this share of its area in a crowd is no example of background
 
 
 class SampledRois(NamedTuple):
-    """The sample of one picture, foreground first."""
+    """The sample of one image, foreground first."""
 
     boxes: NDArray[np.float32]
     """`(S, 4)`, in pixels as the proposals."""
@@ -48,11 +48,11 @@ def sample_rois(
         gt_labels: `(G,)`, from 1.
         gt_crowd: `(G,)`: crowds are never foreground, and what lies in one is not background either.
         rng: keyed by (seed, epoch, image_id).
-        rois_per_image: 64 of each of 2 pictures in the paper.
+        rois_per_image: 64 of each of 2 images in the paper.
         fg_fraction: the share that foreground may take; background fills the rest.
         fg_iou: a RoI is foreground from this IoU with its best object on.
-        bg_iou: background has an IoU in [low, high). In a picture with none there, it is widened to
-            [0, high), so that pictures without objects still teach background.
+        bg_iou: background has an IoU in [low, high). In an image with none there, it is widened to
+            [0, high), so that images without objects still teach background.
 
     Fewer come back when there are not enough of a kind; none when there are no candidates at all.
     """

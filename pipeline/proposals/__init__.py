@@ -1,7 +1,7 @@
 """Selective search (Uijlings et al., IJCV 2013): regions proposed as boxes, best first.
 
 May import `errors`, `boxes`, `images`, `storage`, numpy and numba; never torch, ray or what stands to the
-right. `python -m pipeline.proposals PICTURE --draw OUT.png` proposes boxes for one picture.
+right. `python -m pipeline.proposals IMAGE --draw OUT.png` proposes boxes for one image.
 """
 
 from pipeline.proposals.search import (

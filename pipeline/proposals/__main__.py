@@ -1,4 +1,4 @@
-"""Propose boxes for one picture and draw the best: `python -m pipeline.proposals PICTURE --draw OUT.png`."""
+"""Propose boxes for one image and draw the best: `python -m pipeline.proposals IMAGE --draw OUT.png`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Annotated
 
 import tyro
 
-from pipeline import images, storage
+from pipeline import imaging, storage
 from pipeline.errors import InvalidConfiguration, PipelineError
 from pipeline.proposals.search import Backend, selective_search
 
 
 @dataclass(frozen=True)
 class Options:
-    """Propose boxes for the objects in one picture by selective search."""
+    """Propose boxes for the objects in one image by selective search."""
 
-    picture: Annotated[str, tyro.conf.Positional]
-    """The picture: a path or any fsspec URI."""
+    image: Annotated[str, tyro.conf.Positional]
+    """The image: a path or any fsspec URI."""
     draw: str | None = None
-    """Where to put the picture with the best boxes drawn in (.png, .jpg; a path or URI)."""
+    """Where to put the image with the best boxes drawn in (.png, .jpg; a path or URI)."""
     top: int = 50
     """How many of the best boxes to draw, or to print where nothing is drawn."""
     strategy: str = "fast"
@@ -30,7 +30,7 @@ class Options:
     min_side: float = 20
     """Leave out boxes with a smaller side, in pixels."""
     max_side: int | None = None
-    """Work at this size if the picture's longer side is larger; boxes are scaled back."""
+    """Work at this size if the image's longer side is larger; boxes are scaled back."""
     seed: int = 0
     """Of the random numbers in the ranking."""
     backend: Backend = "native"
@@ -43,11 +43,11 @@ def main(options: Options) -> None:
         raise InvalidConfiguration(f"--top must not be negative, got {options.top}")
     if options.draw is not None and not options.draw.lower().endswith((".png", ".jpg", ".jpeg")):
         raise InvalidConfiguration(f"--draw must end in .png, .jpg or .jpeg, got {options.draw}")
-    data = storage.read(storage.absolute(options.picture))
+    data = storage.read(storage.absolute(options.image))
     try:
-        image = images.decode(data)
+        image = imaging.decode(data)
     except PipelineError as error:
-        raise type(error)(f"{storage.shown(options.picture)}: {error}") from error
+        raise type(error)(f"{storage.shown(options.image)}: {error}") from error
     boxes = selective_search(
         image,
         options.strategy,
@@ -63,8 +63,8 @@ def main(options: Options) -> None:
         for box in boxes[: options.top]:
             print(" ".join(f"{value:g}" for value in box))
         return
-    drawn = images.draw_boxes(image, boxes[: options.top][::-1])
-    encode = images.encode_png if options.draw.lower().endswith(".png") else images.encode_jpeg
+    drawn = imaging.draw_boxes(image, boxes[: options.top][::-1])
+    encode = imaging.encode_png if options.draw.lower().endswith(".png") else imaging.encode_jpeg
     storage.put(storage.absolute(options.draw), encode(drawn))
     print(f"drew the best {min(options.top, len(boxes))} in {storage.shown(options.draw)}")
 

@@ -61,7 +61,7 @@ def boxes(
     strategy: str | Strategy,
     random: np.random.Generator,
 ) -> NDArray[np.int32]:
-    """Boxes int32 `(N, 4)`, half open, best first, no two equal, of a picture uint8 `(H, W, 3)`.
+    """Boxes int32 `(N, 4)`, half open, best first, no two equal, of an image uint8 `(H, W, 3)`.
 
     OpenCV ranks by random numbers that it seeds itself: its boxes are always the same, their order is not.
     """

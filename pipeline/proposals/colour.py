@@ -1,6 +1,6 @@
 """The eight colour spaces: uint8 RGB `(H, W, 3)` to uint8 planes `(C, H, W)` scaled to 0-255.
 
-The authors' code segments and describes the picture after rounding each space to 8 bits, so the planes
+The authors' code segments and describes the image after rounding each space to 8 bits, so the planes
 are uint8 here too. Where it repeats a single channel three times (I, H), one plane is kept and
 `repeats` says how often its squared difference counts.
 
@@ -45,7 +45,7 @@ def repeats(space: str) -> int:
 
 
 def convert(image: NDArray[np.uint8], space: str, out: NDArray[np.uint8]) -> None:
-    """Fill `out` `(C, H, W)` with the picture `(H, W, 3)` in a colour space."""
+    """Fill `out` `(C, H, W)` with the image `(H, W, 3)` in a colour space."""
     if space == "Lab":
         _lab(image, _LAB_TERMS, _LAB_F, out)
         return

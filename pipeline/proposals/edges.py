@@ -2,7 +2,7 @@
 
 An edge's weight is the Euclidean distance of two neighbours' smoothed colours, float32. Two counting
 passes of 10 bits each sort by the leading bits of the weight, 5 of the exponent and 15 of the mantissa: a
-float's bits order like the float. In all pictures tried the segments are those of an exact sort; with 7
+float's bits order like the float. In all images tried the segments are those of an exact sort; with 7
 mantissa bits, which one pass could do, 10-20 % of the segments differ, and weights under 2^-7 have to be
 told apart where a sky is flat.
 
@@ -46,7 +46,7 @@ def sorted_edges(
 
 @njit(inline="always")
 def _extent(y, direction, height, width):  # type: ignore[no-untyped-def]
-    # Columns whose neighbour in this direction lies in the picture.
+    # Columns whose neighbour in this direction lies in the image.
     if direction == 0:
         return 0, width - 1
     if y == height - 1:

@@ -41,7 +41,7 @@ def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measu
         pair_colour: int64 `(E,)`, intersections of the pairs' histograms.
         pair_texture: the same.
         measures: bits of the measures that add up to the similarity (equation 6).
-        pixels: of the whole picture.
+        pixels: of the whole image.
 
     Returns:
         int32 `(R - 1, 2)`: which two nodes each merge joins.

@@ -1,4 +1,4 @@
-"""All hierarchies of a picture: each colour space, each scale, each similarity."""
+"""All hierarchies of an image: each colour space, each scale, each similarity."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class _Space:
-    """What all segmentations of a picture in one colour space share."""
+    """What all segmentations of an image in one colour space share."""
 
     planes: NDArray[np.uint8]
     edges: NDArray[np.int64]
@@ -47,7 +47,7 @@ class _Space:
 def segmentations(
     image: NDArray[np.uint8], strategy: Strategy, workspace: Workspace
 ) -> Iterator[Segmentation]:
-    """Segment and group a picture uint8 `(H, W, 3)` by every combination of the strategy."""
+    """Segment and group an image uint8 `(H, W, 3)` by every combination of the strategy."""
     used = set("".join(strategy.similarities))
     for name in strategy.colour_spaces:
         space = _prepare(image, name, strategy.sigma, used, workspace)

@@ -16,15 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import boxes as geometry
-from pipeline import storage
+from pipeline import geometry, storage
 from pipeline.errors import UnreadableDataset
 
 _XYXY, _XYWH = 0, 1
 
 
 class ImageProposals(NamedTuple):
-    """One picture's proposals, best first."""
+    """One image's proposals, best first."""
 
     image_id: str
     boxes: NDArray[np.float32]
@@ -99,7 +98,7 @@ def read_detectron2_pickle(uri: str) -> Iterator[ImageProposals]:
 
 
 def write_detectron2_pickle(uri: str, proposals: Iterable[ImageProposals]) -> int:
-    """Write proposals as detectron2's `load_proposals_into_dataset` reads them; returns the pictures.
+    """Write proposals as detectron2's `load_proposals_into_dataset` reads them; returns the images.
 
     detectron2 orders by logit, so boxes without scores get 0, -1, -2 ... in their order.
     """

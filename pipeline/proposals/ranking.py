@@ -11,7 +11,7 @@ def hierarchy_positions(
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Boxes `(N, 4)` of one segmentation's hierarchies and the position `(N,)` of each.
 
-    Per hierarchy the last merge, the whole picture, has position 1, the one before it 2, and so on. The
+    Per hierarchy the last merge, the whole image, has position 1, the one before it 2, and so on. The
     initial regions, which all of a segmentation's hierarchies share, come once, behind every merge.
     """
     found = [made[::-1] for made in merged_boxes] + [boxes]
@@ -39,7 +39,7 @@ def first_occurrences(boxes: NDArray[np.int32]) -> NDArray[np.int64]:
         return np.empty(0, np.int64)
     wide = boxes.astype(np.uint64)
     across, down = wide[:, 2].max() + np.uint64(1), wide[:, 3].max() + np.uint64(1)
-    # Below 2^64 for pictures of up to 2^32 pixels: one number per box, and one sort.
+    # Below 2^64 for images of up to 2^32 pixels: one number per box, and one sort.
     keys = ((wide[:, 0] * across + wide[:, 2]) * down + wide[:, 1]) * down + wide[:, 3]
     _, first = np.unique(keys, return_index=True)
     return np.sort(first)

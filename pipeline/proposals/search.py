@@ -1,4 +1,4 @@
-"""Selective search for one picture: the station's one call."""
+"""Selective search for one image: the station's one call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import __version__, images
+from pipeline import __version__, imaging
 from pipeline.errors import InvalidConfiguration, UnreadableImage
 from pipeline.proposals import backends
 from pipeline.proposals.strategy import Strategy
@@ -32,7 +32,7 @@ def selective_search(
     max_side: int | None = None,
     backend: Backend = "native",
 ) -> NDArray[np.float32]:
-    """Propose boxes for the objects in a picture, best first.
+    """Propose boxes for the objects in an image, best first.
 
     Uijlings et al., "Selective Search for Object Recognition", IJCV 2013. Equal arguments give equal
     boxes in equal order, on every machine and any number of threads (OpenCV's order alone is its own).
@@ -40,10 +40,10 @@ def selective_search(
     Args:
         image: uint8 RGB `(H, W, 3)`.
         strategy: "single", "fast", "quality" (1, 8, 80 hierarchies), or one's own.
-        seed: of the random numbers in the ranking; for many pictures derive it with `image_seed`.
+        seed: of the random numbers in the ranking; for many images derive it with `image_seed`.
         max_boxes: at most so many, the best ones; None for all.
         min_side: boxes with a smaller side, in pixels of `image`, are left out; 1 keeps all.
-        max_side: a picture with a longer side is worked on at this size and its boxes are scaled back;
+        max_side: an image with a longer side is worked on at this size and its boxes are scaled back;
             None works on any size as it is.
         backend: "native" is the project's own; "opencv" and "selectivesearch" call those packages.
 
@@ -51,7 +51,7 @@ def selective_search(
         float32 `(N, 4)`, x1 y1 x2 y2 half open in pixels of `image`, no two equal.
 
     Raises:
-        UnreadableImage: no uint8 RGB picture, one without pixels, or one of over 2^29 pixels.
+        UnreadableImage: no uint8 RGB image, one without pixels, or one of over 2^29 pixels.
         InvalidConfiguration: an argument out of range, or the backend's package is missing.
     """
     _check(image, max_boxes, min_side, max_side)
@@ -68,7 +68,7 @@ def selective_search(
 
 
 def image_seed(seed: int, image_id: str) -> int:
-    """A picture's own seed: the same whoever computes it, and unlike its neighbours'."""
+    """An image's own seed: the same whoever computes it, and unlike its neighbours'."""
     digest = hashlib.blake2b(f"{seed}:{image_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
@@ -139,4 +139,4 @@ def _shrunk(image: NDArray[np.uint8], max_side: int) -> NDArray[np.uint8]:
     factor = max_side / max(height, width)
     if factor >= 1:
         return image
-    return images.resize(image, max(1, round(width * factor)), max(1, round(height * factor)))
+    return imaging.resize(image, max(1, round(width * factor)), max(1, round(height * factor)))

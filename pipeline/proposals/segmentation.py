@@ -31,14 +31,14 @@ def segment(
     min_size: int,
     workspace: Workspace,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Segment a picture.
+    """Segment an image.
 
     Args:
         edges: from `sorted_edges`.
-        height: of the picture.
-        width: of the picture.
+        height: of the image.
+        width: of the image.
         k: scale of observation; larger gives larger regions.
-        min_size: pixels that each region has at least, where the picture has so many.
+        min_size: pixels that each region has at least, where the image has so many.
         workspace: holds the labels until the next segmentation.
 
     Returns:

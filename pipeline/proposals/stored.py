@@ -1,4 +1,4 @@
-"""Proposals that a run stored, matched with the manifest whose pictures they are to be used on."""
+"""Proposals that a run stored, matched with the manifest whose images they are to be used on."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import pyarrow as pa
 
 from pipeline import run_record, schema, shards, storage
 from pipeline.errors import MismatchedProposals
-from pipeline.manifest import Manifest
+from pipeline.manifests import Manifest
 from pipeline.shards import Parts, Shard
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Where the proposals of some consecutive pictures lie: all that a worker needs to know of them."""
+    """Where the proposals of some consecutive images lie: all that a worker needs to know of them."""
 
     uri: str
     spans: tuple[tuple[Shard, int, int], ...]
     """Of each shard that they lie in: the first of its rows, and how many."""
 
     def table(self) -> pa.Table:
-        """The rows of `schema.PROPOSALS`, one per picture.
+        """The rows of `schema.PROPOSALS`, one per image.
 
         Raises:
             UnreadableDataset: a part is damaged.
@@ -43,11 +43,11 @@ class StoredProposals:
 
     parts: Parts
     rows: tuple[int, ...]
-    """Pictures taken of each shard, in order; the last shard may be taken in part."""
+    """Images taken of each shard, in order; the last shard may be taken in part."""
     dataset: str
-    """Digest of the manifest's pictures that they are used on."""
+    """Digest of the manifest's images that they are used on."""
     provenance: Any
-    """How they were made and for which pictures; what a later run records of them."""
+    """How they were made and for which images; what a later run records of them."""
 
     def of(self, first_row: int, rows: int) -> StoredRows:
         """Where the proposals of these rows of the manifest lie; any cut may be laid over theirs."""
@@ -67,15 +67,15 @@ class StoredProposals:
 
 
 def matching(uri: str, manifest: Manifest, limit: int | None = None) -> StoredProposals:
-    """Open stored proposals and check that they are for the manifest's pictures, in its order.
+    """Open stored proposals and check that they are for the manifest's images, in its order.
 
     Args:
         uri: the output folder of a propose run that ended.
-        manifest: the pictures.
-        limit: only its first `limit` pictures are wanted.
+        manifest: the images.
+        limit: only its first `limit` images are wanted.
 
     Raises:
-        MismatchedProposals: they are for other pictures, or for fewer; the message names the first.
+        MismatchedProposals: they are for other images, or for fewer; the message names the first.
         UnreadableDataset: they are incomplete, or no proposals.
     """
     parts = shards.open_parts(uri)
@@ -109,7 +109,7 @@ def matching(uri: str, manifest: Manifest, limit: int | None = None) -> StoredPr
 
 
 def _compare_ids(parts: Parts, manifest: Manifest, wanted: int) -> None:
-    """Pictures may have moved: the same ids in the same order are the same pictures."""
+    """Images may have moved: the same ids in the same order are the same images."""
     proposed = _ids(parts.tables(["image_id"]))
     for row, image_id in enumerate(_ids(manifest.batches(["image_id"], wanted))):
         other = next(proposed)

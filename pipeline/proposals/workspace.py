@@ -1,4 +1,4 @@
-"""Buffers that live on from picture to picture.
+"""Buffers that live on from image to image.
 
 A fresh megabyte costs the kernel's page faults more than most kernels need to fill it: a sort of 750k
 edges took 9.4 ms into new arrays and 3.2 ms into old ones. Each thread has its own buffers, so that
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEPT_BYTES = 2**26
-"""Buffers that together are larger, after an unusually large picture, are given back."""
+"""Buffers that together are larger, after an unusually large image, are given back."""
 
 
 class Workspace:

@@ -1,4 +1,4 @@
-"""Checks that all sources share: boxes against the picture, paths against the dataset, sizes."""
+"""Checks that all sources share: boxes against the image, paths against the dataset, sizes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline import boxes, images, storage
+from pipeline import geometry, imaging, storage
 from pipeline.errors import InvalidBox, StorageError, UnreadableDataset, UnreadableImage
-from pipeline.manifest import AnnotatedObject
+from pipeline.manifests import AnnotatedObject
 
 HEADER_BYTES = 64 * 1024
-"""A picture's start that holds the header, unless large metadata come before it."""
+"""An image's start that holds the header, unless large metadata come before it."""
 
 LARGEST_SIDE = 2**31
 """A stated side from here on is no side, and counts as not stated."""
@@ -27,17 +27,17 @@ def checked_objects(
     where: str,
     classes: frozenset[str] | None = None,
 ) -> tuple[tuple[AnnotatedObject, ...], int]:
-    """Objects cut to their picture, and how many were dropped because their box has no area.
+    """Objects cut to their image, and how many were dropped because their box has no area.
 
     Args:
         objects: as annotated, boxes already half open in pixels.
-        width: of the picture.
-        height: of the picture.
+        width: of the image.
+        height: of the image.
         where: the file that an error names.
         classes: the labels there may be; None for any.
 
     Raises:
-        InvalidBox: a box that is inverted, not finite, or wholly outside the picture.
+        InvalidBox: a box that is inverted, not finite, or wholly outside the image.
         UnreadableDataset: a label that is not among `classes`.
     """
     for index, item in enumerate(objects):
@@ -51,14 +51,14 @@ def checked_objects(
             corners = f"x1={item.x1:g} y1={item.y1:g} x2={item.x2:g} y2={item.y2:g}"
             raise InvalidBox(
                 f"{where}: the box of object {index} ({item.label}) {fault}: {corners}, "
-                f"counted from 0 and half open, in a picture of {width}x{height}"
+                f"counted from 0 and half open, in an image of {width}x{height}"
             )
     annotated = np.array([[o.x1, o.y1, o.x2, o.y2] for o in objects], np.float64).reshape(-1, 4)
-    cut = boxes.clip(annotated, width, height).astype(np.float32)
+    cut = geometry.clip(annotated, width, height).astype(np.float32)
     kept = tuple(
         replace(item, x1=x1, y1=y1, x2=x2, y2=y2)
         for item, (x1, y1, x2, y2), whole in zip(
-            objects, cut.tolist(), boxes.nonempty(cut), strict=True
+            objects, cut.tolist(), geometry.nonempty(cut), strict=True
         )
         if whole
     )
@@ -76,7 +76,7 @@ def _fault(item: AnnotatedObject, width: int, height: int) -> str | None:
 
 
 def reaches_over(objects: Sequence[AnnotatedObject], width: int, height: int) -> bool:
-    """Whether a box ends right of or below the picture: then the stated size may be wrong."""
+    """Whether a box ends right of or below the image: then the stated size may be wrong."""
     return any(item.x2 > width or item.y2 > height for item in objects)
 
 
@@ -94,17 +94,17 @@ def check_inside(path: str, where: str) -> None:
         raise UnreadableDataset(f"{where} names {path!r}, which leaves the dataset's folder")
 
 
-def picture_size(uri: str) -> tuple[int, int]:
-    """Width and height of a picture from its header, reading as little of the file as will do.
+def image_size(uri: str) -> tuple[int, int]:
+    """Width and height of an image from its header, reading as little of the file as will do.
 
     Raises:
-        UnreadableDataset: it is no picture.
+        UnreadableDataset: it is no image.
         StorageError: it cannot be read.
     """
     try:
         try:
             start = storage.read_start(uri, HEADER_BYTES)
-            return images.size(start)
+            return imaging.size(start)
         except (storage.MissingObject, storage.AccessDenied):
             raise
         except UnreadableImage:
@@ -112,6 +112,6 @@ def picture_size(uri: str) -> tuple[int, int]:
                 raise
         except StorageError:
             pass  # some stores refuse a range of an empty object; the whole read tells
-        return images.size(storage.read(uri))
+        return imaging.size(storage.read(uri))
     except UnreadableImage as error:
         raise UnreadableDataset(f"{storage.shown(uri)}: {error}") from error

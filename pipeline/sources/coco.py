@@ -1,4 +1,4 @@
-"""COCO instances: one JSON file for all pictures of a split."""
+"""COCO instances: one JSON file for all images of a split."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import boxes, storage
+from pipeline import geometry, storage
 from pipeline.errors import UnreadableDataset
-from pipeline.manifest import AnnotatedObject, ManifestRow
+from pipeline.manifests import AnnotatedObject, ManifestRow
 from pipeline.sources.checking import (
     LARGEST_SIDE,
     check_inside,
     checked_objects,
-    picture_size,
+    image_size,
     reaches_over,
 )
 from pipeline.sources.dataset import Counts, Dataset, stream_rows
@@ -27,21 +27,21 @@ Record = Mapping[str, Any]
 def open_coco(
     annotations: str, images: str, unlabelled: bool = False, skip_invalid: bool = False
 ) -> Dataset:
-    """The pictures of a COCO instances file, in its order; `image_id` is the id as a string.
+    """The images of a COCO instances file, in its order; `image_id` is the id as a string.
 
     Classes are numbered by ascending category id; the ids go into the manifest beside them. A
-    picture without annotations holds nothing: its `objects` are empty.
+    image without annotations holds nothing: its `objects` are empty.
 
     Args:
         annotations: the JSON file, in any store.
         images: the folder that `file_name` is relative to.
-        unlabelled: use pictures and categories only (the files of COCO's test splits have no
+        unlabelled: use images and categories only (the files of COCO's test splits have no
             annotations); `objects` are null.
-        skip_invalid: leave out pictures with an error instead of raising it.
+        skip_invalid: leave out images with an error instead of raising it.
 
     Raises:
         UnreadableDataset: malformed JSON, a missing field, an id twice, an annotation of an unknown
-            picture or category, a picture that is missing.
+            image or category, an image that is missing.
         InvalidBox: while streaming, a box that cannot be.
         StorageError: the file or the store cannot be reached.
     """
@@ -49,29 +49,29 @@ def open_coco(
     where = storage.shown(uri)
     content = _parsed(storage.read(uri), where)
     categories = _categories(content, where)
-    pictures = _pictures(content, where)
-    found = None if unlabelled else _annotations(content, pictures, categories, where)
+    records = _image_records(content, where)
+    found = None if unlabelled else _annotations(content, records, categories, where)
     root = storage.absolute(images)
     present = frozenset(storage.files_below(root))
 
     def read_row(image_id: Any) -> tuple[ManifestRow, int]:
-        record, place = pictures[image_id], f"{where}: image {image_id}"
+        record, place = records[image_id], f"{where}: image {image_id}"
         name = _field(record, "file_name", place)
         check_inside(str(name), place)
         if name not in present:
             raise UnreadableDataset(f"{place}: {name} does not lie in {storage.shown(root)}")
-        picture = storage.join(root, name)
+        uri = storage.join(root, name)
         objects = None if found is None else _objects(found[image_id], categories, place)
         width, height = _side(record, "width"), _side(record, "height")
         if not (width and height) or reaches_over(objects or (), width, height):
-            width, height = picture_size(picture)
+            width, height = image_size(uri)
         if objects is None:
-            return ManifestRow(str(image_id), picture, width, height, None), 0
+            return ManifestRow(str(image_id), uri, width, height, None), 0
         kept, dropped = checked_objects(objects, width, height, place)
-        return ManifestRow(str(image_id), picture, width, height, kept), dropped
+        return ManifestRow(str(image_id), uri, width, height, kept), dropped
 
     counts = Counts()
-    rows = stream_rows(pictures, read_row, counts, skip_invalid)
+    rows = stream_rows(records, read_row, counts, skip_invalid)
     return Dataset(tuple(categories.values()), tuple(categories), rows, counts)
 
 
@@ -90,7 +90,7 @@ def _parsed(data: bytes, where: str) -> Record:
 
 def _records(content: Record, field: str, where: str) -> list[Record]:
     if field not in content:
-        hint = "; for a file of pictures only say unlabelled" if field == "annotations" else ""
+        hint = "; for a file of images only say unlabelled" if field == "annotations" else ""
         raise UnreadableDataset(f"{where}: field {field} is missing{hint}")
     records = content[field]
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
@@ -128,44 +128,44 @@ def _categories(content: Record, where: str) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
-def _pictures(content: Record, where: str) -> dict[int | str, Record]:
-    pictures: dict[int | str, Record] = {}
+def _image_records(content: Record, where: str) -> dict[int | str, Record]:
+    records: dict[int | str, Record] = {}
     for index, record in enumerate(_records(content, "images", where)):
         key = _id(record, "id", f"{where}: image number {index}")
-        if key in pictures:
+        if key in records:
             raise UnreadableDataset(f"{where}: image id {key} occurs twice")
-        pictures[key] = record
-    if not pictures:
+        records[key] = record
+    if not records:
         raise UnreadableDataset(f"{where}: field images is empty")
-    return pictures
+    return records
 
 
 def _annotations(
     content: Record,
-    pictures: Mapping[int | str, Record],
+    records: Mapping[int | str, Record],
     categories: Mapping[int, str],
     where: str,
 ) -> dict[int | str, list[Record]]:
-    """Annotations by picture; every reference in them is known to hold."""
+    """Annotations by image; every reference in them is known to hold."""
     found: dict[int | str, list[Record]] = defaultdict(list)
     for index, record in enumerate(_records(content, "annotations", where)):
         place = f"{where}: annotation {record.get('id', f'number {index}')}"
         image_id, category_id = _id(record, "image_id", place), _id(record, "category_id", place)
-        if image_id not in pictures:
+        if image_id not in records:
             raise UnreadableDataset(f"{place} is of image {image_id}, which images does not list")
         if category_id not in categories:
             raise UnreadableDataset(
                 f"{place} is of category {category_id}, which categories does not list"
             )
         found[image_id].append(record)
-    return {key: found.get(key, []) for key in pictures}
+    return {key: found.get(key, []) for key in records}
 
 
 def _objects(
     records: Sequence[Record], categories: Mapping[int, str], where: str
 ) -> tuple[AnnotatedObject, ...]:
     measured = [_xywh(record, f"{where}, object {i}") for i, record in enumerate(records)]
-    corners = boxes.from_xywh(np.array(measured, np.float64).reshape(-1, 4))
+    corners = geometry.from_xywh(np.array(measured, np.float64).reshape(-1, 4))
     return tuple(
         AnnotatedObject(
             categories[record["category_id"]], x1, y1, x2, y2, crowd=bool(record.get("iscrowd"))

@@ -12,12 +12,12 @@ from typing import TypeVar
 
 from pipeline import storage
 from pipeline.errors import UnreadableDataset
-from pipeline.manifest import ManifestRow
+from pipeline.manifests import ManifestRow
 
 READERS = 16
 """Threads that read annotations and headers: enough to hide a remote store's latency."""
 AHEAD = 4 * READERS
-"""Pictures in flight, which bounds the memory of a stream."""
+"""Images in flight, which bounds the memory of a stream."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,9 +35,9 @@ class Counts:
     difficult: int = 0
     crowd: int = 0
     dropped_boxes: int = 0
-    """Annotated boxes without area; their pictures are kept."""
+    """Annotated boxes without area; their images are kept."""
     skipped_images: int = 0
-    """Pictures left out because something is wrong with them (only where that was asked for)."""
+    """Images left out because something is wrong with them (only where that was asked for)."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ def stream_rows(
     """Read one row per item, in order, and count.
 
     Args:
-        items: what names a picture in the source, such as an id of a list.
+        items: what names an image in the source, such as an id of a list.
         read_row: gives the row and the number of its boxes that were dropped; called in threads.
         counts: is updated row by row.
-        skip_invalid: log and count a picture with an error instead of raising it.
+        skip_invalid: log and count an image with an error instead of raising it.
 
     Raises:
-        UnreadableDataset: a picture or its annotation that is missing or wrong.
+        UnreadableDataset: an image or its annotation that is missing or wrong.
         MissingObject: one that was listed is gone.
         StorageError: the store does not answer, or not to these credentials; never skipped.
     """
@@ -76,7 +76,7 @@ def stream_rows(
             if not skip_invalid:
                 raise
             counts.skipped_images += 1
-            _log.warning("picture skipped: %s", error)
+            _log.warning("image skipped: %s", error)
             continue
         counts.images += 1
         counts.dropped_boxes += dropped

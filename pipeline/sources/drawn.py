@@ -1,7 +1,7 @@
 """A small labelled dataset that is drawn on the spot, in VOC layout, so that a demo needs no download.
 
 Six classes of shapes with varied size, turn, aspect, colour and texture lie on muted backgrounds, one to
-four in a picture. Boxes come from the pixels that show each object. Every picture has a generator of its
+four in an image. Boxes come from the pixels that show each object. Every image has a generator of its
 own, keyed by seed and number, so any of them can be drawn alone and comes out the same.
 """
 
@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import boxes, images
+from pipeline import geometry, imaging
 from pipeline.sources.drawn_shapes import SHAPES, TEXTURES, Plane, background, colour, texture
 
 CLASSES = tuple(sorted(SHAPES))
@@ -27,8 +27,8 @@ _TRIES = 40
 
 
 @dataclass(frozen=True)
-class DrawnPicture:
-    """A picture uint8 `(H, W, 3)`, its labels, and half-open boxes `(N, 4)` tight to what is seen."""
+class DrawnImage:
+    """An image uint8 `(H, W, 3)`, its labels, and half-open boxes `(N, 4)` tight to what is seen."""
 
     image: NDArray[np.uint8]
     labels: tuple[str, ...]
@@ -40,25 +40,25 @@ def draw_dataset(root: Path, train: int = 200, test: int = 60, seed: int = 0) ->
 
     Args:
         root: a folder, made if needed; files of the same names are replaced.
-        train: pictures of the split train.
-        test: pictures of the split test.
-        seed: equal seeds draw equal pictures.
+        train: images of the split train.
+        test: images of the split test.
+        seed: equal seeds draw equal images.
     """
     folders = [root / "JPEGImages", root / "Annotations", root / "ImageSets" / "Main"]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    pictures, annotations, lists = folders
+    jpeg_folder, annotations, lists = folders
     names = [f"drawn_{index:05d}" for index in range(train + test)]
     for index, name in enumerate(names):
-        drawn = draw_picture(np.random.default_rng([seed, index]))
-        (pictures / f"{name}.jpg").write_bytes(images.encode_jpeg(drawn.image))
+        drawn = draw_image(np.random.default_rng([seed, index]))
+        (jpeg_folder / f"{name}.jpg").write_bytes(imaging.encode_jpeg(drawn.image))
         (annotations / f"{name}.xml").write_text(_annotation(f"{name}.jpg", drawn))
     for split, members in (("train", names[:train]), ("test", names[train:])):
         (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in members))
 
 
-def draw_picture(generator: np.random.Generator) -> DrawnPicture:
-    """Draw one picture of about 320x240 with one to four objects."""
+def draw_image(generator: np.random.Generator) -> DrawnImage:
+    """Draw one image of about 320x240 with one to four objects."""
     width, height = int(generator.integers(280, 361)), int(generator.integers(210, 271))
     canvas = background(width, height, generator)
     owner = np.full((height, width), -1)
@@ -74,7 +74,7 @@ def draw_picture(generator: np.random.Generator) -> DrawnPicture:
         labels.append(label)
     seen = np.array([_extent(owner == index) for index in range(len(labels))], np.float32)
     image = np.clip(np.round(canvas), 0, 255).astype(np.uint8)
-    return DrawnPicture(image, tuple(labels), seen)
+    return DrawnImage(image, tuple(labels), seen)
 
 
 def _free_place(
@@ -88,7 +88,7 @@ def _free_place(
         side = generator.uniform(52, 128)
         x, y = generator.uniform(2, width - side - 2), generator.uniform(2, height - side - 2)
         place = np.array([x, y, x + side, y + side])
-        if not placed or boxes.iou(place[None], np.array(placed)).max() <= _LARGEST_IOU:
+        if not placed or geometry.iou(place[None], np.array(placed)).max() <= _LARGEST_IOU:
             return place
     return None
 
@@ -155,14 +155,14 @@ def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
-def _annotation(filename: str, drawn: DrawnPicture) -> str:
+def _annotation(filename: str, drawn: DrawnImage) -> str:
     height, width = drawn.image.shape[:2]
     lines = [
         "<annotation>",
         f"  <filename>{escape(filename)}</filename>",
         f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
     ]
-    for label, box in zip(drawn.labels, boxes.to_inclusive(drawn.boxes, origin=1), strict=True):
+    for label, box in zip(drawn.labels, geometry.to_inclusive(drawn.boxes, origin=1), strict=True):
         corners = zip(("xmin", "ymin", "xmax", "ymax"), box.astype(int).tolist(), strict=True)
         lines += [
             f"  <object><name>{escape(label)}</name><difficult>0</difficult><bndbox>"

@@ -87,7 +87,7 @@ def colour(hue: float, saturation: float, value: float) -> Colour:
 
 
 def background(width: int, height: int, generator: np.random.Generator) -> Plane:
-    """A muted picture `(H, W, 3)`, 0 to 255: a gradient with patches, lines and noise."""
+    """A muted image `(H, W, 3)`, 0 to 255: a gradient with patches, lines and noise."""
     y, x = np.mgrid[0:height, 0:width].astype(float)
     value = generator.uniform(0.35, 0.8)
     hue = generator.uniform()
@@ -97,16 +97,16 @@ def background(width: int, height: int, generator: np.random.Generator) -> Plane
     )
     turn = generator.uniform(0, 2 * np.pi)
     along = (x / width - 0.5) * np.cos(turn) + (y / height - 0.5) * np.sin(turn) + 0.5
-    picture = first + np.clip(along, 0, 1)[..., None] * (second - first)
+    image = first + np.clip(along, 0, 1)[..., None] * (second - first)
     for _ in range(generator.integers(2, 6)):
-        _add_patch(picture, x, y, generator)
+        _add_patch(image, x, y, generator)
     for _ in range(generator.integers(0, 4)):
-        _add_line(picture, x, y, generator)
+        _add_line(image, x, y, generator)
     grain = generator.normal(0, 1, (height, width, 1)) * generator.uniform(1, 6)
-    return np.asarray(np.clip(picture + grain, 0, 255))
+    return np.asarray(np.clip(image + grain, 0, 255))
 
 
-def _add_patch(picture: Plane, x: Plane, y: Plane, generator: np.random.Generator) -> None:
+def _add_patch(image: Plane, x: Plane, y: Plane, generator: np.random.Generator) -> None:
     """A rotated rectangle or ellipse that shifts the background's colour a little."""
     height, width = x.shape
     centre_x, centre_y = generator.uniform(0, width), generator.uniform(0, height)
@@ -115,13 +115,13 @@ def _add_patch(picture: Plane, x: Plane, y: Plane, generator: np.random.Generato
     v = (y - centre_y) * np.cos(turn) - (x - centre_x) * np.sin(turn)
     u, v = u / generator.uniform(30, 130), v / generator.uniform(30, 130)
     inside = (np.hypot(u, v) if generator.uniform() < 0.5 else np.maximum(abs(u), abs(v))) < 1
-    picture[inside] += generator.normal(0, 10, 3) + generator.choice([-14, 14])
+    image[inside] += generator.normal(0, 10, 3) + generator.choice([-14, 14])
 
 
-def _add_line(picture: Plane, x: Plane, y: Plane, generator: np.random.Generator) -> None:
+def _add_line(image: Plane, x: Plane, y: Plane, generator: np.random.Generator) -> None:
     height, width = x.shape
     turn = generator.uniform(0, np.pi)
     distance = (x - generator.uniform(0, width)) * np.sin(turn) - (
         y - generator.uniform(0, height)
     ) * np.cos(turn)
-    picture[np.abs(distance) < generator.uniform(0.7, 2.5)] += generator.choice([-28, 28])
+    image[np.abs(distance) < generator.uniform(0.7, 2.5)] += generator.choice([-28, 28])

@@ -1,4 +1,4 @@
-"""PASCAL VOC: one XML file per picture, and lists of ids for the splits."""
+"""PASCAL VOC: one XML file per image, and lists of ids for the splits."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 
 from pipeline import storage
 from pipeline.errors import UnreadableDataset
-from pipeline.manifest import ManifestRow
-from pipeline.sources.checking import check_inside, checked_objects, picture_size, reaches_over
+from pipeline.manifests import ManifestRow
+from pipeline.sources.checking import check_inside, checked_objects, image_size, reaches_over
 from pipeline.sources.dataset import Counts, Dataset, map_in_order, stream_rows
 from pipeline.sources.voc_xml import VocAnnotation, parse_annotation
 
@@ -30,7 +30,7 @@ class _Layout:
     """Where a VOC dataset keeps what, and which files are there."""
 
     folder: str
-    pictures: frozenset[str]
+    images: frozenset[str]
     """Paths relative to JPEGImages."""
     annotations: frozenset[str]
     """Paths relative to Annotations."""
@@ -38,7 +38,7 @@ class _Layout:
     def annotation(self, image_id: str) -> str:
         return storage.join(self.folder, "Annotations", f"{image_id}.xml")
 
-    def picture(self, name: str) -> str:
+    def image(self, name: str) -> str:
         return storage.join(self.folder, "JPEGImages", name)
 
 
@@ -63,10 +63,10 @@ def open_voc(
         year: of the devkit; None where `root` itself holds the data.
         classes: the labels in the order to number them.
         unlabelled: read no annotations (VOC's later test splits have none).
-        skip_invalid: leave out pictures with an error instead of raising it.
+        skip_invalid: leave out images with an error instead of raising it.
 
     Raises:
-        UnreadableDataset: folders, list, annotation or picture missing or wrong.
+        UnreadableDataset: folders, list, annotation or image missing or wrong.
         InvalidBox: while streaming, a box that cannot be.
         StorageError: the store cannot be reached.
     """
@@ -99,8 +99,8 @@ def _layout(root: str, year: int | None, unlabelled: bool) -> _Layout:
             f"{storage.shown(folder)} is no VOC dataset, it has no folder {', '.join(missing)}{hint}"
         )
     annotations = [] if unlabelled else storage.files_below(storage.join(folder, "Annotations"))
-    pictures = storage.files_below(storage.join(folder, "JPEGImages"))
-    return _Layout(folder, frozenset(pictures), frozenset(annotations))
+    images = storage.files_below(storage.join(folder, "JPEGImages"))
+    return _Layout(folder, frozenset(images), frozenset(annotations))
 
 
 def _read_list(folder: str, split: str) -> list[str]:
@@ -121,7 +121,7 @@ def _read_list(folder: str, split: str) -> list[str]:
         raise UnreadableDataset(f"{where} is not a text file: {error}") from error
     lines = [line for line in lines if line]
     if not lines:
-        raise UnreadableDataset(f"{where} lists no pictures")
+        raise UnreadableDataset(f"{where} lists no images")
     seen: set[str] = set()
     for number, line in enumerate(lines, 1):
         if len(line) > 1:
@@ -165,44 +165,44 @@ def _labelled_reader(
         uri = layout.annotation(image_id)
         where = storage.shown(uri)
         if f"{image_id}.xml" not in layout.annotations:
-            nothing = _picture_name(layout, image_id, None) is None
-            other = "nor a picture" if nothing else "though there is a picture"
-            raise UnreadableDataset(f"picture {image_id} has no annotation, {other}: {where}")
+            nothing = _image_name(layout, image_id, None) is None
+            other = "nor an image" if nothing else "though there is an image"
+            raise UnreadableDataset(f"image {image_id} has no annotation, {other}: {where}")
         annotation = parse_annotation(storage.read(uri), where)
         if annotation.filename is not None:
             check_inside(annotation.filename, f"{where}: field filename")
-        name = _picture_name(layout, image_id, annotation.filename)
+        name = _image_name(layout, image_id, annotation.filename)
         if name is None:
             raise UnreadableDataset(
-                f"{where} has no picture: neither {image_id}.jpg, .jpeg or .png nor "
+                f"{where} has no image: neither {image_id}.jpg, .jpeg or .png nor "
                 f"{annotation.filename} lies in JPEGImages"
             )
-        picture = layout.picture(name)
+        image = layout.image(name)
         width, height = annotation.width, annotation.height
         if width <= 0 or height <= 0 or reaches_over(annotation.objects, width, height):
-            width, height = picture_size(picture)
+            width, height = image_size(image)
         objects, dropped = checked_objects(annotation.objects, width, height, where, classes)
-        return ManifestRow(image_id, picture, width, height, objects), dropped
+        return ManifestRow(image_id, image, width, height, objects), dropped
 
     return read_row
 
 
 def _unlabelled_reader(layout: _Layout) -> Callable[[str], tuple[ManifestRow, int]]:
     def read_row(image_id: str) -> tuple[ManifestRow, int]:
-        name = _picture_name(layout, image_id, None)
+        name = _image_name(layout, image_id, None)
         if name is None:
             raise UnreadableDataset(
-                f"picture {image_id} does not lie in {storage.shown(layout.picture(''))}"
+                f"image {image_id} does not lie in {storage.shown(layout.image(''))}"
             )
-        width, height = picture_size(layout.picture(name))
-        return ManifestRow(image_id, layout.picture(name), width, height, None), 0
+        width, height = image_size(layout.image(name))
+        return ManifestRow(image_id, layout.image(name), width, height, None), 0
 
     return read_row
 
 
-def _picture_name(layout: _Layout, image_id: str, filename: str | None) -> str | None:
-    """The picture's path: the id decides; the annotation's file name gives the ending, or replaces it."""
+def _image_name(layout: _Layout, image_id: str, filename: str | None) -> str | None:
+    """The image's path: the id decides; the annotation's file name gives the ending, or replaces it."""
     stated = PurePosixPath(filename).suffix if filename else ""
     candidates = [image_id + suffix for suffix in (stated, *_SUFFIXES) if suffix]
     candidates += [filename] if filename else []
-    return next((name for name in candidates if name in layout.pictures), None)
+    return next((name for name in candidates if name in layout.images), None)

@@ -8,9 +8,9 @@ from xml.etree.ElementTree import Element, ParseError  # types; defusedxml parse
 import numpy as np
 from defusedxml import ElementTree
 
-from pipeline import boxes
+from pipeline import geometry
 from pipeline.errors import UnreadableDataset
-from pipeline.manifest import AnnotatedObject
+from pipeline.manifests import AnnotatedObject
 from pipeline.sources.checking import LARGEST_SIDE
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -56,7 +56,7 @@ def parse_annotation(data: bytes, where: str) -> VocAnnotation:
             difficult=_number(item, "difficult", f"{where}: object {index}", 0.0) != 0,
         )
         for index, (item, (x1, y1, x2, y2)) in enumerate(
-            zip(found, boxes.from_inclusive(corners, origin=1).tolist(), strict=True)
+            zip(found, geometry.from_inclusive(corners, origin=1).tolist(), strict=True)
         )
     )
     filename = (root.findtext("filename") or "").strip() or None

@@ -1,4 +1,4 @@
-"""The stream of samples: pictures read, decoded, resized and their RoIs drawn ahead of the training step.
+"""The stream of samples: images read, decoded, resized and their RoIs drawn ahead of the training step.
 
 Threads do the reading (Pillow gives the interpreter's lock back while it decodes and resizes); samples
 come in the order of the plan, whichever is ready first. Nothing here needs torch.
@@ -18,8 +18,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import boxes as geometry
-from pipeline import images, storage
+from pipeline import geometry, imaging, storage
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.detector.sampling import sample_rois
 from pipeline.detector.targets import TargetStatistics
@@ -32,18 +31,18 @@ from pipeline.training.survey import MIRRORED, candidates
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
-"""Times that a picture is asked for before its store is given up."""
+"""Times that an image is asked for before its store is given up."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture as a training step takes it."""
+    """One image as a training step takes it."""
 
     image_id: str
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     """RGB `(h, w, 3)`, flipped and resized, not yet normalised."""
     rois: NDArray[np.float32]
-    """`(S, 4)` in pixels of `picture`."""
+    """`(S, 4)` in pixels of `image`."""
     labels: NDArray[np.int64]
     """`(S,)`, 0 for background."""
     targets: NDArray[np.float32]
@@ -52,7 +51,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture of the plan that could not be read."""
+    """An image of the plan that could not be read."""
 
     image_id: str
     reason: str
@@ -89,7 +88,7 @@ class SliceCache:
 
 
 def _read(uri: str) -> bytes:
-    """The bytes of a picture; a store that does not answer is asked again."""
+    """The bytes of an image; a store that does not answer is asked again."""
     for attempt in range(ATTEMPTS):
         try:
             return storage.read(uri)
@@ -121,7 +120,7 @@ class Dataset:
         self._slices = SliceCache(sources, 2 * WINDOW)
 
     def sample(self, planned: Planned) -> Sample | Skipped:
-        """Read and prepare one picture; one that is missing, forbidden or damaged is skipped.
+        """Read and prepare one image; one that is missing, forbidden or damaged is skipped.
 
         Raises:
             StorageError: its store does not answer; nothing is skipped for that, as a run without the
@@ -131,7 +130,7 @@ class Dataset:
         part = self._slices.get(place.source, place.shard)
         image_id = part.image_ids[place.row]
         try:
-            image = images.decode(_read(part.uris[place.row]))
+            image = imaging.decode(_read(part.uris[place.row]))
         except (UnreadableImage, storage.MissingObject, storage.AccessDenied) as error:
             return Skipped(image_id, str(error))
         rng = generator(self._seed, planned.epoch, image_id)
@@ -147,7 +146,7 @@ class Dataset:
         proposals: NDArray[np.float32],
         rng: np.random.Generator,
     ) -> Sample:
-        """The sample of a decoded picture `(H, W, 3)` with its objects and proposals `(N, 4)`."""
+        """The sample of a decoded image `(H, W, 3)` with its objects and proposals `(N, 4)`."""
         recipe = self._recipe
         height, width = image.shape[:2]
         side = recipe.short_sides[int(rng.integers(len(recipe.short_sides)))]
@@ -166,14 +165,14 @@ class Dataset:
             bg_iou=(recipe.background_iou_low, recipe.background_iou_high),
         )
         rois, targets = drawn.boxes, drawn.targets
-        picture = self._preprocessing.resized(image, short_side=side, max_side=recipe.max_side)
+        resized = self._preprocessing.resized(image, short_side=side, max_side=recipe.max_side)
         if mirrored:
-            picture = picture[:, ::-1]
+            resized = resized[:, ::-1]
             rois = geometry.flip_horizontally(rois, width)
             targets = targets * MIRRORED
-        rois = geometry.scale(rois, picture.shape[1] / width, picture.shape[0] / height)
+        rois = geometry.scale(rois, resized.shape[1] / width, resized.shape[0] / height)
         targets = self._statistics.normalise(targets, drawn.labels)
-        return Sample(image_id, np.array(picture), rois, drawn.labels, targets)
+        return Sample(image_id, np.array(resized), rois, drawn.labels, targets)
 
 
 class SampleStream:

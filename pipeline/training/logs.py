@@ -25,7 +25,7 @@ class Record:
     step: int
     """Steps done."""
     epoch: float
-    """Passes over the pictures."""
+    """Passes over the images."""
     loss: float
     """Per step: both parts, weighted."""
     loss_class: float
@@ -36,15 +36,15 @@ class Record:
     gradient_norm: float
     """Mean over the steps, before clipping."""
     foreground: float
-    """RoIs per picture."""
+    """RoIs per image."""
     background: float
     images: int
-    """Pictures that the steps took."""
+    """Images that the steps took."""
     skipped: int
-    """Pictures that could not be read since training began."""
+    """Images that could not be read since training began."""
     images_per_second: float
     data_wait: float
-    """Share of the time that workers waited for pictures."""
+    """Share of the time that workers waited for images."""
     target_rms: float = 1.0
     """Root mean square of the foreground's normalised targets: near 1 where their statistics fit."""
     voc07_map50: float | None = None

@@ -33,9 +33,9 @@ Validate = Callable[[FastRCNN, Preprocessing], float]
 BEST = "best"
 """Folder of the checkpoint that validation liked best."""
 MAX_SKIPPED = 0.05
-"""Share of pictures that may be unreadable; above it training stops, as the detection runs do."""
+"""Share of images that may be unreadable; above it training stops, as the detection runs do."""
 FEWEST_JUDGED = 200
-"""Pictures after which that share is looked at."""
+"""Images after which that share is looked at."""
 
 
 def train(
@@ -63,7 +63,7 @@ def train(
         validate: gives a network's score, the larger the better; called on worker 0, the others wait.
 
     Raises:
-        TrainingFailed: a loss or gradient that is not finite, or too many unreadable pictures.
+        TrainingFailed: a loss or gradient that is not finite, or too many unreadable images.
         InvalidCheckpoint: a state or weights that do not fit.
         StorageError: a state could not be written; the one before is still the latest.
     """
@@ -176,7 +176,7 @@ class _Worker:
             usable = [sample for sample in taken if isinstance(sample, Sample)]
             for missed in taken:
                 if isinstance(missed, Skipped):
-                    log.warning("picture %r is skipped: %s", missed.image_id, missed.reason)
+                    log.warning("image %r is skipped: %s", missed.image_id, missed.reason)
             rate = self._rate()
             result = self.training_step(usable, self.step)
             if not np.isfinite(result.gradient_norm):
@@ -195,7 +195,7 @@ class _Worker:
         seen = self.step * run.images_per_step
         if seen >= FEWEST_JUDGED and self.skipped > MAX_SKIPPED * seen:
             raise TrainingFailed(
-                f"{self.skipped} of {seen} pictures could not be read by step {self.step}; "
+                f"{self.skipped} of {seen} images could not be read by step {self.step}; "
                 "the reasons are in the workers' log"
             )
         record = told.record(

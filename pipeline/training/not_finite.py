@@ -29,7 +29,7 @@ def stop_at(
     arrays = {
         f"{name}_{index}": getattr(sample, name)
         for index, sample in enumerate(samples)
-        for name in ("picture", "rois", "labels", "targets")
+        for name in ("image", "rois", "labels", "targets")
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, image_ids=[s.image_id for s in samples], **arrays)

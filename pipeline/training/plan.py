@@ -1,6 +1,6 @@
-"""The plan of samples: which picture comes when, decided by (seed, epoch) alone.
+"""The plan of samples: which image comes when, decided by (seed, epoch) alone.
 
-Per epoch the shards are permuted, and the pictures of each window of shards are shuffled together, so
+Per epoch the shards are permuted, and the images of each window of shards are shuffled together, so
 a reader needs the slices of few shards at a time. Epochs follow each other without a gap; worker r of W
 takes every W-th sample. A position in the plan is one number, the samples taken so far, from which it
 goes on exactly.
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW = 8
-"""Shards that are shuffled together: with 256 pictures a shard, 2048 pictures."""
+"""Shards that are shuffled together: with 256 images a shard, 2048 images."""
 
 
 def generator(*key: int | str) -> np.random.Generator:
@@ -27,7 +27,7 @@ def generator(*key: int | str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture lies: dataset, shard of its proposals, row in the shard."""
+    """Where an image lies: dataset, shard of its proposals, row in the shard."""
 
     source: int
     shard: int
@@ -54,14 +54,14 @@ class ShardRows:
 
 
 class Plan:
-    """The order of the pictures in every epoch."""
+    """The order of the images in every epoch."""
 
     def __init__(self, shards: Sequence[ShardRows], seed: int, window: int = WINDOW) -> None:
         self._shards = shards
         self._seed = seed
         self._window = window
         self.images = sum(len(shard.rows) for shard in shards)
-        """Pictures per epoch."""
+        """Images per epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Place]:
         """The places of an epoch in order, from the `start`-th on."""

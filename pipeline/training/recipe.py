@@ -26,34 +26,34 @@ class Recipe:
     fc_widths: tuple[int, int] | None = None
     """Two fully connected layers of these widths as the head; unset: the network's own head."""
     preprocessing: Literal["torchvision", "tensorflow", "caffe"] | None = None
-    """What the weights expect of a picture: RGB with ImageNet's mean and deviation, RGB from -1 to 1, or
+    """What the weights expect of an image: RGB with ImageNet's mean and deviation, RGB from -1 to 1, or
     BGR from 0 to 255 less Caffe's means; unset: torchvision's where it knows the weights by name, else
     what the network usually has."""
     padding: Literal["same", "symmetric"] | None = None
     """Of strided convolutions, as TensorFlow or PyTorch pads them; unset: likewise."""
 
     short_sides: tuple[int, ...] = (600,)
-    """Shortest side of a picture in pixels; of several, each picture takes one at random each time
+    """Shortest side of an image in pixels; of several, each image takes one at random each time
     (section 4.2: 480 576 688 864 1200 with a max_side of 2000), and detection the middle one."""
     max_side: int = 1000
     """Cap on the longest side in pixels; it wins over the shortest."""
     flip: float = 0.5
-    """Probability of mirroring a picture left to right (section 2.3)."""
+    """Probability of mirroring an image left to right (section 2.3)."""
     use_empty_images: bool = True
-    """Take background RoIs from pictures that hold no object; else leave those pictures out."""
+    """Take background RoIs from images that hold no object; else leave those images out."""
 
     images_per_step: int = 2
-    """N, pictures per step and worker (section 2.3)."""
+    """N, images per step and worker (section 2.3)."""
     rois_per_step: int = 128
-    """R, RoIs per step and worker, R / N from each picture."""
+    """R, RoIs per step and worker, R / N from each image."""
     accumulate: int = 1
-    """Parts in which a step's pictures go through the network, one after the other, to save memory."""
+    """Parts in which a step's images go through the network, one after the other, to save memory."""
     max_proposals: int = 2000
-    """Best proposals of a picture that are sampled from (section 4.1)."""
+    """Best proposals of an image that are sampled from (section 4.1)."""
     min_proposal_side: float = 0.0
-    """Leave out proposals with a side, in pixels of the original picture, below this."""
+    """Leave out proposals with a side, in pixels of the original image, below this."""
     foreground_fraction: float = 0.25
-    """Share of a picture's RoIs that may be foreground."""
+    """Share of an image's RoIs that may be foreground."""
     foreground_iou: float = 0.5
     """A RoI is foreground from this overlap with an object on."""
     background_iou_low: float = 0.1
@@ -82,7 +82,7 @@ class Recipe:
     """Scale gradients down to this norm where they exceed it; unset: never."""
 
     epochs: float = 16.0
-    """Passes over the pictures; the paper's 40k steps of 2 pictures over VOC 2007 trainval."""
+    """Passes over the images; the paper's 40k steps of 2 images over VOC 2007 trainval."""
     box_epochs: float = 0.0
     """Passes after these in which the box layer alone is trained on the network as it is then: with a
     box_loss_weight of 0 the stage-wise training of table 6."""
@@ -97,7 +97,7 @@ class Recipe:
     warm_up: float = 0.0
     """Share of training in which the rate rises linearly from near zero."""
     scale_rate_with_workers: bool = False
-    """Multiply the learning rates by what all workers' pictures of a step are more than the recipe's."""
+    """Multiply the learning rates by what all workers' images of a step are more than the recipe's."""
 
     channels_last: bool = True
     """Memory layout of feature maps; 1.2 to 1.5 times as fast on CPUs with AVX512 or AMX."""
@@ -130,7 +130,7 @@ class Recipe:
         self._require(
             round(self.foreground_fraction * self.rois_per_image) >= 1,
             "foreground_fraction",
-            f"enough for one of the {self.rois_per_image} RoIs of a picture to be foreground",
+            f"enough for one of the {self.rois_per_image} RoIs of an image to be foreground",
         )
         low, high = self.background_iou_low, self.background_iou_high
         self._require(0 <= low < high <= 1, "background_iou_low", "below background_iou_high")
@@ -167,7 +167,7 @@ class Recipe:
         """Steps in which all is trained, then steps of the box layer alone.
 
         Args:
-            images: pictures per epoch.
+            images: images per epoch.
             workers: how many take `images_per_step` each in a step.
         """
         epoch = images / (self.images_per_step * workers)
@@ -177,10 +177,10 @@ class Recipe:
     def divided(self, most_workers: int) -> tuple[Recipe, int]:
         """The same step divided among workers: each one's recipe, and how many there are.
 
-        No more pictures go through the network at once than `accumulate` allows.
+        No more images go through the network at once than `accumulate` allows.
 
         Args:
-            most_workers: at most so many; the largest number that divides the step's pictures is taken.
+            most_workers: at most so many; the largest number that divides the step's images is taken.
         """
         fits = [n for n in range(1, most_workers + 1) if self.images_per_step % n == 0]
         workers = fits[-1]

@@ -28,7 +28,7 @@ def paper_l() -> Recipe:
 
 
 def resnet50() -> Recipe:
-    """ResNet-50 with its last stage as the head of each RoI (C4); the paper's step and picture size."""
+    """ResNet-50 with its last stage as the head of each RoI (C4); the paper's step and image size."""
     return replace(
         PAPER,
         network="resnet50",
@@ -78,7 +78,7 @@ def resnet18() -> Recipe:
 
 
 def tiny() -> Recipe:
-    """A small network that learns drawn pictures from scratch in a minute or two."""
+    """A small network that learns drawn images from scratch in a minute or two."""
     return replace(
         PAPER,
         network="tiny",

@@ -69,11 +69,11 @@ class TrainingRun:
 
     @property
     def images_per_step(self) -> int:
-        """Pictures that one step takes over all workers."""
+        """Images that one step takes over all workers."""
         return self.recipe.images_per_step * self.workers
 
     def plan(self) -> Plan:
-        """The order of the pictures."""
+        """The order of the images."""
         return Plan(self.survey.shards, self.seed)
 
     def architecture(self) -> Architecture:
@@ -95,7 +95,7 @@ class TrainingRun:
     def settings(self) -> dict[str, Any]:
         """What decides the result, as JSON values, but for digests of the inputs.
 
-        Workers count only as a factor of a step's pictures: two workers with one picture each do what
+        Workers count only as a factor of a step's images: two workers with one image each do what
         one worker with two does, but for the draws of dropout, which each has its own of.
         """
         recipe = self.recipe.as_settings()

@@ -1,4 +1,4 @@
-"""Where training's pictures come from: manifests joined with proposals, checked, read by the shard."""
+"""Where training's images come from: manifests joined with proposals, checked, read by the shard."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import manifest as manifests
-from pipeline import schema, storage
+from pipeline import manifests, schema, storage
 from pipeline.errors import InvalidConfiguration, UnreadableDataset
-from pipeline.manifest import Manifest
+from pipeline.manifests import Manifest
 from pipeline.proposals.stored import StoredProposals, matching
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """The annotated objects of one picture."""
+    """The annotated objects of one image."""
 
     boxes: NDArray[np.float32]
-    """`(G, 4)` in pixels of the original picture."""
+    """`(G, 4)` in pixels of the original image."""
     labels: NDArray[np.int64]
     """`(G,)`, counted from 1: 0 is the background."""
     crowd: NDArray[np.bool_]
@@ -30,19 +29,19 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Slice:
-    """The pictures of one shard with what is known of them."""
+    """The images of one shard with what is known of them."""
 
     image_ids: list[str]
     uris: list[str]
     annotations: list[Annotations | None]
     """None where nothing was annotated."""
     proposals: list[NDArray[np.float32]]
-    """`(N, 4)` per picture, best first; none where the proposals of a picture failed."""
+    """`(N, 4)` per image, best first; none where the proposals of an image failed."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One manifest and the proposals of its pictures."""
+    """One manifest and the proposals of its images."""
 
     manifest: Manifest
     proposals: StoredProposals
@@ -54,7 +53,7 @@ class Source:
 
     @property
     def shard_rows(self) -> tuple[int, ...]:
-        """Pictures of each shard, in order."""
+        """Images of each shard, in order."""
         return self.proposals.rows
 
     def read(self, ordinal: int, with_proposals: bool = True) -> Slice:
@@ -150,7 +149,7 @@ def check_objects(opened: Sequence[Manifest]) -> None:
             if any(not found.crowd.all() for found in known if found is not None):
                 return
     named = ", ".join(storage.shown(manifest.uri) for manifest in opened)
-    raise UnreadableDataset(f"{named}: no picture holds an object to learn from")
+    raise UnreadableDataset(f"{named}: no image holds an object to learn from")
 
 
 def open_sources(opened: Sequence[Manifest], proposal_uris: Sequence[str]) -> list[Source]:

@@ -24,7 +24,7 @@ from pipeline.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step found, summed over this worker's pictures; `rois` over all workers'."""
+    """What a step found, summed over this worker's images; `rois` over all workers'."""
 
     classification: Tensor
     """This worker's part of the loss, a scalar on the device."""
@@ -38,10 +38,10 @@ class StepResult:
     """Sum over the foreground of the mean square of its four normalised targets."""
 
 
-class PicturesForward(nn.Module):
-    """The network over several pictures of any size: the trunk for each, the head once for all RoIs.
+class ImagesForward(nn.Module):
+    """The network over several images of any size: the trunk for each, the head once for all RoIs.
 
-    Pictures are not padded to a common size, which would waste work and let the padding reach RoIs.
+    Images are not padded to a common size, which would waste work and let the padding reach RoIs.
     """
 
     def __init__(self, model: FastRCNN, frozen: torch.dtype | None = None) -> None:
@@ -51,27 +51,27 @@ class PicturesForward(nn.Module):
         self._frozen = frozen
         self._trunk: tuple[Callable[[Tensor], Tensor], ...] = ()
 
-    def _features(self, picture: Tensor) -> Tensor:
+    def _features(self, image: Tensor) -> Tensor:
         if self._frozen is None:
-            return self.model.features(picture)
+            return self.model.features(image)
         if (
             not self._trunk
         ):  # now, not before: weights may be loaded into a step that was made already
             # In a tuple, lest torch take its parameters for other ones than the model's.
             self._trunk = (frozen_layers_fused(self.model.backbone, "trunk", self._frozen),)
-        return self._trunk[0](picture.to(self._frozen))
+        return self._trunk[0](image.to(self._frozen))
 
-    def forward(self, pictures: list[Tensor], rois: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits `(R, K + 1)` and deltas `(R, 4 (K + 1))` of all RoIs, in the pictures' order.
+    def forward(self, images: list[Tensor], rois: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits `(R, K + 1)` and deltas `(R, 4 (K + 1))` of all RoIs, in the images' order.
 
         Args:
-            pictures: preprocessed, each `(1, 3, h, w)`.
-            rois: one `(S, 5)` per picture, with batch index 0.
+            images: preprocessed, each `(1, 3, h, w)`.
+            rois: one `(S, 5)` per image, with batch index 0.
         """
         model = self.model
         pooled = [
-            roi_max_pool(self._features(picture), boxes, model.roi_size, model.spatial_scale)
-            for picture, boxes in zip(pictures, rois, strict=True)
+            roi_max_pool(self._features(image), boxes, model.roi_size, model.spatial_scale)
+            for image, boxes in zip(images, rois, strict=True)
         ]
         vectors = model.backbone.head(torch.cat(pooled))
         return model.cls_score(vectors), model.bbox_pred(vectors)
@@ -107,7 +107,7 @@ class TrainingStep:
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         """Keeps gradients inside fp16's range; does nothing in other precisions."""
         fuse = can_fuse(device, dtype) and (dtype == torch.float32 or recipe.channels_last)
-        forward = PicturesForward(model, dtype if fuse else None)
+        forward = ImagesForward(model, dtype if fuse else None)
         self._forward: nn.Module = forward
         if workers > 1:
             # The only buffers, those of frozen norms, never change: none are sent around.
@@ -118,8 +118,8 @@ class TrainingStep:
     def __call__(self, samples: Sequence[Sample], number: int) -> StepResult:
         """Do step `number` with this worker's samples, of which there may be none.
 
-        The loss is divided by the RoIs of all workers, so that W workers with N pictures each do what
-        one worker with W N pictures does. Gradients that are not finite leave the weights as they are;
+        The loss is divided by the RoIs of all workers, so that W workers with N images each do what
+        one worker with W N images does. Gradients that are not finite leave the weights as they are;
         in fp16, where the loss is finite on all workers, they are scaled less from the next step on.
         """
         # Dropout draws from a state that depends on the step alone: a resumed run draws the same.
@@ -158,14 +158,14 @@ class TrainingStep:
         )
 
     def _backward(self, samples: Sequence[Sample], normalizer: float) -> tuple[Tensor, Tensor]:
-        pictures = [self._picture(sample.picture) for sample in samples]
+        images = [self._image(sample.image) for sample in samples]
         rois = [self._rois(sample.rois) for sample in samples]
         if not any(len(boxes) for boxes in rois):
             return self._take_part()
         labels = torch.from_numpy(np.concatenate([sample.labels for sample in samples]))
         targets = torch.from_numpy(np.concatenate([sample.targets for sample in samples]))
         with torch.autocast(self._device.type, self._dtype, self._autocast):
-            logits, deltas = self._forward(pictures, rois)
+            logits, deltas = self._forward(images, rois)
         losses = multi_task_loss(
             logits.float(),
             deltas.float(),
@@ -195,8 +195,8 @@ class TrainingStep:
         zero = torch.zeros((), device=self._device)
         return zero, zero
 
-    def _picture(self, picture: np.ndarray) -> Tensor:
-        stored = torch.from_numpy(picture).to(self._device, non_blocking=True)
+    def _image(self, image: np.ndarray) -> Tensor:
+        stored = torch.from_numpy(image).to(self._device, non_blocking=True)
         values = self._preprocessing.normalised(stored[None])
         return values.contiguous(memory_format=self._layout)
 

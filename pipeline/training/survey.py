@@ -1,4 +1,4 @@
-"""A look through the data before training: which pictures are usable, and the targets' statistics."""
+"""A look through the data before training: which images are usable, and the targets' statistics."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import boxes as geometry
-from pipeline import storage
+from pipeline import geometry, storage
 from pipeline.detector.targets import TargetMoments, TargetStatistics
 from pipeline.errors import UnreadableDataset
 from pipeline.training.plan import ShardRows, generator
 from pipeline.training.recipe import Recipe
 from pipeline.training.source import Annotations, Source
 
-PICTURES = 5000
-"""Pictures whose proposals are looked at: enough for the statistics, seconds of work."""
+SURVEYED_IMAGES = 5000
+"""Images whose proposals are looked at: enough for the statistics, seconds of work."""
 MIRRORED = np.array([-1, 1, 1, 1], np.float32)
-"""Regression targets t_x, t_y, t_w, t_h of a mirrored picture: only the shift in x changes its sign."""
+"""Regression targets t_x, t_y, t_w, t_h of a mirrored image: only the shift in x changes its sign."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Survey:
     shards: tuple[ShardRows, ...]
     """The rows to train on."""
     images: int
-    """Pictures to train on."""
+    """Images to train on."""
     objects: int
     """Objects in them that are no crowds."""
     statistics: TargetStatistics
@@ -44,11 +43,11 @@ def candidates(proposals: NDArray[np.float32], recipe: Recipe) -> NDArray[np.flo
     return proposals[large][: recipe.max_proposals]
 
 
-def survey(sources: Sequence[Source], recipe: Recipe, pictures: int = PICTURES) -> Survey:
-    """Stream the annotations once, and the proposals of up to `pictures` pictures.
+def survey(sources: Sequence[Source], recipe: Recipe, max_images: int = SURVEYED_IMAGES) -> Survey:
+    """Stream the annotations once, and the proposals of up to `images` images.
 
     Raises:
-        UnreadableDataset: no RoI of the pictures looked at is foreground.
+        UnreadableDataset: no RoI of the images looked at is foreground.
     """
     usable: list[ShardRows] = []
     objects = 0
@@ -58,7 +57,7 @@ def survey(sources: Sequence[Source], recipe: Recipe, pictures: int = PICTURES) 
             rows = [row for row, known in enumerate(found) if _is_usable(known, recipe)]
             objects += sum(int((~known.crowd).sum()) for known in found if known is not None)
             usable.append(ShardRows(number, ordinal, np.array(rows, np.int32)))
-    statistics, recall = _look_at_proposals(sources, usable, recipe, pictures)
+    statistics, recall = _look_at_proposals(sources, usable, recipe, max_images)
     images = sum(len(shard.rows) for shard in usable)
     return Survey(tuple(usable), images, objects, statistics, recall)
 
@@ -70,7 +69,7 @@ def _is_usable(known: Annotations | None, recipe: Recipe) -> bool:
 
 
 def _look_at_proposals(
-    sources: Sequence[Source], usable: Sequence[ShardRows], recipe: Recipe, pictures: int
+    sources: Sequence[Source], usable: Sequence[ShardRows], recipe: Recipe, max_images: int
 ) -> tuple[TargetStatistics, float]:
     moments = TargetMoments(len(sources[0].classes))
     covered = seen = looked_at = 0
@@ -89,18 +88,18 @@ def _look_at_proposals(
             rois = np.concatenate([proposals, boxes])[foreground]
             targets = geometry.encode(boxes[match[foreground]], rois)
             moments.add(targets, labels[match[foreground]])
-            if recipe.flip > 0:  # as the mirrored picture would have it
+            if recipe.flip > 0:  # as the mirrored image would have it
                 moments.add(targets * MIRRORED, labels[match[foreground]])
             if len(proposals):
                 reached = overlaps[: len(proposals)].max(axis=0) >= recipe.foreground_iou
                 covered += int(reached.sum())
             seen += len(boxes)
             looked_at += 1
-        if looked_at >= pictures:
+        if looked_at >= max_images:
             break
     if not moments.counts.any():
         raise UnreadableDataset(
-            f"none of {looked_at} pictures of {_named(sources)} has a foreground RoI: their {seen} "
+            f"none of {looked_at} images of {_named(sources)} has a foreground RoI: their {seen} "
             f"objects have no area, or none reaches an IoU of {recipe.foreground_iou} with itself"
         )
     return moments.statistics(), covered / max(seen, 1)

@@ -15,7 +15,7 @@ from pipeline.analysis.flat import Detections, GroundTruth
 
 
 def truth(*objects):
-    """(picture, class, box[, flag]) with flag "difficult" or "crowd"."""
+    """(image, class, box[, flag]) with flag "difficult" or "crowd"."""
     flags = [row[3] if len(row) > 3 else "" for row in objects]
     return GroundTruth(
         np.array([row[0] for row in objects], np.int64),
@@ -27,7 +27,7 @@ def truth(*objects):
 
 
 def found(*detections):
-    """(picture, class, score, box)."""
+    """(image, class, score, box)."""
     return Detections(
         np.array([row[0] for row in detections], np.int64),
         np.array([row[1] for row in detections], np.int64),
@@ -88,7 +88,7 @@ def test_of_equally_overlapped_objects_the_first_counts(first, second):
     assert match(there, found((0, 0, 0.9, (0, 0, 10, 10))), 0.5).tolist() == [first]
 
 
-def test_other_classes_and_pictures_do_not_match():
+def test_other_classes_and_images_do_not_match():
     there = truth((0, 0, (0, 0, 10, 10)), (1, 1, (0, 0, 10, 10)))
     seen = found((0, 1, 0.9, (0, 0, 10, 10)), (1, 0, 0.8, (0, 0, 10, 10)))
     assert match(there, seen, 0.5).tolist() == [FALSE, FALSE]
@@ -152,13 +152,13 @@ a_detection = st.tuples(
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(an_object, max_size=8), st.lists(a_detection, max_size=20), st.integers(0, 3))
-def test_equals_the_rules_read_out_one_by_one_however_the_pictures_are_cut(objects, seen, cut):
+def test_equals_the_rules_read_out_one_by_one_however_the_images_are_cut(objects, seen, cut):
     seen = sorted(seen, key=lambda row: row[0])
     voc = VocAveragePrecision(2)
-    for pictures in (range(cut), range(cut, 3)):
+    for images in (range(cut), range(cut, 3)):
         voc.update(
-            truth(*(row for row in objects if row[0] in pictures)),
-            found(*(row for row in seen if row[0] in pictures)),
+            truth(*(row for row in objects if row[0] in images)),
+            found(*(row for row in seen if row[0] in images)),
         )
     scores = voc.result()
     for k in range(2):
@@ -175,10 +175,10 @@ def plain_average_precision(objects, seen):
     if positives == 0:
         return np.nan, np.nan
     taken, hits = set(), []
-    for picture, _, _, b in sorted(seen, key=lambda row: -row[2]):
+    for image, _, _, b in sorted(seen, key=lambda row: -row[2]):
         best, best_index = -1.0, None
         for index, (where, _, g, _) in enumerate(objects):
-            overlap = inclusive_iou(b, g) if where == picture else 0.0
+            overlap = inclusive_iou(b, g) if where == image else 0.0
             if overlap > best and overlap > 0:
                 best, best_index = overlap, index
         if best >= 0.5:

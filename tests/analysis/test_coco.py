@@ -6,9 +6,9 @@ from pipeline.analysis.coco import CocoAveragePrecision
 from tests.analysis.test_average_precision import found, truth
 
 
-def scores(there, seen, classes=("a",), pictures=1):
+def scores(there, seen, classes=("a",), images=1):
     coco = CocoAveragePrecision(classes)
-    coco.update(range(pictures), there, seen)
+    coco.update(range(images), there, seen)
     return coco.result()
 
 
@@ -80,25 +80,25 @@ def test_nothing_at_all():
     assert np.isnan(result.ap)
 
 
-def random_pictures(seed, pictures=30, classes=3):
+def random_images(seed, images=30, classes=3):
     """Objects with a jittered and a random detection for each."""
     rng = np.random.default_rng(seed)
     there, seen = [], []
-    for picture in range(pictures):
+    for image in range(images):
         for _ in range(rng.integers(0, 6)):
             x, y, w, h = rng.integers(10, 200, 4)
-            there.append((picture, int(rng.integers(classes)), (x, y, x + w, y + h)))
+            there.append((image, int(rng.integers(classes)), (x, y, x + w, y + h)))
             corners = np.array([x, y, x + w, y + h]) + rng.integers(-8, 8, 4)
             if (corners[2:] > corners[:2] + 1).all():
-                seen.append((picture, there[-1][1], rng.random(), corners))
+                seen.append((image, there[-1][1], rng.random(), corners))
             x, y, w, h = rng.integers(10, 200, 4)
-            seen.append((picture, int(rng.integers(classes)), rng.random(), (x, y, x + w, y + h)))
+            seen.append((image, int(rng.integers(classes)), rng.random(), (x, y, x + w, y + h)))
     return truth(*there), found(*seen)
 
 
 def test_area_ap_is_near_cocos_and_steps_change_nothing():
-    there, seen = random_pictures(seed=3)
-    whole = scores(there, seen, ("a", "b", "c"), pictures=30)
+    there, seen = random_images(seed=3)
+    whole = scores(there, seen, ("a", "b", "c"), images=30)
     voc = VocAveragePrecision(3)
     voc.update(there, seen)
     # COCO samples recall at 101 points, VOC takes the exact area.
@@ -107,7 +107,7 @@ def test_area_ap_is_near_cocos_and_steps_change_nothing():
 
 
 def test_steps_give_what_one_step_gives():
-    first, second = random_pictures(seed=4), random_pictures(seed=5)
+    first, second = random_images(seed=4), random_images(seed=5)
     stepwise = CocoAveragePrecision(("a", "b", "c"))
     stepwise.update(range(30), *first)
     stepwise.update(range(30, 60), *second)
@@ -118,7 +118,7 @@ def test_steps_give_what_one_step_gives():
 
 def _joined(a, b):
     columns = {
-        name: np.concatenate([getattr(a, name), getattr(b, name) + 30 * (name == "picture")])
+        name: np.concatenate([getattr(a, name), getattr(b, name) + 30 * (name == "image")])
         for name in vars(a)
         if getattr(a, name).dtype != bool
     }

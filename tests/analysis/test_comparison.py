@@ -14,7 +14,7 @@ BOX, AWAY = (0, 0, 10, 10), (50, 50, 90, 90)
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Writes a manifest of pictures with one cat each, and runs that find some of them."""
+    """Writes a manifest of images with one cat each, and runs that find some of them."""
 
     def written(count, *runs, **options):
         names = [f"{i:03d}" for i in range(count)]
@@ -31,8 +31,8 @@ def dataset(tmp_path):
     return written
 
 
-def test_two_pictures_by_hand(dataset):
-    # The first run finds one cat of two, the second both. A resample holds both pictures (difference
+def test_two_images_by_hand(dataset):
+    # The first run finds one cat of two, the second both. A resample holds both images (difference
     # 1/2), the one that both find twice (0), or the other twice (1), a quarter of the time each of these.
     manifest, runs = dataset(2, {0}, {0, 1})
     found = compare(*runs, manifest)
@@ -47,7 +47,7 @@ def test_two_pictures_by_hand(dataset):
 
 def test_the_interval_is_the_binomial_one(dataset):
     # Without false detections area AP is the share of the cats found, and over resamples of 100
-    # pictures, of which one run finds 60 and the other none, it is binomial.
+    # images, of which one run finds 60 and the other none, it is binomial.
     manifest, runs = dataset(100, set(), set(range(60)), shard_size=64)
     found = compare(*runs, manifest, resamples=4000).voc_map50
     pmf = [math.comb(100, k) * 0.6**k * 0.4 ** (100 - k) for k in range(101)]
@@ -59,7 +59,7 @@ def test_the_interval_is_the_binomial_one(dataset):
 
 
 def test_it_is_paired(dataset):
-    # One picture makes the difference: drawn k times, it is k / 100, where two runs drawn apart would
+    # One image makes the difference: drawn k times, it is k / 100, where two runs drawn apart would
     # differ by 0.13 either way.
     manifest, runs = dataset(100, set(range(50)), set(range(51)), shard_size=64)
     found = compare(*runs, manifest).voc_map50
@@ -118,7 +118,7 @@ def test_scores_are_those_of_evaluate(tmp_path):
             assert getattr(ours.ap_area, which) == pytest.approx(theirs.ap_area)
     assert found.per_class[2].ap11.low is None
     assert found.images == 29
-    assert found.notes == ("1 pictures without annotations are left out",)
+    assert found.notes == ("1 images without annotations are left out",)
 
 
 def test_runs_of_other_classes_are_told(dataset, tmp_path):
@@ -136,7 +136,7 @@ def test_what_cannot_be_compared(dataset, tmp_path):
     with pytest.raises(UnreadableDataset, match=r"row 2, '002', is in .*run0 alone"):
         compare(fewer, run, manifest)
     both = compare(fewer, fewer, manifest, resamples=1)
-    assert both.notes == ("scored over the first 2 of the manifest's 3 pictures",)
+    assert both.notes == ("scored over the first 2 of the manifest's 3 images",)
     swapped = {name: [an_object("cat", BOX)] for name in ("000", "002", "001")}
     another = write_annotations(str(tmp_path / "a.parquet"), swapped, ("cat",))
     elsewhere = write_detections(str(tmp_path / "e"), another, dict.fromkeys(swapped, ()), ("cat",))

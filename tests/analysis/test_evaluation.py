@@ -6,7 +6,7 @@ import pytest
 from pipeline import shards
 from pipeline.analysis.evaluation import evaluate
 from pipeline.errors import UnreadableDataset
-from pipeline.manifest import open_manifest
+from pipeline.manifests import open_manifest
 from tests.outputs import (
     Failure,
     an_object,
@@ -42,16 +42,16 @@ DETECTED = {
 }
 
 
-def detected(tmp_path, manifest, pictures=None, classes=("cat", "dog", "emu"), **options):
+def detected(tmp_path, manifest, images=None, classes=("cat", "dog", "emu"), **options):
     return write_detections(
-        str(tmp_path / "detections"), manifest, pictures or DETECTED, classes, **options
+        str(tmp_path / "detections"), manifest, images or DETECTED, classes, **options
     )
 
 
 def test_by_hand(tmp_path, manifest):
     metrics = evaluate(detected(tmp_path, manifest), manifest)
     cat, dog, emu = metrics.per_class
-    # Cats: true, true, one ignored; the failed picture's cat is missed: recall 2/3 at precision 1.
+    # Cats: true, true, one ignored; the failed image's cat is missed: recall 2/3 at precision 1.
     assert (cat.objects, cat.detections) == (3, 3)
     assert cat.ap_area == pytest.approx(2 / 3)
     assert cat.ap11 == pytest.approx(7 / 11)
@@ -91,15 +91,15 @@ def test_json_has_no_nan(tmp_path, manifest):
     assert math.isclose(stored["voc_map50"], 1 / 3)
 
 
-def test_a_limited_run_is_scored_over_its_pictures(tmp_path, manifest):
+def test_a_limited_run_is_scored_over_its_images(tmp_path, manifest):
     first = dict(list(DETECTED.items())[:2])
     metrics = evaluate(detected(tmp_path, manifest, first), manifest)
-    assert metrics.per_class[0].ap_area == 1  # the third cat is in a picture beyond the limit
+    assert metrics.per_class[0].ap_area == 1  # the third cat is in an image beyond the limit
     assert (metrics.images, metrics.manifest_images) == (2, 5)
-    assert metrics.notes == ("scored over the first 2 of the manifest's 5 pictures",)
+    assert metrics.notes == ("scored over the first 2 of the manifest's 5 images",)
 
 
-def test_other_pictures_are_named(tmp_path, manifest):
+def test_other_images_are_named(tmp_path, manifest):
     uri = detected(tmp_path, manifest)
     other = write_annotations(
         str(tmp_path / "other.parquet"),
@@ -110,12 +110,12 @@ def test_other_pictures_are_named(tmp_path, manifest):
         evaluate(uri, other)
 
 
-def test_more_pictures_than_the_manifest_has(tmp_path, manifest):
+def test_more_images_than_the_manifest_has(tmp_path, manifest):
     uri = detected(tmp_path, manifest)
     short = write_annotations(
         str(tmp_path / "short.parquet"), {"one": [an_object("cat", A)]}, ("cat",)
     )
-    with pytest.raises(UnreadableDataset, match=r"has 5 pictures, the manifest .* only 1"):
+    with pytest.raises(UnreadableDataset, match=r"has 5 images, the manifest .* only 1"):
         evaluate(uri, short)
 
 
@@ -126,7 +126,7 @@ def test_an_unlabelled_manifest_is_refused(tmp_path):
         evaluate(uri, manifest)
 
 
-def test_pictures_without_annotations_are_left_out(tmp_path):
+def test_images_without_annotations_are_left_out(tmp_path):
     manifest = write_annotations(
         str(tmp_path / "m.parquet"), {"one": None, "two": [an_object("cat", A)]}, ("cat",)
     )
@@ -136,10 +136,10 @@ def test_pictures_without_annotations_are_left_out(tmp_path):
     metrics = evaluate(uri, manifest)
     assert metrics.voc_map50 == 1
     assert metrics.unlabelled == 1
-    assert metrics.notes == ("1 pictures without annotations are left out",)
+    assert metrics.notes == ("1 images without annotations are left out",)
 
 
-def test_annotated_pictures_that_hold_nothing(tmp_path):
+def test_annotated_images_that_hold_nothing(tmp_path):
     manifest = write_annotations(str(tmp_path / "m.parquet"), {"one": [], "two": []}, ("cat",))
     metrics = evaluate(
         detected(tmp_path, manifest, {"one": [("cat", 0.9, B)], "two": []}, ("cat",)), manifest

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import boxes, images
+from pipeline import geometry, imaging
 from pipeline.analysis.overlap import BUDGETS, SIZES, best_overlaps, size_groups
 from pipeline.analysis.recall import proposal_recall
 from pipeline.analysis.recall_plot import recall_plot
@@ -54,7 +54,7 @@ def test_recall_by_hand(recall):
     assert recall.objects == 4
     assert recall.recall50 == pytest.approx(3 / 4)
     assert recall.recall70 == pytest.approx(2 / 4)
-    # 0.7 is reached at 5 of 10 thresholds, 1.0 at 10, 0.5 at 1, the failed picture's dog at none.
+    # 0.7 is reached at 5 of 10 thresholds, 1.0 at 10, 0.5 at 1, the failed image's dog at none.
     assert recall.average_recall == pytest.approx((5 + 10 + 1 + 0) / 40)
 
 
@@ -92,7 +92,7 @@ def test_json_and_plot(recall):
     stored = json.loads(json.dumps(recall.to_json(), allow_nan=False))
     assert stored["curve"][0]["boxes"] == 10
     assert stored["curve"][-1]["boxes"] is None
-    plot = images.decode(recall_plot(recall))
+    plot = imaging.decode(recall_plot(recall))
     assert plot.shape[0] > 300
     assert len(np.unique(plot.reshape(-1, 3), axis=0)) > 10
 
@@ -101,7 +101,7 @@ def test_all_failed(tmp_path, manifest):
     uri = write_proposals(str(tmp_path / "p"), manifest, dict.fromkeys(("one", "two"), Failure()))
     recall = proposal_recall(uri, manifest)
     assert (recall.recall50, recall.mabo, recall.boxes_mean) == (0, 0, None)
-    assert recall.notes == ("scored over the first 2 of the manifest's 3 pictures",)
+    assert recall.notes == ("scored over the first 2 of the manifest's 3 images",)
     assert recall_plot(recall).startswith(b"\x89PNG")
 
 
@@ -112,7 +112,7 @@ def test_nothing_to_find(tmp_path):
     assert recall_plot(recall).startswith(b"\x89PNG")
 
 
-def test_pictures_of_unknown_size_have_no_relative_sizes(tmp_path):
+def test_images_of_unknown_size_have_no_relative_sizes(tmp_path):
     manifest = write_annotations(
         str(tmp_path / "m.parquet"), {"one": [an_object("cat", A)]}, ("cat",), size=None
     )
@@ -147,6 +147,6 @@ def test_best_overlaps_are_the_maxima_over_the_first_boxes(objects, proposals):
     for row, one in enumerate(objects):
         for column, budget in enumerate((1, 3, 7, len(proposals))):
             first = proposals[:budget]
-            expected = boxes.iou(one[None], first).max() if len(first) else 0.0
+            expected = geometry.iou(one[None], first).max() if len(first) else 0.0
             assert best[row, column] == expected
     assert (np.diff(best, axis=1) >= 0).all()

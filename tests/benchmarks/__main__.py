@@ -1,7 +1,7 @@
 """Run every benchmark in a short form: python -m tests.benchmarks (or `make bench`).
 
-On the VOC pictures that PIPELINE_DEV_DATA holds, else on drawn ones, which are small and easy: figures to
-quote come from the single benchmarks on real pictures.
+On the VOC images that PIPELINE_DEV_DATA holds, else on drawn ones, which are small and easy: figures to
+quote come from the single benchmarks on real images.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline.manifest import write_manifest
+from pipeline.manifests import write_manifest
 from pipeline.sources.drawn import draw_dataset
 from pipeline.sources.voc import open_voc
 

@@ -69,19 +69,19 @@ class Steps:
         return told
 
     def seconds(self, name: str, checkpoints: Sequence[str], rois: int) -> list[float]:
-        """Seconds per picture with each checkpoint, the median of some."""
+        """Seconds per image with each checkpoint, the median of some."""
 
         def measure() -> list[float]:
             from pipeline.detector import checkpoint, cost
 
             loaded = [checkpoint.load(uri) for uri in checkpoints]
-            return [taken.picture for taken in cost.measured(loaded, rois, REPEATS)]
+            return [taken.image for taken in cost.measured(loaded, rois, REPEATS)]
 
         digests = [(Path(uri) / "model.json").read_text() for uri in checkpoints]
         return self._measured(name, [rois, *digests], measure)
 
     def seconds_of_vgg16(self, rois: int) -> list[float]:
-        """Seconds per picture of VGG16 as it is and factorised; weights do not change the time."""
+        """Seconds per image of VGG16 as it is and factorised; weights do not change the time."""
 
         def measure() -> list[float]:
             from pipeline.detector import cost
@@ -97,7 +97,7 @@ class Steps:
                 )
                 for ranks in (None, (1024, 256))
             ]
-            return [taken.picture for taken in cost.measured(made, rois, REPEATS)]
+            return [taken.image for taken in cost.measured(made, rois, REPEATS)]
 
         return self._measured("vgg16", [rois], measure)
 

@@ -1,4 +1,4 @@
-"""The paper's claims as relative results, each with a paired bootstrap's interval over the test pictures.
+"""The paper's claims as relative results, each with a paired bootstrap's interval over the test images.
 
 python -m tests.benchmarks.ablations --manifest train.parquet --proposals train --test-manifest val.parquet \
     --test-proposals val --weights mobilenet_v2.pth --output DIR [--epochs 6] [--only joint,svd]
@@ -7,7 +7,7 @@ One network is trained jointly; the others differ from it in one thing:
 
 - classification: without the box loss; stage_wise: then the box layer alone (Fast R-CNN, table 6)
 - scales: tested, and trained, at several scales (table 7)
-- proposals: detected with the best so many of each picture (figure 3)
+- proposals: detected with the best so many of each image (figure 3)
 - svd: a network with fc6 and fc7 is trained jointly, and these are factorised (section 4.4), mAP and
   seconds; seconds on VGG16 too, with random weights
 
@@ -44,7 +44,7 @@ class Base:
     cap: int
     """Of the single scale; several may be twice as long, as the paper's."""
     proposals: int
-    """Per picture, unless their number is what is looked at."""
+    """Per image, unless their number is what is looked at."""
     fewer: tuple[int, ...]
 
 
@@ -60,7 +60,7 @@ BASES = {
         1000,
         (50, 100, 200, 500, 2000),
     ),
-    # To try the script in minutes on drawn pictures.
+    # To try the script in minutes on drawn images.
     "tiny": Base(
         ("--short-sides", "120", "--max-side", "200"),
         (),
@@ -131,7 +131,7 @@ class Ablations:
         return rows
 
     def proposals(self) -> list[Row]:
-        """The best so many proposals of each picture."""
+        """The best so many proposals of each image."""
         return [
             self._row(
                 f"{count} proposals",
@@ -159,13 +159,13 @@ class Ablations:
             Row(
                 f"fc6, fc7 of rank {fc6}, {fc7}",
                 self.steps.compare(whole, ranked, self._scored_on()),
-                f"{before:.3f} to {after:.3f} s per picture ({before / after:.2f}x)",
+                f"{before:.3f} to {after:.3f} s per image ({before / after:.2f}x)",
             ),
         ]
         if self.options.recipe == "tiny":
             return rows
         before, after = self.steps.seconds_of_vgg16(2000)
-        told = f"{before:.2f} to {after:.2f} s per picture of 2000 RoIs ({before / after:.2f}x)"
+        told = f"{before:.2f} to {after:.2f} s per image of 2000 RoIs ({before / after:.2f}x)"
         return [*rows, Row("VGG16 of random weights, ranks 1024, 256", note=told)]
 
     def _trained(self, name: str, *changed: str) -> str:
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--weights")
     parser.add_argument("--recipe", choices=tuple(BASES), default="mobilenet_v2")
     parser.add_argument("--epochs", type=float, default=6.0)
-    parser.add_argument("--limit", type=int, help="only the first so many test pictures")
+    parser.add_argument("--limit", type=int, help="only the first so many test images")
     parser.add_argument("--only", type=_claims, default=CLAIMS, help=",".join(CLAIMS))
     own, given = sys.argv[1:], []
     if "--" in own:

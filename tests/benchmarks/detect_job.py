@@ -4,11 +4,11 @@ python -m tests.benchmarks.detect_job --manifest devval.parquet --checkpoint che
 
 With --recipe in the place of --checkpoint the recipe's network gets random weights.
 
-N processes without Ray, one per core, each loop over every N-th picture (read, decode, propose, detect)
-at once; then the job does the same pictures on a local Ray of N cores, proposals computed on the way.
+N processes without Ray, one per core, each loop over every N-th image (read, decode, propose, detect)
+at once; then the job does the same images on a local Ray of N cores, proposals computed on the way.
 Start-up (imports, compiled kernels, checkpoints, Ray) is left out of both and reported apart.
 Efficiency is the job's images/s over the loops', where nothing else runs on the machine; the CPU seconds
-per picture of both, Ray's own processes included, tell what the job costs where something does.
+per image of both, Ray's own processes included, tell what the job costs where something does.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pipeline import images, storage
+from pipeline import imaging, storage
 from pipeline.detector import checkpoint_record
-from pipeline.engine import detection_run
-from pipeline.engine.detection_run import DetectionSettings
-from pipeline.engine.output import RunOutput
-from pipeline.engine.reading import ProposalSettings, Reading
-from pipeline.engine.run_options import RunOptions
-from pipeline.engine.summary import Summary
-from pipeline.engine.work import Report
-from pipeline.manifest import open_manifest
+from pipeline.engine.detect import run as detection_run
+from pipeline.engine.detect.run import DetectionSettings
+from pipeline.engine.propose.reading import Reading
+from pipeline.manifests import open_manifest
+from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.options import RunOptions
+from pipeline.runs.output import RunOutput
+from pipeline.runs.report import Report
+from pipeline.runs.summary import Summary
 from tests.benchmarks import plain_loops
 
 
@@ -110,7 +111,7 @@ def _steady_cpu_seconds() -> Iterator[list[float]]:
 def _print(result: dict[str, Any]) -> None:
     stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in result["stage_seconds"].items())
     print(
-        f"{result['network']}, {result['images']} pictures, {result['cores']} cores, proposals on the way"
+        f"{result['network']}, {result['images']} images, {result['cores']} cores, proposals on the way"
     )
     for name, it in (("plain loops", result["loops"]), ("detect job", result["job"])):
         milliseconds = 1e3 * it["cpu_seconds"] / result["images"]
@@ -149,10 +150,10 @@ def _plain_loop(manifest: str, checkpoint: str, limit: int, rank: int, world: in
     def work() -> None:
         reading = Reading(Report(), seconds=3600.0)
         for row in rows:
-            (picture,) = reading.proposed([(row["image_id"], row["uri"])], settings)
-            assert picture.data is not None
-            assert picture.boxes is not None
-            predictor([images.decode(picture.data)], [picture.boxes])
+            (image,) = reading.proposed([(row["image_id"], row["uri"])], settings)
+            assert image.data is not None
+            assert image.boxes is not None
+            predictor([imaging.decode(image.data)], [image.boxes])
 
     plain_loops.one_loop(work)
 

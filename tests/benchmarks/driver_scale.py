@@ -36,22 +36,27 @@ import ray
 from pipeline import schema, shards, storage
 from pipeline.detector.keep import Keep
 from pipeline.detector.pyramid import Pyramid
-from pipeline.engine import cluster, detection_work, detector_pool, output, proposal_run
-from pipeline.engine.actor_resources import ActorResources
-from pipeline.engine.detection_work import DetectionWork
-from pipeline.engine.detector_actor import DetectionPlan
-from pipeline.engine.metrics import RunMetrics
-from pipeline.engine.progress import RunProgress
-from pipeline.engine.proposal_run import ProposalPlan, ProposalWork
-from pipeline.engine.reading import ProposalSettings
-from pipeline.engine.run_options import RunOptions
-from pipeline.engine.shard_runner import ShardRunner
-from pipeline.engine.shard_work import Flight, ShardWork
-from pipeline.engine.stages import FlowState, StageLoad
-from pipeline.engine.summary import summarise
-from pipeline.engine.work import Failure, Piece, Report
-from pipeline.manifest import ROW_GROUP, Manifest, open_manifest
+from pipeline.engine import cluster
+from pipeline.engine.detect import pool as detector_pool
+from pipeline.engine.detect import work as detection_work
+from pipeline.engine.detect.actor import DetectionPlan
+from pipeline.engine.detect.resources import ActorResources
+from pipeline.engine.detect.work import DetectionWork
+from pipeline.engine.monitor.metrics import RunMetrics
+from pipeline.engine.monitor.progress import RunProgress
+from pipeline.engine.monitor.stages import FlowState, StageLoad
+from pipeline.engine.propose import run as proposal_run
+from pipeline.engine.propose.run import ProposalPlan, ProposalWork
+from pipeline.engine.shards.piece import Piece
+from pipeline.engine.shards.runner import ShardRunner
+from pipeline.engine.shards.work import Flight, ShardWork
+from pipeline.manifests import ROW_GROUP, Manifest, open_manifest
+from pipeline.proposals.settings import ProposalSettings
 from pipeline.run_record import RunRecord
+from pipeline.runs import output
+from pipeline.runs.options import RunOptions
+from pipeline.runs.report import Failure, Report
+from pipeline.runs.summary import summarise
 
 FILES = 16
 SETTLING = 0.1
@@ -109,14 +114,14 @@ def _told(kind: str, found: dict[str, Any]) -> str:
 
 
 def write_manifest_files(folder: Path, images: int, files: int = FILES) -> None:
-    """A manifest of so many pictures, of which none exists, in several Parquet files."""
+    """A manifest of so many images, of which none exists, in several Parquet files."""
     folder.mkdir()
     for number, part in enumerate(np.array_split(np.arange(images), files)):
         table = pa.table(
             {
                 "image_id": [f"{index:09d}" for index in part],
                 "uri": [
-                    f"s3://bucket/pictures/{index // 1000:06d}/{index:09d}.jpg" for index in part
+                    f"s3://bucket/images/{index // 1000:06d}/{index:09d}.jpg" for index in part
                 ],
                 "width": pa.array(np.full(len(part), 500), pa.int32()),
                 "height": pa.array(np.full(len(part), 375), pa.int32()),

@@ -14,7 +14,7 @@ from pipeline.detector.network import FastRCNN
 
 
 class Arithmetic:
-    """Adds up the GFLOP of pictures, as torch counts them: two per multiplication, zeros of padding too."""
+    """Adds up the GFLOP of images, as torch counts them: two per multiplication, zeros of padding too."""
 
     def __init__(self, model: FastRCNN) -> None:
         model = copy.deepcopy(model).to("meta")
@@ -32,20 +32,20 @@ class Arithmetic:
         self.trunk, self.rois = 0.0, 0
 
     def add(self, shape: tuple[int, int], rois: int) -> None:
-        """One picture of `shape` with so many RoIs."""
+        """One image of `shape` with so many RoIs."""
         self.trunk += self._trunk(shape)
         self.rois += rois
 
     def against(
-        self, peak: float, pictures: int, trunk_ms: float, head_ms: float
+        self, peak: float, images: int, trunk_ms: float, head_ms: float
     ) -> dict[str, dict[str, float]]:
-        """Per picture, and as a share of the peak, for the milliseconds that each part took."""
+        """Per image, and as a share of the peak, for the milliseconds that each part took."""
         parts = {"trunk": (self.trunk, trunk_ms), "head": (self._per_roi * self.rois, head_ms)}
         return {
             name: {
-                "gflop_per_image": gflop / pictures,
-                "gflops": 1e3 * gflop / pictures / milliseconds,
-                "of_peak": 1e3 * gflop / pictures / milliseconds / peak,
+                "gflop_per_image": gflop / images,
+                "gflops": 1e3 * gflop / images / milliseconds,
+                "of_peak": 1e3 * gflop / images / milliseconds / peak,
             }
             for name, (gflop, milliseconds) in parts.items()
         }

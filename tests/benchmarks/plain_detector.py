@@ -1,6 +1,6 @@
 """Fast R-CNN as a person would compose it of torchvision's parts: what `Predictor` is measured against.
 
-fp32, channels first, BatchNorm as layers of its own, one picture at a time, all of its RoIs through
+fp32, channels first, BatchNorm as layers of its own, one image at a time, all of its RoIs through
 `torchvision.ops.roi_pool` and the head at once (unless told otherwise), every class decoded, one
 `batched_nms`.
 """
@@ -18,17 +18,17 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, clip_boxes_to_image, roi_pool
 from torchvision.transforms import functional as transforms
 
-from pipeline.boxes import LARGEST_LOG_SCALE
 from pipeline.detector.checkpoint import Checkpoint
 from pipeline.detector.keep import Keep
 from pipeline.detector.predictor import Detections
+from pipeline.geometry import LARGEST_LOG_SCALE
 
 NETWORKS = ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v2_expanded")
 """Backbones of which torchvision has the layers, so that a checkpoint's weights fit."""
 
 
 class PlainDetector:
-    """`PlainDetector(checkpoint)(encoded picture, proposals)`."""
+    """`PlainDetector(checkpoint)(encoded image, proposals)`."""
 
     def __init__(
         self, checkpoint: Checkpoint, keep: Keep = Keep(), max_rois: int | None = None

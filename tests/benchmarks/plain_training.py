@@ -44,19 +44,19 @@ NETWORKS: dict[str, Callable[[], Parts]] = {
 def plain_step(
     network: str, classes: int, learning_rate: float
 ) -> Callable[[list[Tensor], list[Tensor], Tensor, Tensor], None]:
-    """A function that takes pictures `(1, 3, h, w)`, RoIs `(S, 4)` each, and labels and targets of all."""
+    """A function that takes images `(1, 3, h, w)`, RoIs `(S, 4)` each, and labels and targets of all."""
     frozen, trunk, head, width = NETWORKS[network]()
     frozen.requires_grad_(False)
     predictor = FastRCNNPredictor(width, classes)
     trained = [*trunk.parameters(), *head.parameters(), *predictor.parameters()]
     optimiser = torch.optim.AdamW(trained, learning_rate)
 
-    def step(pictures: list[Tensor], rois: list[Tensor], labels: Tensor, targets: Tensor) -> None:
+    def step(images: list[Tensor], rois: list[Tensor], labels: Tensor, targets: Tensor) -> None:
         optimiser.zero_grad()
         pooled = torch.cat(
             [
-                roi_pool(trunk(frozen(picture)), [boxes], ROI_SIZE, SCALE)
-                for picture, boxes in zip(pictures, rois, strict=True)
+                roi_pool(trunk(frozen(image)), [boxes], ROI_SIZE, SCALE)
+                for image, boxes in zip(images, rois, strict=True)
             ]
         )
         logits, deltas = predictor(head(pooled).mean((2, 3)))

@@ -3,7 +3,7 @@
 python -m tests.benchmarks.predictor --manifest devval.parquet --proposals proposals/devval \\
     --checkpoint checkpoint --json result.json
 
-Both take turns, picture by picture, with the same number of threads, from the encoded bytes to the
+Both take turns, image by image, with the same number of threads, from the encoded bytes to the
 detections. With --recipe in the place of --checkpoint the recipe's network gets random weights, which
 is good for times but not for mAP. One thread is timed by its CPU clock, which other processes on the
 machine disturb little; several by the wall clock.
@@ -29,7 +29,7 @@ from pipeline.detector import checkpoint as checkpoints
 from pipeline.detector.backbones.catalog import BACKBONES
 from pipeline.detector.checkpoint import Checkpoint
 from pipeline.detector.predictor import Detections, Predictor
-from pipeline.manifest import Manifest, open_manifest
+from pipeline.manifests import Manifest, open_manifest
 from pipeline.proposals.stored import matching
 from pipeline.training.recipes import named
 from tests.benchmarks.network_arithmetic import Arithmetic, peak_gflops
@@ -70,9 +70,9 @@ class Side:
         self.spent += np.array([clock(), perf_counter()]) - begin
         self.scores.update(truth, _flat(found))
 
-    def result(self, pictures: int) -> dict[str, float]:
+    def result(self, images: int) -> dict[str, float]:
         by_class = self.scores.result()
-        by_clock, on_wall = 1e3 * self.spent / pictures
+        by_clock, on_wall = 1e3 * self.spent / images
         return {
             "ms_per_image": float(by_clock),
             "wall_ms_per_image": float(on_wall),
@@ -84,7 +84,7 @@ class Side:
 def compare(
     checkpoint: Checkpoint, manifest: Manifest, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Both on the same pictures in turns; the first picture warms up and is not timed."""
+    """Both on the same images in turns; the first image warms up and is not timed."""
     clock = thread_time if options.threads == 1 else perf_counter
     ours = TimedPredictor(Predictor(checkpoint, precision=options.precision), clock)
     classes = len(checkpoint.classes)
@@ -93,7 +93,7 @@ def compare(
     arithmetic = Arithmetic(checkpoint.model)
     boxes_seen = 0
     for number, (encoded, boxes, truth) in enumerate(
-        _pictures(manifest, options.proposals, checkpoint.classes, options.limit)
+        _images(manifest, options.proposals, checkpoint.classes, options.limit)
     ):
         for side in sides if number % 2 else sides[::-1]:
             side.detect(encoded, boxes, truth, clock)
@@ -111,7 +111,7 @@ def compare(
     preprocessing = checkpoint.preprocessing
     return {
         "network": checkpoint.model.architecture.backbone,
-        "picture_size": f"{preprocessing.short_side}/{preprocessing.max_side}",
+        "image_size": f"{preprocessing.short_side}/{preprocessing.max_side}",
         "images": timed,
         "threads": options.threads,
         "clock": "CPU" if clock is thread_time else "wall",
@@ -146,12 +146,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json")
     options = parser.parse_args()
     if options.limit < 2:
-        parser.error("--limit: at least 2 pictures, the first of which warms up")
+        parser.error("--limit: at least 2 images, the first of which warms up")
     return options
 
 
 def random_checkpoint(recipe_name: str, classes: tuple[str, ...]) -> Checkpoint:
-    """The network of a recipe at the recipe's picture size, with random weights."""
+    """The network of a recipe at the recipe's image size, with random weights."""
     recipe = named(recipe_name)
     preprocessing = replace(
         BACKBONES[recipe.network].preprocessing,
@@ -161,10 +161,10 @@ def random_checkpoint(recipe_name: str, classes: tuple[str, ...]) -> Checkpoint:
     return Checkpoint(random_model(recipe.network, classes=classes), preprocessing)
 
 
-def _pictures(
+def _images(
     manifest: Manifest, proposals: str, classes: tuple[str, ...], limit: int
 ) -> Iterator[tuple[bytes, np.ndarray, GroundTruth]]:
-    """Encoded bytes, proposals and annotated objects of each picture."""
+    """Encoded bytes, proposals and annotated objects of each image."""
     stored = matching(proposals, manifest, limit)
     first = 0
     for rows in stored.rows:
@@ -177,16 +177,16 @@ def _pictures(
 
 
 def _flat(found: Detections) -> FlatDetections:
-    """One picture's detections as the score takes them."""
-    picture = np.zeros(len(found.scores), np.int64)
+    """One image's detections as the score takes them."""
+    image = np.zeros(len(found.scores), np.int64)
     boxes = found.boxes.astype(np.float64)
-    return FlatDetections(picture, found.labels.astype(np.int64), found.scores, boxes)
+    return FlatDetections(image, found.labels.astype(np.int64), found.scores, boxes)
 
 
 def _print(result: dict[str, Any]) -> None:
     plain, ours = result["plain"], result["ours"]
     print(
-        f"{result['network']} at {result['picture_size']}, {result['images']} pictures, "
+        f"{result['network']} at {result['image_size']}, {result['images']} images, "
         f"{result['boxes_per_image']:.0f} boxes each, {result['rois_per_image']:.0f} after joining; "
         f"{result['threads']} thread(s), {result['clock']} time"
     )

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from pipeline import boxes as geometry
-from pipeline import images
+from pipeline import geometry, imaging
 from tests.benchmarks.proposal_methods import methods
 
 
@@ -29,12 +28,12 @@ def main() -> None:
     for path in sorted(options.folder.glob("*_boxes.mat")):
         name = path.name.removesuffix("_boxes.mat")
         theirs = geometry.from_inclusive(loadmat(path)["boxes"].astype(np.float32), 0)
-        image = images.decode((options.folder / f"{name}.jpg").read_bytes())
+        image = imaging.decode((options.folder / f"{name}.jpg").read_bytes())
         for method in methods(min_side=1):
             best = geometry.iou(theirs, method.propose(image)).max(axis=1)
             rows.append(
                 {
-                    "picture": name,
+                    "image": name,
                     "method": method.name,
                     "mean_best_iou": float(best.mean()),
                     "equal": float((best > 0.999).mean()),

@@ -18,7 +18,7 @@ OPENCV_KS = (50.0, 100.0, 150.0)
 
 
 class Method(NamedTuple):
-    """A way to propose boxes float32 `(N, 4)` for a picture uint8 `(H, W, 3)`; slow ones do fewer."""
+    """A way to propose boxes float32 `(N, 4)` for an image uint8 `(H, W, 3)`; slow ones do fewer."""
 
     name: str
     propose: Callable[[np.ndarray], np.ndarray]

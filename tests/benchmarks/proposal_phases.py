@@ -1,4 +1,4 @@
-"""Where selective search spends its time: each kernel's thread time, summed over a picture."""
+"""Where selective search spends its time: each kernel's thread time, summed over an image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PHASES = {
 
 
 def phases(images: list[np.ndarray], strategy: str, repeats: int = 3) -> dict[str, float]:
-    """Milliseconds per picture by phase, the best of `repeats` rounds, mean over the pictures."""
+    """Milliseconds per image by phase, the best of `repeats` rounds, mean over the images."""
     best = [defaultdict(lambda: float("inf")) for _ in images]
     with _timed() as spent:
         for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""A fresh worker process: what import, compiling, the first picture and memory cost.
+"""A fresh worker process: what import, compiling, the first image and memory cost.
 
 python -m tests.benchmarks.proposal_worker SIDE [STRATEGY] prints one line of JSON.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 
 def measured(side: int, strategy: str = "fast", cold: bool = False) -> dict[str, Any]:
-    """Run a fresh process on a picture of side² pixels; `cold` gives it an empty Numba cache."""
+    """Run a fresh process on an image of side² pixels; `cold` gives it an empty Numba cache."""
     command = [sys.executable, "-m", "tests.benchmarks.proposal_worker", str(side), strategy]
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | ({"NUMBA_CACHE_DIR": folder} if cold else {})
@@ -63,12 +63,12 @@ def _peak_megabytes() -> float:
 
 
 def _structured(side: int) -> np.ndarray:
-    """A picture of smooth regions and some noise, like a photograph in what it asks of memory."""
+    """An image of smooth regions and some noise, like a photograph in what it asks of memory."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] / side
     waves = [np.sin(9 * a * x + 7 * b * y + c) for a, b, c in random.random((3, 3)) * 6]
-    picture = 127 + 90 * np.round(np.stack(waves, axis=2) * 2) / 2
-    return np.clip(picture + random.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
+    image = 127 + 90 * np.round(np.stack(waves, axis=2) * 2) / 2
+    return np.clip(image + random.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 python -m tests.benchmarks.propose_job --manifest devval.parquet --json result.json
 
-N processes without Ray, one per core, each loop over every N-th picture (read, decode, search) at once;
-then the job does the same pictures on a local Ray of N cores. Start-up (imports, compiled kernels, Ray)
+N processes without Ray, one per core, each loop over every N-th image (read, decode, search) at once;
+then the job does the same images on a local Ray of N cores. Start-up (imports, compiled kernels, Ray)
 is left out of both and reported apart. Efficiency is the job's images/s over the loops'.
 """
 
@@ -16,11 +16,12 @@ import tempfile
 from pathlib import Path
 
 from pipeline import storage
-from pipeline.engine import proposal_run
-from pipeline.engine.reading import ProposalSettings, Reading
-from pipeline.engine.run_options import RunOptions
-from pipeline.engine.work import Report
-from pipeline.manifest import open_manifest
+from pipeline.engine.propose import run as proposal_run
+from pipeline.engine.propose.reading import Reading
+from pipeline.manifests import open_manifest
+from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.options import RunOptions
+from pipeline.runs.report import Report
 from tests.benchmarks import plain_loops
 
 
@@ -50,7 +51,7 @@ def main() -> None:
         "job": job,
         "efficiency": job["images_per_second"] / loops,
     }
-    print(f"{options.limit} pictures, {cores} cores, strategy {options.strategy}")
+    print(f"{options.limit} images, {cores} cores, strategy {options.strategy}")
     print(f"plain loops  {loops:6.2f} images/s")
     print(
         f"propose job  {job['images_per_second']:6.2f} images/s, start {job['start_seconds']:.1f} s, "
@@ -71,8 +72,8 @@ def _plain_loop(manifest: str, limit: int, strategy: str, rank: int, world: int)
     def work() -> None:
         reading = Reading(Report(), seconds=3600.0)
         for row in rows:
-            (picture,) = reading.proposed([(row["image_id"], row["uri"])], settings)
-            assert picture.boxes is not None
+            (image,) = reading.proposed([(row["image_id"], row["uri"])], settings)
+            assert image.boxes is not None
 
     plain_loops.one_loop(work)
 

@@ -1,10 +1,10 @@
-"""Selective search against its peers, on the same pictures in one run.
+"""Selective search against its peers, on the same images in one run.
 
 python -m tests.benchmarks.selective_search --images DIR --annotations DIR --list FILE --json FILE
 
-CPU seconds are of one thread, medians over pictures; the methods take turns on each picture, so that a
+CPU seconds are of one thread, medians over images; the methods take turns on each image, so that a
 busy machine slows all alike. Recall and MABO leave objects marked difficult out; every method's boxes
-have the same least side and no duplicates. Slow methods do the first `--slow-limit` pictures, and a
+have the same least side and no duplicates. Slow methods do the first `--slow-limit` images, and a
 second table compares all methods on just those.
 """
 
@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import boxes as geometry
-from pipeline import images
+from pipeline import geometry, imaging
 from pipeline.proposals import selective_search, warm_up
 from pipeline.sources.voc_xml import parse_annotation
 from tests.benchmarks.proposal_methods import Method, methods, versions
@@ -34,7 +33,7 @@ def main() -> None:
     """Measure, print the tables, write the JSON."""
     options = _options()
     names = Path(options.list).read_text().split()[: options.limit]
-    pictures = [images.decode((options.images / f"{n}.jpg").read_bytes()) for n in names]
+    images = [imaging.decode((options.images / f"{n}.jpg").read_bytes()) for n in names]
     objects = [_objects(options.annotations / f"{name}.xml") for name in names]
     warm = {name: warm_up(name) for name in ("single", "fast", "quality")}
     wanted = [
@@ -42,18 +41,18 @@ def main() -> None:
         for method in methods(options.min_side)
         if not options.only or any(part in method.name for part in options.only)
     ]
-    records = _compare(wanted, pictures, objects, options.slow_limit)
+    records = _compare(wanted, images, objects, options.slow_limit)
     few = min(options.slow_limit, len(names))
     result = {
-        "pictures": len(names),
+        "images": len(names),
         "min_side": options.min_side,
         "versions": versions(),
         "warm_up_seconds": warm,
-        "all_pictures": _table([m for m in wanted if not m.slow], records, len(names)),
-        "slow_pictures": few,
-        "first_pictures": _table(wanted, records, few),
-        "phases_ms": {s: phases(pictures[:30], s) for s in ("fast", "quality")},
-        "scaling": _scaling(pictures[0]),
+        "all_images": _table([m for m in wanted if not m.slow], records, len(names)),
+        "slow_images": few,
+        "first_images": _table(wanted, records, few),
+        "phases_ms": {s: phases(images[:30], s) for s in ("fast", "quality")},
+        "scaling": _scaling(images[0]),
         "worker": [measured(side) for side in (500, 1000, 2000)],
         "cold_worker": measured(500, "quality", cold=True),
     }
@@ -67,8 +66,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path, required=True, help="folder of NAME.xml (VOC)")
     parser.add_argument("--list", required=True, help="file of names, one a line")
     parser.add_argument("--json", required=True, help="where the figures go")
-    parser.add_argument("--limit", type=int, help="the first so many pictures; all by default")
-    parser.add_argument("--slow-limit", type=int, default=20, help="pictures for slow methods")
+    parser.add_argument("--limit", type=int, help="the first so many images; all by default")
+    parser.add_argument("--slow-limit", type=int, default=20, help="images for slow methods")
     parser.add_argument("--min-side", type=int, default=20, help="for every method's boxes")
     parser.add_argument("--only", nargs="*", help="methods with one of these in their name")
     return parser.parse_args()
@@ -80,20 +79,20 @@ def _objects(path: Path) -> list[tuple[str, list[float]]]:
 
 
 def _compare(
-    wanted: list[Method], pictures: list, objects: list, slow_limit: int
+    wanted: list[Method], images: list, objects: list, slow_limit: int
 ) -> dict[str, list[Record]]:
     records: dict[str, list[Record]] = defaultdict(list)
     begin = perf_counter()
-    for number, (picture, annotated) in enumerate(zip(pictures, objects, strict=True)):
+    for number, (image, annotated) in enumerate(zip(images, objects, strict=True)):
         for method in wanted:
             if method.slow and number >= slow_limit:
                 continue
             started = process_time()
-            found = method.propose(picture)
+            found = method.propose(image)
             seconds = process_time() - started
             records[method.name].append(_record(found, annotated, seconds))
         if (number + 1) % 10 == 0:
-            print(f"{number + 1} pictures, {perf_counter() - begin:.0f} s", flush=True)
+            print(f"{number + 1} images, {perf_counter() - begin:.0f} s", flush=True)
     return records
 
 
@@ -133,10 +132,10 @@ def _table(wanted: list[Method], records: dict[str, list[Record]], count: int) -
     return rows
 
 
-def _scaling(picture: np.ndarray) -> list[Record]:
+def _scaling(image: np.ndarray) -> list[Record]:
     rows = []
     for side in (250, 500, 1000, 2000):
-        scaled = np.ascontiguousarray(images.resize(picture, side, side))
+        scaled = np.ascontiguousarray(imaging.resize(image, side, side))
         seconds = []
         for _ in range(3):
             begin = process_time()
@@ -153,8 +152,8 @@ def _scaling(picture: np.ndarray) -> list[Record]:
 
 
 def _print(result: Record) -> None:
-    for count, key in (("pictures", "all_pictures"), ("slow_pictures", "first_pictures")):
-        print(f"\n{result[count]} pictures, least side {result['min_side']}")
+    for count, key in (("images", "all_images"), ("slow_images", "first_images")):
+        print(f"\n{result[count]} images, least side {result['min_side']}")
         print(f"{'method':40s} CPU s  image/s  boxes  r@.5 all/2000   r@.7   MABO")
         for row in result[key]:
             print(
@@ -162,14 +161,14 @@ def _print(result: Record) -> None:
                 f"{row['boxes']:6.0f}  {row['recall_50']:.3f} / {row['recall_50_of_2000']:.3f}  "
                 f"{row['recall_70']:.3f}  {row['mabo']:.3f}"
             )
-    print("\nms per picture    " + "  ".join(f"{name:>8s}" for name in result["phases_ms"]))
+    print("\nms per image    " + "  ".join(f"{name:>8s}" for name in result["phases_ms"]))
     for phase in result["phases_ms"]["fast"]:
         spent = [f"{figures[phase]:8.2f}" for figures in result["phases_ms"].values()]
         print(f"{phase:18s}" + "  ".join(spent))
     print("\nside  CPU s   us per pixel")
     for row in result["scaling"]:
         print(f"{row['side']:4d}  {row['cpu_seconds']:6.3f}  {row['microseconds_per_pixel']:.3f}")
-    print("\nfresh worker: side, import s, first picture s, peak MB")
+    print("\nfresh worker: side, import s, first image s, peak MB")
     for row in result["worker"]:
         print(
             f"{row['side']:4d}  {row['import_seconds']:5.2f}  {row['first_seconds']:5.2f}  "
@@ -177,7 +176,7 @@ def _print(result: Record) -> None:
         )
     cold = result["cold_worker"]
     print(
-        f"empty cache, quality, first picture: {cold['first_seconds']:.1f} s "
+        f"empty cache, quality, first image: {cold['first_seconds']:.1f} s "
         f"({cold['first_cpu_seconds']:.1f} s CPU)"
     )
 

@@ -83,7 +83,7 @@ def test_every_command_is_one_that_its_job_takes(
     assert scales.max_side == 2 * joint.max_side
     told = (tmp_path / "ablations.md").read_text()
     assert "| classification loss only | 0.500 | -0.250 | -0.500 to +0.125 |" in told
-    assert "2.000 to 1.000 s per picture (2.00x)" in told
+    assert "2.000 to 1.000 s per image (2.00x)" in told
 
 
 def test_only_what_is_asked_for(tmp_path: Path, commands: list[list[str]]) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline import images
+from pipeline import imaging
 from pipeline.detector.predictor import Detections, Predictor
 
 
 class TimedPredictor:
-    """Detects in encoded pictures one by one and adds up the seconds of each phase."""
+    """Detects in encoded images one by one and adds up the seconds of each phase."""
 
     def __init__(self, predictor: Predictor, clock: Callable[[], float]) -> None:
         self.predictor, self.clock = predictor, clock
@@ -26,9 +26,9 @@ class TimedPredictor:
         self._time(predictor, "_detections", "post-processing")
 
     def __call__(self, encoded: bytes, boxes: np.ndarray) -> Detections:
-        """The detections in one picture; `shape` and `rois` tell afterwards what the network saw."""
+        """The detections in one image; `shape` and `rois` tell afterwards what the network saw."""
         begin = self.clock()
-        image = images.decode(encoded)
+        image = imaging.decode(encoded)
         self.seconds["decode"] += self.clock() - begin
         (found,) = self.predictor([image], [boxes])
         self.seconds["all"] += self.clock() - begin

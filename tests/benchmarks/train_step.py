@@ -3,15 +3,15 @@
 python -m tests.benchmarks.train_step --network mobilenet_v2 --steps 20 --json result.json
 python -m tests.benchmarks.train_step --log OUTPUT_OF_A_TRAINING
 
-Four loops take turns, a step each, over the same two pictures and 128 RoIs: the plain one with all cores
+Four loops take turns, a step each, over the same two images and 128 RoIs: the plain one with all cores
 as threads and with one thread, ours with all cores as threads of one worker, and ours divided among
 workers with a share of the cores each, as the train job does it. The plain loop is torchvision's trunk,
 `roi_pool`, head, `FastRCNNPredictor` and `fastrcnn_loss`, contiguous and fp32, with the same layers
-frozen; ours computes in bf16 where the processor does, unless --precision says otherwise. Pictures and
+frozen; ours computes in bf16 where the processor does, unless --precision says otherwise. Images and
 RoIs are random: no loop's time depends on what they show. CPU seconds per image stand beside images/s,
 since those of one thread suffer least from what else runs on the machine.
 
-With --log: images/s and the share of the time that a real run waited for pictures, from its records.
+With --log: images/s and the share of the time that a real run waited for images, from its records.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pipeline.detector.architecture import Architecture
 from pipeline.detector.backbones.catalog import BACKBONES
 from pipeline.detector.inference import dtype_named
 from pipeline.detector.network import build
-from pipeline.engine.training_fit import HUGE_PAGES
+from pipeline.engine.train.fit import HUGE_PAGES
 from pipeline.training import logs
 from pipeline.training.dataset import Sample
 from pipeline.training.optimisation import optimiser
@@ -46,7 +46,7 @@ from tests.benchmarks.plain_training import NETWORKS, plain_step
 
 CLASSES = tuple(f"class{index}" for index in range(20))
 SIZES = ((480, 640), (640, 480), (480, 720), (500, 480))
-"""Height and width of the pictures, as VOC's become at short side 480."""
+"""Height and width of the images, as VOC's become at short side 480."""
 WARM_UP = 2
 Seconds = dict[str, list[float]]
 """Of each step, by loop."""
@@ -189,9 +189,9 @@ def _ours(recipe: Recipe, batches: list[list[Sample]], workers: int = 1) -> Step
 
 def _plain(recipe: Recipe, batches: list[list[Sample]]) -> Step:
     step = plain_step(recipe.network, len(CLASSES) + 1, recipe.learning_rate)
-    pictures = [
+    images = [
         [
-            torch.from_numpy(sample.picture).permute(2, 0, 1)[None].float().div(127.5).sub(1)
+            torch.from_numpy(sample.image).permute(2, 0, 1)[None].float().div(127.5).sub(1)
             for sample in batch
         ]
         for batch in batches
@@ -202,7 +202,7 @@ def _plain(recipe: Recipe, batches: list[list[Sample]]) -> Step:
 
     def run(number: int) -> None:
         index = number % len(batches)
-        step(pictures[index], rois[index], labels[index], targets[index])
+        step(images[index], rois[index], labels[index], targets[index])
 
     return run
 

@@ -1,7 +1,7 @@
 """The fault suite: python -m tests.chaos [--only NAME ...] (or `make chaos`).
 
-Runs the detect job on drawn pictures under each fault, compares with an undisturbed run and prints the
-table; the exit code says whether every fault left every picture once and as it should be.
+Runs the detect job on drawn images under each fault, compares with an undisturbed run and prints the
+table; the exit code says whether every fault left every image once and as it should be.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import outcome, picture_faults, process_faults, store_faults
+from tests.chaos import image_faults, outcome, process_faults, store_faults
 from tests.chaos.outcome import Outcome
 from tests.chaos.stage import Stage, set_up
 from tests.swift import Swift
@@ -28,8 +28,8 @@ ON_DISK: dict[str, Fault] = {
     "detector_killed": process_faults.detector_killed,
     "node_killed_another_joins": process_faults.node_killed_another_joins,
     "all_nodes_killed": process_faults.all_nodes_killed,
-    "poison_pictures": picture_faults.poison_pictures,
-    "replaced_picture": picture_faults.replaced_picture,
+    "poison_images": image_faults.poison_images,
+    "replaced_image": image_faults.replaced_image,
     "two_drivers": process_faults.two_drivers,
     "overwrite_killed": process_faults.overwrite_killed,
     "disk_full": process_faults.disk_full,
@@ -73,7 +73,7 @@ def main() -> int:
         prog="tests.chaos", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("--only", nargs="+", choices=known, default=list(known), metavar="NAME")
-    parser.add_argument("--pictures", type=int, default=300)
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--json", type=Path, help="file for the outcomes")
     parser.add_argument("--markdown", type=Path, help="file for the table")
     options = parser.parse_args()
@@ -82,7 +82,7 @@ def main() -> int:
     if lacking:
         print(f"without the store's faults: {lacking}", flush=True)
         wanted = {name: fault for name, fault in wanted.items() if name not in IN_STORE}
-    with set_up(options.pictures, store=bool(wanted.keys() & IN_STORE.keys())) as stage:
+    with set_up(options.images, store=bool(wanted.keys() & IN_STORE.keys())) as stage:
         outcomes, broken = provoke(stage, wanted)
     table = outcome.table(outcomes)
     print(f"\n{table}\n" + "\n".join(f"NOT DONE {line}" for line in broken))

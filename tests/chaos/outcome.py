@@ -12,7 +12,7 @@ from tests.chaos.stage import Driver, Inputs, Stage
 
 MOST_RERUNS = 3
 HEADER = (
-    "| fault | pictures | reruns needed | images lost | doubled | differing | redone | failed | s |"
+    "| fault | images | reruns needed | images lost | doubled | differing | redone | failed | s |"
 )
 
 
@@ -27,7 +27,7 @@ class Outcome:
     doubled: int
     differing: int
     redone: int
-    """Pictures whose part was committed when the fault struck and that were written again nevertheless."""
+    """Images whose part was committed when the fault struck and that were written again nevertheless."""
     failed: tuple[str, ...]
     poison: tuple[str, ...]
     seconds: float
@@ -38,7 +38,7 @@ class Outcome:
 
     @property
     def right(self) -> bool:
-        """Whether every picture is there once, as undisturbed, only poison failed, and at no cost but due."""
+        """Whether every image is there once, as undisturbed, only poison failed, and at no cost but due."""
         wrong = self.lost + self.doubled + self.differing
         spared = self.reruns <= self.allowed_reruns and self.redone <= self.allowed_redone
         return wrong == 0 and spared and sorted(self.failed) == sorted(self.poison)

@@ -54,7 +54,7 @@ def is_whole(output: str) -> bool:
 
 @dataclass(frozen=True)
 class Difference:
-    """An output against the undisturbed one, in pictures."""
+    """An output against the undisturbed one, in images."""
 
     lost: tuple[str, ...]
     doubled: tuple[str, ...]
@@ -65,7 +65,7 @@ class Difference:
 def difference(
     found: Sequence[Row], expected: Sequence[Row], poison: Sequence[str] = ()
 ) -> Difference:
-    """Compare rows; a poison picture is expected to be failed, whatever its row says otherwise."""
+    """Compare rows; a poison image is expected to be failed, whatever its row says otherwise."""
     times = Counter(row["image_id"] for row in found)
     wanted = {row["image_id"]: row for row in expected}
     return Difference(

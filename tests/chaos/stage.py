@@ -1,4 +1,4 @@
-"""Where the faults happen: a Ray of real raylets, an object store behind a proxy, pictures, drivers."""
+"""Where the faults happen: a Ray of real raylets, an object store behind a proxy, images, drivers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from pipeline import storage
-from pipeline.manifest import ManifestRow, write_manifest
+from pipeline.manifests import ManifestRow, write_manifest
 from tests.chaos import outputs
 from tests.chaos.outputs import Row
 from tests.chaos.processes import awaited, end
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.raylets import Raylets
-from tests.engine.pictures import draw_pictures, random_checkpoint
+from tests.engine.drawn_images import draw_images, random_checkpoint
 from tests.swift import Swift, enter, environment_of, forget_clients, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -91,20 +91,20 @@ class Stage:
 
     folder: Path
     cluster: Raylets
-    pictures: list[Path]
+    images: list[Path]
     local: Inputs
     expected: list[Row] = field(default_factory=list)
     swift: Swift | None = None
     proxy: FaultProxy | None = None
     stored: Inputs | None = None
-    """The same pictures in the object store."""
+    """The same images in the object store."""
     stored_expected: list[Row] = field(default_factory=list)
     drivers: list[Driver] = field(default_factory=list)
 
     @property
     def a_third(self) -> int:
         """Parts after which a fault strikes."""
-        return len(self.pictures) // SHARD_SIZE // 3
+        return len(self.images) // SHARD_SIZE // 3
 
     def output(self, name: str, inputs: Inputs | None = None) -> str:
         """The URI of a new output folder."""
@@ -146,7 +146,7 @@ class Stage:
         return driver
 
     def proposals(self) -> str:
-        """Proposals of the pictures on disk, made by the propose job when they are asked for first."""
+        """Proposals of the images on disk, made by the propose job when they are asked for first."""
         output = self.output("proposals")
         if not Path(output).is_dir():
             told = ("--manifest", self.local.manifest, "--output", output, *PROPOSING)
@@ -172,8 +172,8 @@ class Stage:
 
 
 @contextlib.contextmanager
-def set_up(pictures: int, *, store: bool = True, nodes: int = 2) -> Iterator[Stage]:
-    """The stage: `nodes` raylets of one core, pictures on disk and in a store, an undisturbed run."""
+def set_up(images: int, *, store: bool = True, nodes: int = 2) -> Iterator[Stage]:
+    """The stage: `nodes` raylets of one core, images on disk and in a store, an undisturbed run."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
@@ -192,7 +192,7 @@ def set_up(pictures: int, *, store: bool = True, nodes: int = 2) -> Iterator[Sta
         cluster = stack.enter_context(Raylets(seen))
         for _ in range(nodes):
             cluster.join()
-        paths = draw_pictures(folder / "pictures", pictures)
+        paths = draw_images(folder / "images", images)
         manifest = str(folder / "manifest.parquet")
         write_manifest(manifest, [ManifestRow(p.stem, str(p), 80, 60, None) for p in paths], None)
         local = Inputs(manifest, random_checkpoint(folder), str(folder))
@@ -203,22 +203,22 @@ def set_up(pictures: int, *, store: bool = True, nodes: int = 2) -> Iterator[Sta
         output = stage.output("undisturbed")
         stage.run(output)
         stage.expected = outputs.rows(output)
-        uris = {path.stem: f"s3://{BUCKET}/pictures/{path.name}" for path in paths}
+        uris = {path.stem: f"s3://{BUCKET}/images/{path.name}" for path in paths}
         stage.stored_expected = [row | {"uri": uris[row["image_id"]]} for row in stage.expected]
         yield stage
 
 
 def upload(stage: Stage) -> Inputs:
-    """Put pictures, manifest and checkpoint into the store."""
+    """Put images, manifest and checkpoint into the store."""
     store, _ = storage.filesystem(f"s3://{BUCKET}")
     store.mkdir(BUCKET)
-    uris = [f"s3://{BUCKET}/pictures/{path.name}" for path in stage.pictures]
-    store.put([str(path) for path in stage.pictures], uris)
+    uris = [f"s3://{BUCKET}/images/{path.name}" for path in stage.images]
+    store.put([str(path) for path in stage.images], uris)
     store.put(stage.local.checkpoint, f"s3://{BUCKET}/checkpoint", recursive=True)
     manifest = f"s3://{BUCKET}/manifest.parquet"
     rows = [
         ManifestRow(path.stem, uri, 80, 60, None)
-        for path, uri in zip(stage.pictures, uris, strict=True)
+        for path, uri in zip(stage.images, uris, strict=True)
     ]
     write_manifest(manifest, rows, None)
     return Inputs(manifest, f"s3://{BUCKET}/checkpoint", f"s3://{BUCKET}")

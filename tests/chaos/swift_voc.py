@@ -1,9 +1,9 @@
-"""Real pictures through a real object store on two raylets, one of which is killed on the way.
+"""Real images through a real object store on two raylets, one of which is killed on the way.
 
     python -m tests.chaos.swift_voc --data VOCdevkit/VOC2007 --splits devtrain devval
 
-Uploads the pictures to an OpenStack Swift, runs the detect job on them through its S3 API with proposals
-computed on the way, kills one of the two nodes at a third, and compares: every picture once, the first
+Uploads the images to an OpenStack Swift, runs the detect job on them through its S3 API with proposals
+computed on the way, kills one of the two nodes at a third, and compares: every image once, the first
 ones equal to an undisturbed run of just these.
 """
 
@@ -23,12 +23,12 @@ from typing import Any
 import pytest
 
 from pipeline import storage
-from pipeline.manifest import open_manifest, write_manifest
+from pipeline.manifests import open_manifest, write_manifest
 from pipeline.sources.voc import open_voc
 from tests.chaos import outputs
 from tests.chaos.raylets import Raylets
 from tests.chaos.stage import BUCKET, ROOT, Inputs, Stage
-from tests.engine.pictures import random_checkpoint
+from tests.engine.drawn_images import random_checkpoint
 from tests.swift import Swift, enter, environment_of, forget_clients, free_port
 
 SETTINGS = ("--strategy", "fast", "--precision", "fp32", "--score-threshold", "0.0")
@@ -45,8 +45,8 @@ def main() -> int:
     )
     parser.add_argument("--splits", nargs="+", default=["devtrain", "devval"])
     parser.add_argument("--checkpoint", help="a local checkpoint; by default a small random one")
-    parser.add_argument("--limit", type=int, help="only so many pictures")
-    parser.add_argument("--compared", type=int, default=160, help="pictures of the undisturbed run")
+    parser.add_argument("--limit", type=int, help="only so many images")
+    parser.add_argument("--compared", type=int, default=160, help="images of the undisturbed run")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         told = _run(options, _stage(options, stack))
@@ -76,13 +76,13 @@ def _uploaded(options: argparse.Namespace, checkpoint: str) -> Inputs:
     rows = [row for dataset in datasets for row in dataset.rows][: options.limit]
     store, _ = storage.filesystem(f"s3://{BUCKET}")
     store.mkdir(BUCKET)
-    uris = [f"s3://{BUCKET}/pictures/{Path(row.uri).name}" for row in rows]
+    uris = [f"s3://{BUCKET}/images/{Path(row.uri).name}" for row in rows]
     store.put([row.uri for row in rows], uris)
     store.put(checkpoint, f"s3://{BUCKET}/checkpoint", recursive=True)
     moved = [replace(row, uri=uri) for row, uri in zip(rows, uris, strict=True)]
     manifest = f"s3://{BUCKET}/manifest.parquet"
     write_manifest(manifest, moved, datasets[0].classes)
-    print(f"{len(rows)} pictures uploaded in {monotonic() - began:.0f} s", flush=True)
+    print(f"{len(rows)} images uploaded in {monotonic() - began:.0f} s", flush=True)
     return Inputs(manifest, f"s3://{BUCKET}/checkpoint", f"s3://{BUCKET}")
 
 

@@ -1,4 +1,4 @@
-"""The fault suite in short: fewer pictures, and the faults that reach furthest into the engine."""
+"""The fault suite in short: fewer images, and the faults that reach furthest into the engine."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos import picture_faults, process_faults, store_faults
+from tests.chaos import image_faults, process_faults, store_faults
 from tests.chaos.__main__ import Fault
 from tests.chaos.outcome import Outcome
 from tests.chaos.stage import Stage, set_up
 from tests.swift import Swift
 
-PICTURES = 72
+IMAGES = 72
 ON_DISK: dict[str, Fault] = {
     "driver_killed": process_faults.driver_killed,
     "node_killed_another_joins": process_faults.node_killed_another_joins,
-    "poison_pictures": functools.partial(
-        picture_faults.poison_pictures, deeds=("crash", "detector")
-    ),
+    "poison_images": functools.partial(image_faults.poison_images, deeds=("crash", "detector")),
 }
 IN_STORE: dict[str, Fault] = {
     "store_reset": store_faults.trouble("reset", share=0.7, lasting=5.0),
@@ -29,12 +27,12 @@ IN_STORE: dict[str, Fault] = {
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    with set_up(PICTURES, store=Swift.missing() is None) as ready:
+    with set_up(IMAGES, store=Swift.missing() is None) as ready:
         yield ready
 
 
 @pytest.mark.parametrize("name", [*ON_DISK, *IN_STORE])
-def test_every_picture_once_and_as_undisturbed(name: str, stage: Stage) -> None:
+def test_every_image_once_and_as_undisturbed(name: str, stage: Stage) -> None:
     if name in IN_STORE and stage.stored is None:
         pytest.skip(str(Swift.missing()))
     result = (ON_DISK | IN_STORE)[name](stage)

@@ -1,4 +1,4 @@
-"""Small networks and pictures that the detector's tests share."""
+"""Small networks and images that the detector's tests share."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def random_checkpoint(seed: int = 0, preprocessing: Preprocessing = SMALL) -> Ch
     return Checkpoint(random_model(seed=seed), preprocessing)
 
 
-def picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def random_image(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Smooth random colours, so that RoIs differ."""
     coarse = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
     return np.repeat(np.repeat(coarse, 8, axis=0), 8, axis=1)[:height, :width].copy()
 
 
 def random_boxes(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
-    """Boxes `(count, 4)` inside the picture with sides of 1 pixel and more."""
+    """Boxes `(count, 4)` inside the image with sides of 1 pixel and more."""
     corners = rng.uniform(0, 1, (count, 2, 2)) * (width - 1, height - 1)
     low, high = corners.min(axis=1), corners.max(axis=1)
     return np.concatenate([low, high + 1], axis=1).astype(np.float32)

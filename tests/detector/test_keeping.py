@@ -76,7 +76,7 @@ def test_equal_scores_keep_the_order_of_the_rois():
         np.testing.assert_allclose(found, boxes[:5])
 
 
-def test_boxes_moved_out_of_the_picture_are_dropped():
+def test_boxes_moved_out_of_the_image_are_dropped():
     scores, boxes = torch.tensor([[0.1, 0.9]]), torch.tensor([[280.0, 0.0, 300.0, 20.0]])
     deltas = torch.zeros(1, 2, 4)
     deltas[0, 1, 0] = 5

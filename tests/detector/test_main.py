@@ -3,16 +3,16 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline import images
+from pipeline import imaging
 from pipeline.detector import __main__ as command
 from pipeline.detector import checkpoint
-from tests.detector.networks import SMALL, picture, random_boxes, random_model
+from tests.detector.networks import SMALL, random_boxes, random_image, random_model
 
 
 @pytest.fixture
 def folder(tmp_path):
-    image = picture(np.random.default_rng(0), 60, 80)
-    (tmp_path / "p.png").write_bytes(images.encode_png(image))
+    image = random_image(np.random.default_rng(0), 60, 80)
+    (tmp_path / "p.png").write_bytes(imaging.encode_png(image))
     checkpoint.save(str(tmp_path / "model"), random_model(), SMALL)
     return tmp_path
 
@@ -40,8 +40,8 @@ def test_prints_and_draws(folder, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert any(name in printed for name in ("cat", "dog", "owl"))
     assert "detections, from" in printed
-    before = images.decode((folder / "p.png").read_bytes())
-    after = images.decode(drawn.read_bytes())
+    before = imaging.decode((folder / "p.png").read_bytes())
+    after = imaging.decode(drawn.read_bytes())
     assert after.shape == before.shape
     assert not np.array_equal(after, before)
 
@@ -52,7 +52,7 @@ def test_prints_and_draws(folder, monkeypatch, capsys):
         (("nowhere.png", "--checkpoint", "model"), "nowhere.png"),
         (("p.png", "--checkpoint", "nowhere"), "nowhere"),
         (("p.png", "--checkpoint", "model", "--draw", "out.txt"), "out.txt"),
-        (("model/model.json", "--checkpoint", "model"), "model.json: not a picture"),
+        (("model/model.json", "--checkpoint", "model"), "model.json: not an image"),
         (("p.png", "--checkpoint", "model", "--device", "abacus"), "abacus"),
         (("p.png", "--checkpoint", "model", "--nms-iou", "3"), "NMS"),
     ],

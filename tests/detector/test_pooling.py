@@ -37,7 +37,7 @@ def test_cells_beyond_the_map_are_zero():
     assert pooled[0, 0].tolist() == [[47 - 100.0, 0.0], [0.0, 0.0]]
 
 
-def test_no_rois_and_pictures_of_a_batch():
+def test_no_rois_and_images_of_a_batch():
     two = torch.cat([COUNTING, -COUNTING])
     assert roi_max_pool(two, torch.zeros(0, 5), 3, 1.0).shape == (0, 1, 3, 3)
     assert roi_max_pool(two, rois((2, 2, 4, 4), image=1), 1, 1.0).item() == -(8 * 2 + 2)

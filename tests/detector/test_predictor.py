@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import images
+from pipeline import imaging
 from pipeline.detector import checkpoint as checkpoints
 from pipeline.detector import inference
 from pipeline.detector.keep import Keep
@@ -16,16 +16,16 @@ from tests.detector import plain_predictor
 from tests.detector.networks import (
     CLASSES,
     SMALL,
-    picture,
     random_boxes,
     random_checkpoint,
+    random_image,
     random_model,
 )
 
 
 def case(seed=0, height=60, width=80, count=60):
     rng = np.random.default_rng(seed)
-    return picture(rng, height, width), random_boxes(rng, count, height, width)
+    return random_image(rng, height, width), random_boxes(rng, count, height, width)
 
 
 def assert_same(found, expected, tolerance=1e-4):
@@ -70,7 +70,7 @@ def test_equals_torchvisions_parts(backbone, size):
     image, proposals = case(3, *size, count=30)
     keep = Keep(score_threshold=0.0, nms_iou=1.0, max_per_image=1000)
     (found,) = Predictor(checkpoint, precision="fp32", keep=keep)([image], [proposals])
-    expected = plain_detector.PlainDetector(checkpoint, keep)(images.encode_png(image), proposals)
+    expected = plain_detector.PlainDetector(checkpoint, keep)(imaging.encode_png(image), proposals)
     assert len(found.scores) == len(expected.scores) == 90
     rows = [
         np.column_stack([it.labels, it.scores, it.boxes])[np.lexsort([*it.boxes.T, it.labels])]
@@ -113,7 +113,7 @@ def test_batches_are_of_equal_shape_in_the_order_given():
     sizes = [(6, 8), (8, 6), (6, 8), (12, 16), (9, 9)]
     boxes = [np.ones((1, 4), np.float32)] * 4 + [np.zeros((0, 4), np.float32)]
     batches = [
-        (shape, [part.picture for part in batch])
+        (shape, [part.image for part in batch])
         for shape, batch in predictor._batches(parts(boxes, sizes, predictor.levels))
     ]
     assert batches == [((64, 85), [0, 2]), ((64, 85), [3]), ((85, 64), [1])]
@@ -191,7 +191,7 @@ def test_nothing_to_look_at():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 2)])
-def test_odd_pictures(size):
+def test_odd_images(size):
     whole = np.array([[0, 0, size[1], size[0]]], np.float32)
     keep = Keep(score_threshold=0.0)
     (found,) = Predictor(random_checkpoint(), keep=keep)([np.zeros((*size, 3), np.uint8)], [whole])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import images
+from pipeline import imaging
 from pipeline.detector.preprocessing import CAFFE, SMALLEST_SIDE, TENSORFLOW, Preprocessing
 from pipeline.errors import InvalidConfiguration
 
@@ -66,7 +66,7 @@ def test_resizes_like_images_and_leaves_the_original_alone():
     image = rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)
     before = image.copy()
     settings = Preprocessing(scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3, short_side=100)
-    resized = images.resize(image, 140, 100)
+    resized = imaging.resize(image, 140, 100)
     np.testing.assert_array_equal(settings.resized(image), resized)
     np.testing.assert_array_equal(settings(image).permute(1, 2, 0).numpy(), resized)
     same_size = rng.integers(0, 256, (100, 140, 3), dtype=np.uint8)

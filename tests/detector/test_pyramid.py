@@ -16,7 +16,7 @@ def square(side, x=0.0):
 
 
 def test_a_roi_is_taken_where_it_has_nearest_to_224_pixels_a_side():
-    # A picture of 300 x 400 at its own size, at twice and at four times that.
+    # An image of 300 x 400 at its own size, at twice and at four times that.
     shapes = [(300, 400), (600, 800), (1200, 1600)]
     by_hand = {
         224: 0,
@@ -68,7 +68,7 @@ def test_parts_hold_each_roi_once_and_equal_shapes_are_one_part():
     ]
     levels = Pyramid(scales=(300, 600, 1200), scale_cap=1600).levels(Preprocessing())
     made = parts(boxes, [(300, 400), (300, 400), (400, 300)], levels)
-    assert [(part.picture, part.shape, part.rows.tolist()) for part in made] == [
+    assert [(part.image, part.shape, part.rows.tolist()) for part in made] == [
         (0, (300, 400), [0, 2]),
         (0, (600, 800), [3]),
         (0, (1200, 1600), [1]),
@@ -82,7 +82,7 @@ def test_parts_hold_each_roi_once_and_equal_shapes_are_one_part():
     ]
 
 
-def test_one_scale_is_all_of_a_picture():
+def test_one_scale_is_all_of_a_image():
     own = Preprocessing(short_side=300, max_side=500)
     boxes = [np.array([square(224), square(56)], np.float32)]
     (part,) = parts(boxes, [(300, 400)], Pyramid().levels(own))

@@ -15,7 +15,7 @@ def test_usable_clips_and_drops():
     assert usable(np.zeros((0, 4), np.float32), 20, 20).shape == (0, 4)
 
 
-def test_order_scale_and_pictures():
+def test_order_scale_and_images():
     first = np.array([[0, 0, 10, 20]], np.float32)
     second = np.array([[10, 10, 90, 90], [0, 0, 10, 20]], np.float32)
     rois = gather([first, second], [(100, 200), (50, 100)], (200, 400), 1 / 16)
@@ -23,7 +23,7 @@ def test_order_scale_and_pictures():
         rois.unique, [[0, 0, 0, 20, 40], [1, 40, 40, 360, 360], [1, 0, 0, 40, 80]]
     )
     np.testing.assert_array_equal(rois.unique_index, [0, 1, 2])
-    np.testing.assert_array_equal(rois.picture, [0, 1, 1])
+    np.testing.assert_array_equal(rois.image, [0, 1, 1])
 
 
 def test_rois_that_pool_the_same_cells_are_one():

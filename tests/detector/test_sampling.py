@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import boxes as geometry
+from pipeline import geometry
 from pipeline.detector.sampling import sample_rois
 
 OBJECT = np.array([[100, 100, 200, 200]], np.float32)

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.engine import cluster, proposal_run
-from pipeline.engine.reading import ProposalSettings
-from pipeline.engine.run_options import RunOptions
+from pipeline.engine import cluster
+from pipeline.engine.propose import run as proposal_run
 from pipeline.errors import InvalidConfiguration, NoCapacity
-from tests.engine.pictures import damaged_manifest
+from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.options import RunOptions
+from tests.engine.drawn_images import damaged_manifest
 from tests.swift import free_port
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

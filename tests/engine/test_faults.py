@@ -14,24 +14,22 @@ import pytest
 
 from pipeline import shards
 from pipeline.detector.keep import Keep
-from pipeline.engine import detection_run
-from pipeline.engine.detection_run import DetectionSettings
-from pipeline.engine.reading import ProposalSettings
-from pipeline.engine.run_options import RunOptions
-from pipeline.manifest import ManifestRow, write_manifest
-from tests.engine.pictures import draw_pictures, random_checkpoint
+from pipeline.engine.detect import run as detection_run
+from pipeline.engine.detect.run import DetectionSettings
+from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.options import RunOptions
+from tests.engine.drawn_images import draw_images, random_checkpoint
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
-PICTURES = 60
+IMAGES = 60
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     folder = tmp_path_factory.mktemp("inputs")
-    rows = [
-        ManifestRow(p.stem, str(p), 80, 60, None) for p in draw_pictures(folder / "p", PICTURES)
-    ]
+    rows = [ManifestRow(p.stem, str(p), 80, 60, None) for p in draw_images(folder / "p", IMAGES)]
     write_manifest(str(folder / "manifest.parquet"), rows, None)
     return str(folder / "manifest.parquet"), random_checkpoint(folder)
 
@@ -96,7 +94,7 @@ def test_killed_worker(
     rows = _detect(inputs, output)
     killer.join()
     assert killed, f"no {title} was found to kill"
-    assert killed[0] < PICTURES // 2, "it was killed too late to matter"
+    assert killed[0] < IMAGES // 2, "it was killed too late to matter"
     assert [row["image_id"] for row in rows] == [row["image_id"] for row in undisturbed]
     for row, expected in zip(rows, undisturbed, strict=True):
         assert row["status"] == "ok"

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema
-from pipeline.manifest import ManifestRow, write_manifest
-from tests.engine.pictures import draw_pictures, random_checkpoint
+from pipeline.manifests import ManifestRow, write_manifest
+from tests.engine.drawn_images import draw_images, random_checkpoint
 from tests.outputs import an_object, write_annotations, write_detections, write_proposals
 from tests.sources.small_datasets import coco_content, write_voc
 
@@ -25,12 +25,12 @@ RECALL = "analyze proposals --proposals {w}/proposals --manifest {w}/m.parquet -
 TRAIN = "train --manifest {w}/m.parquet --proposals {w}/proposals --recipe tiny --output {w}/out"
 VOC = "prepare voc --root {w}/voc --split train --output {w}/out"
 COCO = "prepare coco --annotations {w}/coco.json --images {w}/voc --output {w}/out"
-FOLDER = "prepare folder --images {w}/pictures --output {w}/out"
+FOLDER = "prepare folder --images {w}/images --output {w}/out"
 
 
 def write_world(root: Path) -> None:
     """Fill a folder with one of everything, good and bad; `{w}` in the commands is this folder."""
-    paths = draw_pictures(root / "pictures", 4)
+    paths = draw_images(root / "images", 4)
     places = {path.stem: str(path) for path in paths}
     objects = {name: [an_object("cat", BOX)] for name in places}
     good = write_annotations(f"{root}/m.parquet", objects, ("cat",), size=(80, 60), uris=places)
@@ -38,8 +38,8 @@ def write_world(root: Path) -> None:
     write_voc(root / "voc")
     (root / "coco.json").write_text(json.dumps(coco_content()))
     (root / "folder").mkdir()
-    (root / "nopictures").mkdir()
-    (root / "nopictures" / "text.jpg").write_text("text")
+    (root / "noimages").mkdir()
+    (root / "noimages" / "text.jpg").write_text("text")
     write_proposals(f"{root}/proposals", good, dict.fromkeys(places, (BOX,)))
     write_proposals(f"{root}/incomplete", good, dict.fromkeys(places, (BOX,)))
     next((root / "incomplete").glob("part-*")).unlink()

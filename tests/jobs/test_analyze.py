@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.analyze import Compare, Detections, Proposals, main
-from pipeline import images
+from pipeline import imaging
 from pipeline.errors import StorageError
 from tests.outputs import (
     Failure,
@@ -22,12 +22,12 @@ A, B = (0, 0, 10, 10), (50, 50, 90, 90)
 
 @pytest.fixture
 def manifest(tmp_path):
-    pictures = {
+    images = {
         "one": [an_object("[red]cat", A)],
         "two": [an_object("dog", B)],
         "three": [an_object("dog", B)],
     }
-    return write_annotations(str(tmp_path / "m.parquet"), pictures, ("[red]cat", "dog"))
+    return write_annotations(str(tmp_path / "m.parquet"), images, ("[red]cat", "dog"))
 
 
 def test_detections(tmp_path, manifest, capsys):
@@ -44,7 +44,7 @@ def test_detections(tmp_path, manifest, capsys):
     assert "[red]cat" in printed  # a label is no markup
     assert "decode: UnreadableImage" in printed
     assert "note: the manifest has no class emu" in printed
-    assert "note: scored over the first 2 of the manifest's 3 pictures" in printed
+    assert "note: scored over the first 2 of the manifest's 3 images" in printed
 
 
 def test_proposals(tmp_path, manifest, capsys):
@@ -54,7 +54,7 @@ def test_proposals(tmp_path, manifest, capsys):
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["recall50"] == pytest.approx(2 / 3)
     assert metrics["mabo"] == pytest.approx(0.75)
-    assert images.size((tmp_path / "out/recall.png").read_bytes()) == (1200, 480)
+    assert imaging.size((tmp_path / "out/recall.png").read_bytes()) == (1200, 480)
     printed = capsys.readouterr().out
     assert "TimedOut" in printed
     assert "recall@0.5" in printed

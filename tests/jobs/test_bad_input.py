@@ -35,7 +35,7 @@ MANIFESTS = {
     "{w}/cut.parquet": "{w}/cut.parquet is not readable Parquet",
     "{w}/columns.parquet": "{w}/columns.parquet has no column uri; a manifest has image_id, uri",
     "{w}/types.parquet": "{w}/types.parquet: column image_id is int64, expected string",
-    "{w}/rows.parquet": "{w}/rows.parquet is a manifest of no pictures",
+    "{w}/rows.parquet": "{w}/rows.parquet is a manifest of no images",
     "{w}/commas.parquet": "{w}/commas.parquet: the schema's metadata 'classes' is no JSON: b'cat,dog'",
     "{w}/five.parquet": "{w}/five.parquet: the schema's metadata 'classes' is 5, expected a list of",
     "{w}/mixed.parquet": "{w}/mixed.parquet: the schema's metadata 'classes' is ['cat', 5], expected",
@@ -43,7 +43,7 @@ MANIFESTS = {
     "nostore://x/m.parquet": "nostore://x/m.parquet cannot be opened: Protocol not known",
 }
 CUT = {"{w}/latin.parquet": "{w}/latin.parquet: an image_id or uri of the rows 0 to 1 is not UTF-8"}
-MOVED = {"{w}/moved.parquet": "{w}/moved.parquet: none of 4 pictures that were looked up exists"}
+MOVED = {"{w}/moved.parquet": "{w}/moved.parquet: none of 4 images that were looked up exists"}
 CHECKPOINTS = {
     "{w}/none": "{w}/none is no checkpoint: {w}/none/model.json does not exist",
     "{w}/folder": "{w}/folder is no checkpoint",
@@ -83,7 +83,7 @@ DETECT_VALUES = {
     "--gpus-per-actor 1.5": "--gpus-per-actor is 1.5, expected a share between 0 and 1 or a whole",
     "--gpus-per-actor inf": "--gpus-per-actor is inf, expected a share between 0 and 1 or a whole",
     "--nms-iou 2": "score threshold and NMS IoU lie between 0 and 1",
-    "--max-per-image 0": "at most 0 detections per picture",
+    "--max-per-image 0": "at most 0 detections per image",
     "--scales 300 --scale-cap 200": "--scales, --scale-cap: short side 300 and cap 200",
     "--max-proposals 9": "--max-proposals takes the best of stored --proposals",
     "--proposals {w}/proposals --shard-size 2": "--proposals come with their shards: leave out",
@@ -146,8 +146,8 @@ CASES = [
         "--manifest",
         {
             "{w}/unlabelled.parquet": "{w}/unlabelled.parquet lists no classes",
-            "{w}/empty.parquet": "{w}/empty.parquet: no picture holds an object to learn from",
-            "{w}/flat.parquet": "none of 4 pictures of {w}/flat.parquet has a foreground RoI",
+            "{w}/empty.parquet": "{w}/empty.parquet: no image holds an object to learn from",
+            "{w}/flat.parquet": "none of 4 images of {w}/flat.parquet has a foreground RoI",
             "{w}/m.parquet {w}/m.parquet": "2 manifests but 1 proposals",
             "{w}/m.parquet {w}/dogs.parquet": "{w}/dogs.parquet has the classes dog, but",
         },
@@ -182,7 +182,7 @@ CASES = [
         {
             "{w}/none": "{w}/none holds no shards.parquet",
             "{w}/proposals": "{w}/proposals has no column detections, so no detect run wrote it",
-            "{w}/fewer_found": "of different pictures: row 1, '001', is in {w}/detections alone",
+            "{w}/fewer_found": "of different images: row 1, '001', is in {w}/detections alone",
             "{w}/others_found": "row 0 is 'o0' in {w}/others_found and '000' in {w}/detections",
         },
     ),
@@ -230,9 +230,9 @@ CASES = [
         "--images",
         {
             "{w}/none": "{w}/none is not a folder",
-            "{w}/folder": "{w}/folder holds no pictures, at no depth",
+            "{w}/folder": "{w}/folder holds no images, at no depth",
             "{w}/m.parquet": "{w}/m.parquet is not a folder",
-            "{w}/nopictures": "{w}/nopictures/text.jpg: not a picture in a known format",
+            "{w}/noimages": "{w}/noimages/text.jpg: not an image in a known format",
         },
     ),
     *_replaced(
@@ -258,7 +258,7 @@ CASES = [
             "{w}/noid.parquet": "{w}/noid.parquet: row 0 has a null image_id",
             "{w}/twice.parquet": "{w}/twice.parquet: image_id 'a' occurs twice",
             "{w}/zebras.parquet": "the checkpoint knows no class of {w}/zebras.parquet: it detects "
-            "cat, dog, the pictures show zebra; take another checkpoint",
+            "cat, dog, the images show zebra; take another checkpoint",
         },
     ),
     *_replaced(
@@ -307,7 +307,7 @@ def test_one_line_and_code_2(
 
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("job", ["propose", "detect"])
-def test_pictures_that_are_gone_are_rows_and_code_1(
+def test_images_that_are_gone_are_rows_and_code_1(
     job: str,
     world: Path,
     tmp_path: Path,
@@ -316,7 +316,7 @@ def test_pictures_that_are_gone_are_rows_and_code_1(
 ) -> None:
     caplog.set_level("INFO")
     places = {"a": f"{tmp_path}/a.jpg", "b": f"{tmp_path}/b.jpg", "folder": str(tmp_path)}
-    places |= {"there": f"{world}/pictures/000.png"}
+    places |= {"there": f"{world}/images/000.png"}
     places |= {"bucket": "nostore://user:secret@bucket/c.jpg", "null": "/x\0y"}
     manifest = f"{tmp_path}/m.parquet"
     write_annotations(manifest, dict.fromkeys(places), uris=places)

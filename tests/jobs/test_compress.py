@@ -14,9 +14,9 @@ from pipeline.detector import checkpoint
 from pipeline.detector.checkpoint_record import peek
 from pipeline.detector.network import Architecture, build
 from pipeline.detector.predictor import Keep, Predictor
-from pipeline.engine.training_validation import Validation
+from pipeline.engine.train.validation import Validation
 from pipeline.sources.drawn import CLASSES
-from tests.detector.networks import SMALL, picture, random_boxes, random_model
+from tests.detector.networks import SMALL, random_boxes, random_image, random_model
 from tests.jobs.command import run_job
 from tests.training.drawn import make_dataset
 
@@ -35,7 +35,7 @@ def compress(source: str, target: Path | str, *more: str) -> int:
 
 def assert_same_detections(first: str, second: str) -> None:
     rng = np.random.default_rng(0)
-    image, boxes = picture(rng, 60, 80), random_boxes(rng, 40, 60, 80)
+    image, boxes = random_image(rng, 60, 80), random_boxes(rng, 40, 60, 80)
     keep = Keep(score_threshold=0.1)
     one, other = (
         Predictor(uri, precision="fp32", keep=keep)([image], [boxes])[0] for uri in (first, second)
@@ -93,15 +93,15 @@ def test_the_figures_are_those_worked_by_hand(
     assert numbers(printed, "multiply-adds per RoI") == [before, after]
     # 64 x 85 pixels, halved three times, rounded up.
     sizes = [(32, 43), (16, 22), (8, 11)]
-    over_picture = sum(
+    over_image = sum(
         9 * (i * o + o * o) * h * w for (i, o), (h, w) in zip(blocks, sizes, strict=True)
     )
-    assert numbers(printed, "multiply-adds per picture") == [
-        over_picture + 10 * before,
-        over_picture + 10 * after,
+    assert numbers(printed, "multiply-adds per image") == [
+        over_image + 10 * before,
+        over_image + 10 * after,
     ]
-    assert "a picture of 64 x 85 pixels, 10 RoIs" in printed
-    assert re.search(r"seconds per picture +│ +0\.\d{3} +│ +0\.\d{3} ", printed)
+    assert "an image of 64 x 85 pixels, 10 RoIs" in printed
+    assert re.search(r"seconds per image +│ +0\.\d{3} +│ +0\.\d{3} ", printed)
 
 
 def numbers(printed: str, name: str) -> list[int]:
@@ -112,7 +112,7 @@ def numbers(printed: str, name: str) -> list[int]:
 
 
 def test_scores_of_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest, proposals, _ = make_dataset(tmp_path / "data", pictures=4)
+    manifest, proposals, _ = make_dataset(tmp_path / "data", images=4)
     model = random_model(classes=CLASSES)
     source = saved(tmp_path, model)
     given = ("--manifest", manifest, "--proposals", proposals, *QUICK)
@@ -181,7 +181,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint.save(str(root / "convolutional"), convolutional, SMALL)
     (root / "other").mkdir()
     (root / "other" / "run.json").write_text(json.dumps({}))
-    make_dataset(root / "data", pictures=2)
+    make_dataset(root / "data", images=2)
     return root
 
 

@@ -1,4 +1,4 @@
-"""The demo on a handful of pictures: every stage through Ray, and what it promises to leave behind."""
+"""The demo on a handful of images: every stage through Ray, and what it promises to leave behind."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import duckdb
 import pytest
 
 from jobs import demo
-from pipeline import images
+from pipeline import imaging
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def test_small_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "demo"
-    demo.main(demo.Demo(output=str(output), train_pictures=16, test_pictures=6))
+    demo.main(demo.Demo(output=str(output), train_images=16, test_images=6))
     for place in (
         "manifests/train.parquet",
         "manifests/test.parquet",
@@ -31,7 +31,7 @@ def test_small_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = {"voc07_map50", "voc_map50", "coco_ap", "images", "failed", "detections"}
     assert expected <= metrics.keys()
     assert (metrics["images"], metrics["failed"]) == (6, 0)
-    sheet = images.decode((output / demo.SHEET_NAME).read_bytes())
+    sheet = imaging.decode((output / demo.SHEET_NAME).read_bytes())
     assert sheet.shape[1] > 600
     assert sheet.std() > 10
 

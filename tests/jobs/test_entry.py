@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from jobs import entry
-from pipeline.engine.run_options import RunOptions
-from pipeline.engine.summary import Summary
+from pipeline.runs.options import RunOptions
+from pipeline.runs.summary import Summary
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,13 @@ from pipeline.engine.summary import Summary
         (RunOptions(overwrite=True), "the same command without --overwrite, with --retry-failed"),
     ],
 )
-def test_failed_pictures_are_done_again_by_a_command_that_is_taken(
+def test_failed_images_are_done_again_by_a_command_that_is_taken(
     options: RunOptions, command: str
 ) -> None:
     failed = Counter({"read: MissingObject": 1})
     summary = Summary("/out", 2, 1, 0, failed=failed, rerun=options.rerun)
     told = entry.told(entry.JobOptions(), summary, "jobs/next.py", "--manifest", "s3://k:s@b/m?q=1")
-    assert told.splitlines()[-2] == f"failed pictures again, once mended: {command}"
+    assert told.splitlines()[-2] == f"failed images again, once mended: {command}"
     assert told.splitlines()[-1] == "next: python jobs/next.py --manifest s3://b/m"
 
 

@@ -11,7 +11,7 @@ import pytest
 from scipy.io import savemat
 
 from pipeline import schema, shards
-from pipeline.manifest import open_manifest
+from pipeline.manifests import open_manifest
 from pipeline.proposals.stored import matching
 from tests.jobs.command import run_job
 from tests.outputs import Failure, an_object, write_annotations, write_proposals
@@ -21,8 +21,8 @@ BOXES = {"a": [[0, 0, 10, 20], [5, 5, 100, 100]], "b": [], "c": [[1, 2, 3, 4]]}
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> str:
-    pictures = {name: [an_object("cat", (0, 0, 10, 20))] for name in BOXES}
-    return write_annotations(str(tmp_path / "m.parquet"), pictures, ("cat",))
+    images = {name: [an_object("cat", (0, 0, 10, 20))] for name in BOXES}
+    return write_annotations(str(tmp_path / "m.parquet"), images, ("cat",))
 
 
 def write_pickle(path: Path, boxes: dict[str, list[list[int]]], **changes: object) -> str:
@@ -139,7 +139,7 @@ def test_what_cannot_be_exchanged(
     fewer = write_pickle(tmp_path / "fewer.pkl", {"a": [], "x": []})
     refused(fewer, "fewer.pkl has no boxes for 2 of the 3 images of")
     larger = write_pickle(tmp_path / "larger.pkl", BOXES | {"b": [[0, 0, 300, 50]]})
-    refused(larger, "a box of image 'b' lies outside the picture, which is 100x100")
+    refused(larger, "a box of image 'b' lies outside the image, which is 100x100")
     twice = write_pickle(tmp_path / "twice.pkl", BOXES, ids=["a", "b", "a"])
     refused(twice, "names image 'a' twice")
     refused(str(tmp_path / "boxes.json"), "boxes.json is neither a .mat")

@@ -1,4 +1,4 @@
-"""`detect` killed with SIGKILL half way and started again: every picture once, nothing done twice."""
+"""`detect` killed with SIGKILL half way and started again: every image once, nothing done twice."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from pipeline import shards
-from pipeline.manifest import ManifestRow, write_manifest
-from tests.engine.pictures import draw_pictures, random_checkpoint
+from pipeline.manifests import ManifestRow, write_manifest
+from tests.engine.drawn_images import draw_images, random_checkpoint
 
 ROOT = Path(__file__).parents[2]
-PICTURES = 160
+IMAGES = 160
 
 
 def _parts(folder: Path) -> dict[str, int]:
@@ -25,7 +25,7 @@ def _parts(folder: Path) -> dict[str, int]:
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    paths = draw_pictures(tmp_path / "pictures", PICTURES)
+    paths = draw_images(tmp_path / "images", IMAGES)
     manifest = str(tmp_path / "manifest.parquet")
     write_manifest(manifest, [ManifestRow(p.stem, str(p), 80, 60, None) for p in paths], None)
     options = {
@@ -50,7 +50,7 @@ def test_killed_and_started_again(command: list[str], tmp_path: Path) -> None:
     first.wait()
     time.sleep(3)  # what was in flight may still be written
     before = _parts(output)
-    assert 10 <= len(before) < PICTURES // 2, first.stderr and first.stderr.read()
+    assert 10 <= len(before) < IMAGES // 2, first.stderr and first.stderr.read()
 
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True
@@ -59,4 +59,4 @@ def test_killed_and_started_again(command: list[str], tmp_path: Path) -> None:
     after = _parts(output)
     assert {name: after[name] for name in before} == before
     rows = [i for t in shards.open_parts(str(output)).tables() for i in t["image_id"].to_pylist()]
-    assert rows == [f"{index:03d}" for index in range(PICTURES)]
+    assert rows == [f"{index:03d}" for index in range(IMAGES)]

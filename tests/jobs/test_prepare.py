@@ -8,7 +8,7 @@ import pytest
 
 from jobs.prepare import Coco, Folder, Voc, main, manifest_uri
 from pipeline.errors import PipelineError, StorageError, UnreadableDataset
-from pipeline.manifest import open_manifest
+from pipeline.manifests import open_manifest
 from tests.sources.small_datasets import coco_content, voc_xml, write_coco, write_voc
 
 REPOSITORY = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_voc_with_every_option(tmp_path: Path, capsys: pytest.CaptureFixture[str
         output=str(tmp_path / "out"),
     )
     (tmp_path / "VOC2012" / "JPEGImages" / "c.jpg").write_bytes(b"text")
-    with pytest.raises(UnreadableDataset, match="no pictures"):
+    with pytest.raises(UnreadableDataset, match="no images"):
         main(options)
     assert not (tmp_path / "out" / "manifest.parquet").exists()
     assert capsys.readouterr().out == ""
@@ -52,13 +52,13 @@ def test_coco_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert open_manifest(target).category_ids == (1, 18)
 
 
-def test_folder_with_a_bad_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pictures = write_voc(tmp_path / "voc") / "JPEGImages"
-    (pictures / "d.jpg").write_bytes(b"")
+def test_folder_with_a_bad_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = write_voc(tmp_path / "voc") / "JPEGImages"
+    (images / "d.jpg").write_bytes(b"")
     output = str(tmp_path / "manifest.parquet")
     with pytest.raises(UnreadableDataset, match=r"d\.jpg"):
-        main(Folder(images=str(pictures), output=output))
-    main(Folder(images=str(pictures), output=output, skip_invalid=True))
+        main(Folder(images=str(images), output=output))
+    main(Folder(images=str(images), output=output, skip_invalid=True))
     assert capsys.readouterr().out == (
         f"3 images, unlabelled, 0 boxes without area dropped, 1 images skipped: {output}\n"
     )

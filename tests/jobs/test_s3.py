@@ -13,9 +13,9 @@ import fsspec
 import pytest
 
 from pipeline import shards, storage
-from pipeline.manifest import open_manifest
+from pipeline.manifests import open_manifest
 from pipeline.sources.drawn import CLASSES, draw_dataset
-from tests.engine.pictures import random_checkpoint
+from tests.engine.drawn_images import random_checkpoint
 from tests.jobs.command import run_job
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -77,17 +77,17 @@ def test_from_dataset_to_metrics(
     assert storage.exists(f"{s3_folder}/proposals-scored/recall.png")
 
 
-def test_a_folder_of_pictures_up_to_the_command_that_shows_them(
+def test_a_folder_of_images_up_to_the_command_that_shows_them(
     s3_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw_dataset(tmp_path / "data", 1, 2, 0)
-    upload(tmp_path / "data" / "JPEGImages", f"{s3_folder}/pictures")
-    given = ("--images", f"{s3_folder}/pictures", "--output", f"{s3_folder}/out")
+    upload(tmp_path / "data" / "JPEGImages", f"{s3_folder}/images")
+    given = ("--images", f"{s3_folder}/images", "--output", f"{s3_folder}/out")
     assert run_job("prepare", "folder", *given) == 0
     manifest = open_manifest(f"{s3_folder}/out")
     uris = manifest.read(0, 3, ["uri"])["uri"].to_pylist()
     assert len(uris) == 3
-    assert all(uri.startswith(f"{s3_folder}/pictures/") for uri in uris)
+    assert all(uri.startswith(f"{s3_folder}/images/") for uri in uris)
     assert fsspec.filesystem("s3").exists(uris[0])
 
     detect = ("--manifest", f"{s3_folder}/out", "--checkpoint", random_checkpoint(tmp_path))

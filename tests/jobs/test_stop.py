@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from pipeline import shards
-from pipeline.manifest import ManifestRow, write_manifest
-from tests.engine.pictures import draw_pictures, random_checkpoint
+from pipeline.manifests import ManifestRow, write_manifest
+from tests.engine.drawn_images import draw_images, random_checkpoint
 
 ROOT = Path(__file__).parents[2]
-PICTURES = 400
+IMAGES = 400
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
-    paths = draw_pictures(folder / "pictures", PICTURES)
+    paths = draw_images(folder / "images", IMAGES)
     rows = [ManifestRow(path.stem, str(path), 80, 60, None) for path in paths]
     write_manifest(str(folder / "manifest.parquet"), rows, None)
     random_checkpoint(folder)
@@ -82,7 +82,7 @@ def test_stopped_half_way(
     assert running.returncode == 128 + number, told
     assert seconds < 30, told
     parts = sorted(output.glob("part-*"))
-    assert 3 <= len(parts) < PICTURES // 2
+    assert 3 <= len(parts) < IMAGES // 2
     assert "Traceback" not in told
     assert told.splitlines()[-1] == "stopped"
     (line,) = [line for line in told.splitlines() if " images are committed in " in line]

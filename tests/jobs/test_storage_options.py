@@ -16,12 +16,12 @@ import fsspec
 import pytest
 
 from pipeline import shards, storage
-from pipeline.manifest import ManifestRow, write_manifest
-from tests.engine.pictures import draw_pictures, random_checkpoint
+from pipeline.manifests import ManifestRow, write_manifest
+from tests.engine.drawn_images import draw_images, random_checkpoint
 from tests.jobs.test_s3 import upload
 
 ROOT = Path(__file__).parents[2]
-PICTURES = 6
+IMAGES = 6
 
 
 @pytest.fixture
@@ -74,12 +74,12 @@ def test_each_store_with_its_options_and_no_key_anywhere(
     s3_folder: str, swift_store: dict[str, str], tmp_path: Path, session_folder: Path
 ) -> None:
     fsspec.filesystem("s3").makedirs("other-bucket", exist_ok=True)
-    paths = draw_pictures(tmp_path / "pictures", PICTURES)
+    paths = draw_images(tmp_path / "images", IMAGES)
     paths[2].write_bytes(b"")
-    upload(tmp_path / "pictures", f"{s3_folder}/pictures")
+    upload(tmp_path / "images", f"{s3_folder}/images")
     upload(Path(random_checkpoint(tmp_path)), f"{s3_folder}/checkpoint")
-    rows = [ManifestRow(p.stem, f"{s3_folder}/pictures/{p.name}", None, None, None) for p in paths]
-    rows.append(ManifestRow("gone", f"{s3_folder}/pictures/gone.png", None, None, None))
+    rows = [ManifestRow(p.stem, f"{s3_folder}/images/{p.name}", None, None, None) for p in paths]
+    rows.append(ManifestRow("gone", f"{s3_folder}/images/gone.png", None, None, None))
     write_manifest(f"{s3_folder}/m.parquet", rows, None)
 
     options = _options(swift_store)

@@ -11,16 +11,16 @@ import time
 from pathlib import Path
 
 from pipeline import shards
-from pipeline.manifest import ManifestRow, write_manifest
+from pipeline.manifests import ManifestRow, write_manifest
 from tests.chaos.raylets import Raylets
-from tests.engine.pictures import draw_pictures
+from tests.engine.drawn_images import draw_images
 
 ROOT = Path(__file__).parents[2]
 VERSION = "0.0.submitted"
 
 
 def test_a_submitted_job_runs_the_code_that_came_with_it(tmp_path: Path) -> None:
-    paths = draw_pictures(tmp_path / "pictures", 4)
+    paths = draw_images(tmp_path / "images", 4)
     manifest = str(tmp_path / "manifest.parquet")
     write_manifest(manifest, [ManifestRow(p.stem, str(p), 80, 60, None) for p in paths], None)
     clone = tmp_path / "clone"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.train import Train, options_for
-from pipeline.manifest import ManifestRow, open_manifest, write_manifest
+from pipeline.manifests import ManifestRow, open_manifest, write_manifest
 from pipeline.sources.drawn import CLASSES
 from pipeline.training import logs, state
 from pipeline.training.recipes import named
@@ -73,7 +73,7 @@ def test_a_manifest_without_objects_is_named(tmp_path: Path) -> None:
     write_proposals(open_manifest(manifest), str(tmp_path / "p"), [None], 1)
     given = ["--manifest", manifest, "--proposals", str(tmp_path / "p")]
     told = refused(tmp_path, *given, "--recipe", "tiny")
-    assert "empty.parquet: no picture holds an object" in told
+    assert "empty.parquet: no image holds an object" in told
 
 
 def test_options_start_from_the_named_recipe() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def colour(image: np.ndarray, space: str) -> np.ndarray:
-    """Planes `(C, H, W)`, not rounded, on 0-255, of a picture `(H, W, 3)`; one pixel after the other."""
+    """Planes `(C, H, W)`, not rounded, on 0-255, of an image `(H, W, 3)`; one pixel after the other."""
     pixels = [[_COLOUR[space](*map(float, pixel)) for pixel in row] for row in image]
     return np.moveaxis(np.array(pixels, dtype=float), 2, 0)
 

@@ -1,11 +1,10 @@
-"""Against the boxes of two VOC pictures that the authors' MATLAB code gave (real data, else skipped)."""
+"""Against the boxes of two VOC images that the authors' MATLAB code gave (real data, else skipped)."""
 
 import numpy as np
 import pytest
 from scipy.io import loadmat
 
-from pipeline import boxes as geometry
-from pipeline import images
+from pipeline import geometry, imaging
 from pipeline.proposals import Strategy, selective_search
 from pipeline.proposals.hierarchy import segmentations
 from pipeline.proposals.workspace import Workspace
@@ -13,10 +12,10 @@ from pipeline.proposals.workspace import Workspace
 
 @pytest.fixture(params=["000004", "001551"])
 def authors(request, dev_data):
-    """A picture and the authors' boxes, half open."""
+    """An image and the authors' boxes, half open."""
     folder = dev_data / "selective_search_matlab"
     boxes = loadmat(folder / f"{request.param}_boxes.mat")["boxes"].astype(np.float32)
-    image = images.decode((folder / f"{request.param}.jpg").read_bytes())
+    image = imaging.decode((folder / f"{request.param}.jpg").read_bytes())
     return image, geometry.from_inclusive(boxes, 0)
 
 

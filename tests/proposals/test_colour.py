@@ -4,7 +4,7 @@ import pytest
 from pipeline.proposals import colour
 from pipeline.proposals.strategy import COLOUR_SPACES
 from tests.proposals import reference
-from tests.proposals.pictures import noise
+from tests.proposals.sample_images import noise
 
 
 def _planes(image, space):

@@ -3,12 +3,12 @@ import pytest
 
 from pipeline.proposals import features
 from tests.proposals import reference
-from tests.proposals.pictures import blocks
+from tests.proposals.sample_images import blocks
 
 CHANNELS = [1, 2, 3]
 
 
-def _picture(channels):
+def _image(channels):
     planes = np.moveaxis(blocks(7, 18, 25), 2, 0)[:channels].copy()
     labels = np.zeros((18, 25), np.int32)
     labels[5:, :9] = 1
@@ -18,7 +18,7 @@ def _picture(channels):
 
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_colour_histograms_are_bit_for_bit_the_references(channels):
-    planes, labels, sizes = _picture(channels)
+    planes, labels, sizes = _image(channels)
     codes = np.empty(labels.shape, np.uint32)
     features.colour_codes(planes, codes)
     found = np.zeros((5, 25 * channels), np.int32)
@@ -34,9 +34,9 @@ def test_colour_histograms_are_bit_for_bit_the_references(channels):
 
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_texture_histograms_are_the_references(channels):
-    planes, labels, sizes = _picture(channels)
+    planes, labels, sizes = _image(channels)
     derivatives = reference.orientations(planes)
-    # A pixel on the very edge of a bin may fall to either side: there is none in this picture.
+    # A pixel on the very edge of a bin may fall to either side: there is none in this image.
     steps = np.abs(derivatives) / (0.43 * 255) * 9 + 0.5
     assert np.abs(steps - np.rint(steps)).min() > 1e-5
     codes = np.empty(planes.shape, np.uint32)

@@ -9,7 +9,7 @@ from pipeline.proposals.hierarchy import segmentations
 from pipeline.proposals.strategy import Strategy
 from pipeline.proposals.workspace import Workspace
 from tests.proposals import reference
-from tests.proposals.pictures import pictures
+from tests.proposals.sample_images import images
 
 
 def _group(labels, similarity):
@@ -58,18 +58,18 @@ def test_one_region_has_no_hierarchy():
 
 @settings(deadline=None, max_examples=25)
 @given(
-    picture=pictures(12),
+    image=images(12),
     space=st.sampled_from(["RGB", "HSV", "C", "H"]),
     similarity=st.sampled_from(["CTSF", "TSF", "S", "F", "C", "T", "CF"]),
 )
-def test_every_merge_is_the_most_similar_pair_there_is(picture, space, similarity):
-    planes = np.empty((colour.channels(space), *picture.shape[:2]), np.uint8)
-    colour.convert(picture, space, planes)
+def test_every_merge_is_the_most_similar_pair_there_is(image, space, similarity):
+    planes = np.empty((colour.channels(space), *image.shape[:2]), np.uint8)
+    colour.convert(image, space, planes)
     derivatives = reference.orientations(planes)
     if _near_a_bin_edge(derivatives):
         return
     strategy = Strategy((space,), (similarity,), (20.0,), min_size=4)
-    (segmentation,) = segmentations(picture, strategy, Workspace())
+    (segmentation,) = segmentations(image, strategy, Workspace())
     masks = {r: segmentation.labels == r for r in range(len(segmentation.boxes))}
     alive = set(masks)
     touching = reference.adjacent(segmentation.labels)
@@ -98,10 +98,10 @@ def _near_a_bin_edge(derivatives):
 
 
 @settings(deadline=None, max_examples=25)
-@given(picture=pictures(24), similarity=st.sampled_from(["CTSF", "TSF", "S", "T"]))
-def test_a_hierarchy_has_2n_minus_1_nodes(picture, similarity):
+@given(image=images(24), similarity=st.sampled_from(["CTSF", "TSF", "S", "T"]))
+def test_a_hierarchy_has_2n_minus_1_nodes(image, similarity):
     strategy = Strategy(("HSV",), (similarity,), (30.0,), min_size=5)
-    (segmentation,) = segmentations(picture, strategy, Workspace())
+    (segmentation,) = segmentations(image, strategy, Workspace())
     regions = len(segmentation.boxes)
     merged = segmentation.merged[0]
     assert merged.shape == (regions - 1, 2)
@@ -109,7 +109,7 @@ def test_a_hierarchy_has_2n_minus_1_nodes(picture, similarity):
     assert sorted(children) == list(range(2 * regions - 2))  # all but the root, each once
     assert all(max(pair) < regions + step for step, pair in enumerate(merged.tolist()))
     if regions > 1:
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         assert segmentation.merged_boxes[0][-1].tolist() == [0, 0, width, height]
 
 

@@ -11,24 +11,24 @@ from hypothesis import strategies as st
 from pipeline.errors import InvalidConfiguration, UnreadableImage
 from pipeline.proposals import Strategy, image_seed, provenance, selective_search, warm_up
 from pipeline.proposals.workspace import KEPT_BYTES, Workspace
-from tests.proposals.pictures import blocks, noise, pictures
+from tests.proposals.sample_images import blocks, images, noise
 
 
 @settings(deadline=None, max_examples=30)
 @given(
-    picture=pictures(40),
+    image=images(40),
     seed=st.integers(0, 2**63 - 1),
     min_side=st.sampled_from([1, 3, 20]),
     max_boxes=st.sampled_from([None, 1, 10]),
     max_side=st.sampled_from([None, 1, 16]),
 )
 def test_boxes_are_inside_unique_large_enough_and_no_more_than_asked(
-    picture, seed, min_side, max_boxes, max_side
+    image, seed, min_side, max_boxes, max_side
 ):
     boxes = selective_search(
-        picture, "single", seed, min_side=min_side, max_boxes=max_boxes, max_side=max_side
+        image, "single", seed, min_side=min_side, max_boxes=max_boxes, max_side=max_side
     )
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     assert boxes.dtype == np.float32
     assert boxes.shape[1:] == (4,)
     assert (boxes[:, :2] >= 0).all()
@@ -100,12 +100,12 @@ def test_any_shape_of_noise_works(shape):
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_a_flat_picture_is_one_region(value):
+def test_a_flat_image_is_one_region(value):
     image = np.full((50, 70, 3), value, np.uint8)
     assert selective_search(image).tolist() == [[0, 0, 70, 50]]
 
 
-def test_a_picture_under_min_side_has_no_boxes():
+def test_a_image_under_min_side_has_no_boxes():
     assert selective_search(noise(0, 19, 19)).shape == (0, 4)
 
 
@@ -137,7 +137,7 @@ def test_a_strategy_of_ones_own():
         [[1]],
     ],
 )
-def test_what_is_no_picture_is_refused(image):
+def test_what_is_no_image_is_refused(image):
     with pytest.raises(UnreadableImage, match="uint8 RGB"):
         selective_search(image)
 

@@ -7,7 +7,7 @@ from pipeline.proposals.edges import sorted_edges
 from pipeline.proposals.segmentation import segment
 from pipeline.proposals.workspace import Workspace
 from tests.proposals import reference
-from tests.proposals.pictures import pictures
+from tests.proposals.sample_images import images
 
 
 def _segment(values, k, min_size=1, repeats=1):
@@ -73,13 +73,13 @@ def _distinct(planes, seed):
 
 @settings(deadline=None, max_examples=60)
 @given(
-    picture=pictures(14),
+    image=images(14),
     k=st.sampled_from([1.0, 20.0, 100.0, 1000.0]),
     min_size=st.integers(1, 30),
     repeats=st.sampled_from([1, 3]),
 )
-def test_equal_to_the_plain_reference(picture, k, min_size, repeats):
-    planes = _distinct(np.moveaxis(picture, 2, 0), 5)
+def test_equal_to_the_plain_reference(image, k, min_size, repeats):
+    planes = _distinct(np.moveaxis(image, 2, 0), 5)
     labels, sizes = _segment(planes, k, min_size, repeats)
     expected, _ = reference.segment(planes, repeats, k, min_size)
     assert (labels == expected).all()
@@ -87,11 +87,9 @@ def test_equal_to_the_plain_reference(picture, k, min_size, repeats):
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    picture=pictures(24), k=st.sampled_from([5.0, 50.0, 300.0]), min_size=st.sampled_from([1, 9])
-)
-def test_segments_partition_the_picture_and_are_connected(picture, k, min_size):
-    planes = np.moveaxis(picture, 2, 0).astype(np.float32)
+@given(image=images(24), k=st.sampled_from([5.0, 50.0, 300.0]), min_size=st.sampled_from([1, 9]))
+def test_segments_partition_the_image_and_are_connected(image, k, min_size):
+    planes = np.moveaxis(image, 2, 0).astype(np.float32)
     labels, sizes = _segment(planes, k, min_size)
     height, width = labels.shape
     assert sizes.sum() == height * width

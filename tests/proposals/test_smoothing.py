@@ -3,7 +3,7 @@ import pytest
 
 from pipeline.proposals.smoothing import gaussian, smooth
 from tests.proposals import reference
-from tests.proposals.pictures import noise
+from tests.proposals.sample_images import noise
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.8, 1.0, 2.5])

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import images
+from pipeline import imaging
 
 Box = tuple[str, float, float, float, float]
 
 
-def write_picture(path: Path, width: int = 40, height: int = 30) -> None:
+def write_image(path: Path, width: int = 40, height: int = 30) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     grey = np.full((height, width, 3), 128, np.uint8)
-    path.write_bytes(images.encode_png(grey) if path.suffix == ".png" else images.encode_jpeg(grey))
+    path.write_bytes(
+        imaging.encode_png(grey) if path.suffix == ".png" else imaging.encode_jpeg(grey)
+    )
 
 
 def voc_xml(
@@ -32,14 +34,14 @@ def voc_xml(
 
 
 def write_voc(root: Path) -> Path:
-    """Three pictures, a (cat, dog), b (no object) and c (dog), in the lists train (a, b) and test (c)."""
+    """Three images, a (cat, dog), b (no object) and c (dog), in the lists train (a, b) and test (c)."""
     objects: dict[str, list[Box]] = {
         "a": [("dog", 1, 1, 10, 20), ("cat", 5, 6, 40, 30)],
         "b": [],
         "c": [("dog", 11, 12, 20, 22)],
     }
     for name, boxes in objects.items():
-        write_picture(root / "JPEGImages" / f"{name}.jpg")
+        write_image(root / "JPEGImages" / f"{name}.jpg")
         annotation = root / "Annotations" / f"{name}.xml"
         annotation.parent.mkdir(parents=True, exist_ok=True)
         annotation.write_text(voc_xml(f"{name}.jpg", *boxes))
@@ -51,7 +53,7 @@ def write_voc(root: Path) -> Path:
 
 
 def coco_content() -> dict[str, Any]:
-    """Pictures 7 (two objects, one a crowd) and 3 (none); the category ids are not in order."""
+    """Images 7 (two objects, one a crowd) and 3 (none); the category ids are not in order."""
     return {
         "images": [
             {"id": 7, "file_name": "seven.jpg", "width": 40, "height": 30},
@@ -66,9 +68,9 @@ def coco_content() -> dict[str, Any]:
 
 
 def write_coco(root: Path, content: Any) -> tuple[str, str]:
-    """The URIs of the JSON file and of the folder of pictures."""
-    write_picture(root / "pictures" / "seven.jpg")
-    write_picture(root / "pictures" / "three.png", 20, 10)
+    """The URIs of the JSON file and of the folder of images."""
+    write_image(root / "images" / "seven.jpg")
+    write_image(root / "images" / "three.png", 20, 10)
     file = root / "instances.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
-    return str(file), str(root / "pictures")
+    return str(file), str(root / "images")

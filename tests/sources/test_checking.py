@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InvalidBox, UnreadableDataset
-from pipeline.manifest import AnnotatedObject
+from pipeline.manifests import AnnotatedObject
 from pipeline.sources.checking import check_inside, checked_objects
 
 COORDINATE = st.floats(-200, 300, width=32)

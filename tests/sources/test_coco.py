@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InvalidBox, UnreadableDataset
-from pipeline.manifest import AnnotatedObject, open_manifest, write_manifest
+from pipeline.manifests import AnnotatedObject, open_manifest, write_manifest
 from pipeline.sources.coco import open_coco
 from tests.sources.small_datasets import coco_content, write_coco
 
@@ -15,7 +15,7 @@ from tests.sources.small_datasets import coco_content, write_coco
 def test_rows_classes_and_category_ids(tmp_path: Path) -> None:
     dataset = open_coco(*write_coco(tmp_path, coco_content()))
     seven, three = dataset.rows
-    assert (seven.image_id, seven.uri) == ("7", str(tmp_path / "pictures" / "seven.jpg"))
+    assert (seven.image_id, seven.uri) == ("7", str(tmp_path / "images" / "seven.jpg"))
     assert seven.objects == (
         AnnotatedObject("dog", 1, 2, 4.5, 6),
         AnnotatedObject("person", 0, 0, 40, 30, crowd=True),
@@ -116,7 +116,7 @@ def test_malformed_json(tmp_path: Path, text: str, message: str) -> None:
         open_coco(*write_coco(tmp_path, text))
 
 
-def test_invalid_pictures_are_skipped_on_request(tmp_path: Path) -> None:
+def test_invalid_images_are_skipped_on_request(tmp_path: Path) -> None:
     content = coco_content()
     content["images"][0]["file_name"] = "gone.jpg"
     dataset = open_coco(*write_coco(tmp_path, content), skip_invalid=True)
@@ -124,7 +124,7 @@ def test_invalid_pictures_are_skipped_on_request(tmp_path: Path) -> None:
     assert dataset.counts.skipped_images == 1
 
 
-def test_files_of_pictures_only(tmp_path: Path) -> None:
+def test_files_of_images_only(tmp_path: Path) -> None:
     content = coco_content()
     del content["annotations"]
     dataset = open_coco(*write_coco(tmp_path, content), unlabelled=True)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from pipeline.errors import StorageError, UnreadableDataset
-from pipeline.manifest import AnnotatedObject, ManifestRow
+from pipeline.manifests import AnnotatedObject, ManifestRow
 from pipeline.sources.dataset import AHEAD, Counts, map_in_order, stream_rows
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import boxes
-from pipeline.sources.drawn import CLASSES, draw_dataset, draw_picture
+from pipeline import geometry
+from pipeline.sources.drawn import CLASSES, draw_dataset, draw_image
 from pipeline.sources.drawn_shapes import SHAPES
 from pipeline.sources.voc import open_voc
 
@@ -17,7 +17,7 @@ def test_the_dataset_reads_as_voc(tmp_path: Path) -> None:
     rows = [*train.rows, *test.rows]
     assert (train.counts.images, test.counts.images) == (6, 3)
     assert len({row.image_id for row in rows}) == 9
-    drawn = draw_picture(np.random.default_rng([1, 2]))
+    drawn = draw_image(np.random.default_rng([1, 2]))
     assert [item.label for item in rows[2].objects or ()] == list(drawn.labels)
     stored = [(o.x1, o.y1, o.x2, o.y2) for o in rows[2].objects or ()]
     np.testing.assert_array_equal(np.array(stored, np.float32), drawn.boxes)
@@ -37,14 +37,14 @@ def test_equal_seeds_draw_equal_files(tmp_path: Path) -> None:
 def test_boxes_lie_inside_and_barely_overlap() -> None:
     labels: set[str] = set()
     for index in range(40):
-        drawn = draw_picture(np.random.default_rng([0, index]))
+        drawn = draw_image(np.random.default_rng([0, index]))
         height, width = drawn.image.shape[:2]
         labels.update(drawn.labels)
         assert 1 <= len(drawn.labels) == len(drawn.boxes) <= 4
-        assert boxes.nonempty(drawn.boxes).all()
-        np.testing.assert_array_equal(drawn.boxes, boxes.clip(drawn.boxes, width, height))
+        assert geometry.nonempty(drawn.boxes).all()
+        np.testing.assert_array_equal(drawn.boxes, geometry.clip(drawn.boxes, width, height))
         assert (drawn.boxes[:, 2:] - drawn.boxes[:, :2]).min() >= 16
-        others = boxes.iou(drawn.boxes, drawn.boxes) - np.eye(len(drawn.boxes))
+        others = geometry.iou(drawn.boxes, drawn.boxes) - np.eye(len(drawn.boxes))
         assert others.max() <= 0.2
     assert labels == set(CLASSES)
 
@@ -58,7 +58,7 @@ def test_boxes_are_tight_to_what_differs_from_the_background(
         lambda width, height, generator: np.full((height, width, 3), 128.0),
     )
     for index in range(12):
-        drawn = draw_picture(np.random.default_rng([3, index]))
+        drawn = draw_image(np.random.default_rng([3, index]))
         changed = np.abs(drawn.image.astype(int) - 128).max(axis=2) > 0
         rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
         span = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]

@@ -6,9 +6,9 @@ import fsspec
 import pytest
 
 from pipeline.errors import InvalidBox, UnreadableDataset
-from pipeline.manifest import AnnotatedObject
+from pipeline.manifests import AnnotatedObject
 from pipeline.sources.voc import STANDARD_CLASSES, open_voc
-from tests.sources.small_datasets import voc_xml, write_picture, write_voc
+from tests.sources.small_datasets import voc_xml, write_image, write_voc
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_a_size_that_is_missing_or_too_small_for_a_box_comes_from_the_header(
     assert row.objects == (AnnotatedObject("dog", 0, 0, 39, 29),)
 
 
-def test_the_picture_may_be_a_png(root: Path) -> None:
+def test_the_image_may_be_a_png(root: Path) -> None:
     (root / "JPEGImages" / "a.jpg").unlink()
-    write_picture(root / "JPEGImages" / "a.png")
+    write_image(root / "JPEGImages" / "a.png")
     assert next(open_voc(str(root), "train").rows).uri.endswith("/a.png")
 
 
@@ -106,7 +106,7 @@ def test_impossible_boxes_are_named(root: Path, box: tuple[str, ...], fault: str
         list(open_voc(str(root), "train").rows)
 
 
-def test_invalid_pictures_are_skipped_on_request(
+def test_invalid_images_are_skipped_on_request(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (root / "Annotations" / "a.xml").write_text("<annotation>")
@@ -124,7 +124,7 @@ def test_an_unknown_split_names_the_lists(root: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("", "lists no pictures"),
+        ("", "lists no images"),
         ("a\nb\na\n", "lists a twice"),
         ("a 1\nb -1\n", "2 columns in line 1.*list of one class"),
         ("../../a\n", "leaves the dataset's folder"),
@@ -140,8 +140,8 @@ def test_bad_lists(root: Path, lines: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("spoiled", "message"),
     [
-        ("Annotations/a.xml", "a has no annotation, though there is a picture"),
-        ("JPEGImages/a.jpg", r"a\.xml has no picture"),
+        ("Annotations/a.xml", "a has no annotation, though there is an image"),
+        ("JPEGImages/a.jpg", r"a\.xml has no image"),
     ],
 )
 def test_a_missing_half_of_a_pair(root: Path, spoiled: str, message: str) -> None:
@@ -150,15 +150,15 @@ def test_a_missing_half_of_a_pair(root: Path, spoiled: str, message: str) -> Non
         list(open_voc(str(root), "train").rows)
 
 
-def test_a_picture_with_neither_half(root: Path) -> None:
+def test_a_image_with_neither_half(root: Path) -> None:
     (root / "ImageSets" / "Main" / "train.txt").write_text("ghost\n")
-    with pytest.raises(UnreadableDataset, match="ghost has no annotation, nor a picture"):
+    with pytest.raises(UnreadableDataset, match="ghost has no annotation, nor an image"):
         list(open_voc(str(root), "train").rows)
 
 
 @pytest.mark.parametrize("filename", ["../secret.jpg", "/etc/secret.jpg", "C:\\x.jpg", "s3://b/x"])
 def test_file_names_that_leave_the_dataset_are_refused(root: Path, filename: str) -> None:
-    write_picture(root / "secret.jpg")
+    write_image(root / "secret.jpg")
     (root / "Annotations" / "a.xml").write_text(voc_xml(filename))
     with pytest.raises(UnreadableDataset, match=r"a\.xml: field filename names .* leaves"):
         list(open_voc(str(root), "train").rows)

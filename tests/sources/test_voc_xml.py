@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import UnreadableDataset
-from pipeline.manifest import AnnotatedObject
+from pipeline.manifests import AnnotatedObject
 from pipeline.sources.voc_xml import parse_annotation
 from tests.sources.small_datasets import voc_xml
 

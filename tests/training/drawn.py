@@ -7,26 +7,26 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline import images, schema, shards, storage
-from pipeline.manifest import AnnotatedObject, Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline import imaging, schema, shards, storage
+from pipeline.manifests import AnnotatedObject, Manifest, ManifestRow, open_manifest, write_manifest
 from pipeline.run_record import RunRecord
-from pipeline.sources.drawn import CLASSES, DrawnPicture, draw_picture
+from pipeline.sources.drawn import CLASSES, DrawnImage, draw_image
 from pipeline.training.source import Source, open_manifests, open_sources
 
 
 def make_dataset(
-    folder: Path, pictures: int = 8, shard_size: int = 3, seed: int = 0
-) -> tuple[str, str, list[DrawnPicture]]:
-    """Manifest URI, proposals URI and the pictures themselves."""
-    drawn = [draw_picture(np.random.default_rng([seed, i])) for i in range(pictures)]
+    folder: Path, images: int = 8, shard_size: int = 3, seed: int = 0
+) -> tuple[str, str, list[DrawnImage]]:
+    """Manifest URI, proposals URI and the images themselves."""
+    drawn = [draw_image(np.random.default_rng([seed, i])) for i in range(images)]
     rows = []
-    for index, picture in enumerate(drawn):
-        place = folder / "pictures" / f"p{index}.png"
-        storage.put(str(place), images.encode_png(picture.image))
-        height, width = picture.image.shape[:2]
+    for index, image in enumerate(drawn):
+        place = folder / "images" / f"p{index}.png"
+        storage.put(str(place), imaging.encode_png(image.image))
+        height, width = image.image.shape[:2]
         objects = tuple(
             AnnotatedObject(label, *(float(v) for v in box))
-            for label, box in zip(picture.labels, picture.boxes, strict=True)
+            for label, box in zip(image.labels, image.boxes, strict=True)
         )
         rows.append(ManifestRow(f"p{index}", str(place), width, height, objects))
     manifest_uri = str(folder / "manifest.parquet")
@@ -37,13 +37,13 @@ def make_dataset(
     return manifest_uri, proposals_uri, drawn
 
 
-def jittered(picture: DrawnPicture, generator: np.random.Generator) -> np.ndarray:
+def jittered(image: DrawnImage, generator: np.random.Generator) -> np.ndarray:
     """Boxes `(N, 4)` around each object, from near to far, and some anywhere."""
-    height, width = picture.image.shape[:2]
-    sides = picture.boxes[:, 2:] - picture.boxes[:, :2]
+    height, width = image.image.shape[:2]
+    sides = image.boxes[:, 2:] - image.boxes[:, :2]
     around = np.concatenate(
         [
-            picture.boxes + generator.normal(0, spread, picture.boxes.shape) * np.tile(sides, 2)
+            image.boxes + generator.normal(0, spread, image.boxes.shape) * np.tile(sides, 2)
             for spread in np.linspace(0.03, 0.4, 24)
         ]
     )
@@ -58,7 +58,7 @@ def jittered(picture: DrawnPicture, generator: np.random.Generator) -> np.ndarra
 def write_proposals(
     manifest: Manifest, output: str, boxes: list[np.ndarray | None], shard_size: int
 ) -> None:
-    """Write parts as `propose` does; None stands for a picture that failed."""
+    """Write parts as `propose` does; None stands for an image that failed."""
     cut = shards.cut(manifest, shard_size, len(boxes))
     record = RunRecord("propose", {"dataset": cut.dataset, "proposals": "jittered"})
     record.write(output)
@@ -80,7 +80,7 @@ def write_proposals(
         storage.put(storage.join(output, shard.part_name), shards.part_bytes(part))
 
 
-def make_sources(folder: Path, **options: int) -> tuple[list[Source], list[DrawnPicture]]:
+def make_sources(folder: Path, **options: int) -> tuple[list[Source], list[DrawnImage]]:
     """The dataset, opened for training."""
     manifest_uri, proposals_uri, drawn = make_dataset(folder, **options)
     return open_sources(open_manifests([manifest_uri]), [proposals_uri]), drawn

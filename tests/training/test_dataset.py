@@ -1,4 +1,4 @@
-"""Samples: keyed randomness, geometry of flips and scales, unreadable pictures, order."""
+"""Samples: keyed randomness, geometry of flips and scales, unreadable images, order."""
 
 import dataclasses
 import threading
@@ -7,8 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from pipeline import boxes as geometry
-from pipeline import storage
+from pipeline import geometry, storage
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.detector.targets import TargetStatistics
 from pipeline.errors import StorageError
@@ -32,11 +31,11 @@ def dataset(sources, recipe=RECIPE, seed=0, statistics=PLAIN):
 
 
 def assert_same(one, other):
-    for name in ("picture", "rois", "labels", "targets"):
+    for name in ("image", "rois", "labels", "targets"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
-def test_a_sample_depends_on_seed_epoch_and_picture(data):
+def test_a_sample_depends_on_seed_epoch_and_image(data):
     sources, _ = data
     place = Place(0, 1, 2)
     first = dataset(sources).sample(Planned(5, 3, place))
@@ -52,23 +51,21 @@ def test_rois_and_targets_meet_the_objects_after_flip_and_scale(data):
     for flip in (0.0, 1.0):
         recipe = dataclasses.replace(RECIPE, flip=flip)
         sample = dataset(sources, recipe).sample(Planned(0, 0, Place(0, 0, 1)))
-        picture = drawn[1]
-        height, width = picture.image.shape[:2]
-        assert min(sample.picture.shape[:2]) == 200
-        truth = geometry.flip_horizontally(picture.boxes, width) if flip else picture.boxes
-        truth = geometry.scale(
-            truth, sample.picture.shape[1] / width, sample.picture.shape[0] / height
-        )
+        image = drawn[1]
+        height, width = image.image.shape[:2]
+        assert min(sample.image.shape[:2]) == 200
+        truth = geometry.flip_horizontally(image.boxes, width) if flip else image.boxes
+        truth = geometry.scale(truth, sample.image.shape[1] / width, sample.image.shape[0] / height)
         foreground = sample.labels > 0
         assert foreground.sum() > 3
         found = geometry.decode(sample.targets[foreground, None], sample.rois[foreground])[:, 0]
         best = geometry.iou(found, truth)
         np.testing.assert_allclose(best.max(axis=1), 1, atol=1e-4)
         named = [sources[0].classes[label - 1] for label in sample.labels[foreground]]
-        assert named == [picture.labels[index] for index in best.argmax(axis=1)]
+        assert named == [image.labels[index] for index in best.argmax(axis=1)]
 
 
-def test_the_picture_is_mirrored_with_its_boxes(data):
+def test_the_image_is_mirrored_with_its_boxes(data):
     sources, _ = data
     plain, mirrored = (
         dataset(sources, dataclasses.replace(RECIPE, flip=flip)).sample(
@@ -76,8 +73,8 @@ def test_the_picture_is_mirrored_with_its_boxes(data):
         )
         for flip in (0.0, 1.0)
     )
-    np.testing.assert_array_equal(mirrored.picture, plain.picture[:, ::-1])
-    flipped = geometry.flip_horizontally(plain.rois, plain.picture.shape[1])
+    np.testing.assert_array_equal(mirrored.image, plain.image[:, ::-1])
+    flipped = geometry.flip_horizontally(plain.rois, plain.image.shape[1])
     np.testing.assert_allclose(mirrored.rois, flipped, atol=1e-3)
 
 
@@ -99,7 +96,7 @@ def test_of_several_sizes_each_is_taken(data):
     several = dataclasses.replace(RECIPE, short_sides=(96, 128, 160))
     made = dataset(sources, several)
     sides = {
-        min(made.sample(Planned(0, epoch, Place(0, 0, 0))).picture.shape[:2]) for epoch in range(20)
+        min(made.sample(Planned(0, epoch, Place(0, 0, 0))).image.shape[:2]) for epoch in range(20)
     }
     assert sides == {96, 128, 160}
 
@@ -119,17 +116,17 @@ def test_a_stream_goes_in_the_plans_order_whatever_the_threads(data):
         assert_same(one, other)
 
 
-def test_unreadable_pictures_are_skipped_with_the_reason(tmp_path):
+def test_unreadable_images_are_skipped_with_the_reason(tmp_path):
     sources, _ = make_sources(tmp_path)
-    storage.put(str(tmp_path / "pictures" / "p2.png"), b"no picture")
-    (tmp_path / "pictures" / "p4.png").unlink()
+    storage.put(str(tmp_path / "images" / "p2.png"), b"no image")
+    (tmp_path / "images" / "p4.png").unlink()
     plan = Plan(survey(sources, RECIPE).shards, 0)
     stream = SampleStream(dataset(sources), plan, start=0)
     found = list(islice(stream, 8))
     stream.close()
     skipped = {item.image_id: item.reason for item in found if isinstance(item, Skipped)}
     assert sorted(skipped) == ["p2", "p4"]
-    assert "not a picture" in skipped["p2"]
+    assert "not an image" in skipped["p2"]
     assert "does not exist" in skipped["p4"]
     assert sum(isinstance(item, Sample) for item in found) == 6
 
@@ -154,7 +151,7 @@ def test_a_store_that_does_not_answer_skips_nothing(tmp_path, monkeypatch):
     assert waits == [1, 4, 1, 4, 16]
 
 
-def test_a_picture_without_proposals_gives_its_objects(data):
+def test_a_image_without_proposals_gives_its_objects(data):
     sources, drawn = data
     known = sources[0].read(0).annotations[0]
     sample = dataset(sources).prepare(

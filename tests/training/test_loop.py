@@ -189,39 +189,37 @@ def test_what_is_not_finite_stops_with_step_and_images(data, tmp_path):
     (name,) = [n for n in storage.names(str(tmp_path / "logs")) if n.startswith("not-finite")]
     assert name in str(failure.value)
     kept = np.load(tmp_path / "logs" / name)
-    assert kept["picture_0"].dtype == np.uint8
+    assert kept["image_0"].dtype == np.uint8
     assert kept["rois_0"].shape[1] == 4
 
 
-def test_too_many_unreadable_pictures_stop_the_run(tmp_path, monkeypatch):
+def test_too_many_unreadable_images_stop_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.training.loop.FEWEST_JUDGED", 8)
     sources, _ = make_sources(tmp_path)
-    storage.put(str(tmp_path / "pictures" / "p2.png"), b"no picture")
-    with pytest.raises(TrainingFailed, match=r"1 of 8 pictures could not be read by step 4"):
+    storage.put(str(tmp_path / "images" / "p2.png"), b"no image")
+    with pytest.raises(TrainingFailed, match=r"1 of 8 images could not be read by step 4"):
         train(make_run(tmp_path / "out", sources))
 
 
-def test_eight_drawn_pictures_are_learned_by_heart(data, tmp_path):
+def test_eight_drawn_images_are_learned_by_heart(data, tmp_path):
     sources, drawn = data
     recipe = dataclasses.replace(named("tiny"), short_sides=(160,), max_side=280, iterations=300)
     train(make_run(tmp_path, sources, recipe, checkpoint_every=300))
     proposals = [jittered(p, np.random.default_rng([0, 1, i])) for i, p in enumerate(drawn)]
     found = Predictor(str(tmp_path))([p.image for p in drawn], proposals)
     scores = VocAveragePrecision(len(CLASSES))
-    for picture, ours in zip(drawn, found, strict=True):
-        scores.update(truth(picture), detections(ours))
+    for image, ours in zip(drawn, found, strict=True):
+        scores.update(truth(image), detections(ours))
     assert np.nanmean(scores.result().area) >= 0.95
 
 
-def truth(picture):
-    count = len(picture.labels)
-    labels = np.array([CLASSES.index(label) for label in picture.labels])
+def truth(image):
+    count = len(image.labels)
+    labels = np.array([CLASSES.index(label) for label in image.labels])
     no = np.zeros(count, bool)
-    return GroundTruth(np.zeros(count, np.int64), labels, picture.boxes.astype(float), no, no)
+    return GroundTruth(np.zeros(count, np.int64), labels, image.boxes.astype(float), no, no)
 
 
 def detections(found):
-    picture = np.zeros(len(found.scores), np.int64)
-    return Detections(
-        picture, found.labels.astype(np.int64), found.scores, found.boxes.astype(float)
-    )
+    image = np.zeros(len(found.scores), np.int64)
+    return Detections(image, found.labels.astype(np.int64), found.scores, found.boxes.astype(float))

@@ -1,4 +1,4 @@
-"""The plan: each picture once per epoch, ranks that partition it, a position to go on from."""
+"""The plan: each image once per epoch, ranks that partition it, a position to go on from."""
 
 from itertools import islice
 
@@ -18,7 +18,7 @@ def make_plan(sizes, seed=0, window=3):
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(0, 5), st.integers(1, 5))
-def test_every_picture_comes_once_per_epoch(sizes, epoch, window):
+def test_every_image_comes_once_per_epoch(sizes, epoch, window):
     plan = make_plan(sizes, window=window)
     places = [(p.shard, p.row) for p in plan.epoch(epoch)]
     assert sorted(places) == [(s, r) for s, size in enumerate(sizes) for r in range(size)]
@@ -63,7 +63,7 @@ def test_a_window_spans_no_more_shards_than_told():
     assert [len(window) for window in windows] == [3, 3, 3, 3]
 
 
-def test_a_plan_of_no_pictures_ends():
+def test_a_plan_of_no_images_ends():
     assert list(make_plan([0, 0]).samples()) == []
 
 

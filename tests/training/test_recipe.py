@@ -21,7 +21,7 @@ def test_defaults_are_the_papers():
     assert (recipe.short_sides, recipe.max_side) == ((600,), 1000)
 
 
-def test_length_in_epochs_counts_the_pictures_of_all_workers():
+def test_length_in_epochs_counts_the_images_of_all_workers():
     recipe = Recipe(epochs=16)
     assert recipe.steps(5000, workers=1) == (40_000, 0)
     assert recipe.steps(5000, workers=4) == (10_000, 0)
@@ -40,7 +40,7 @@ def test_a_step_is_divided_among_as_many_workers_as_fit():
 
 
 @pytest.mark.parametrize(("workers", "parts"), [(1, 3), (2, 3), (3, 1), (6, 1)])
-def test_a_divided_step_takes_no_more_pictures_at_once(workers, parts):
+def test_a_divided_step_takes_no_more_images_at_once(workers, parts):
     recipe = Recipe(images_per_step=6, rois_per_step=384, accumulate=3)
     mine, count = recipe.divided(workers)
     assert (count, mine.accumulate) == (workers, parts)

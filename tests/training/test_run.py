@@ -1,4 +1,4 @@
-"""A training's make-up: what pretrained weights expect of pictures and convolutions."""
+"""A training's make-up: what pretrained weights expect of images and convolutions."""
 
 from __future__ import annotations
 

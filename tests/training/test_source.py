@@ -8,14 +8,14 @@ import pytest
 
 from pipeline import schema
 from pipeline.errors import InvalidConfiguration, MismatchedProposals, UnreadableDataset
-from pipeline.manifest import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
 from pipeline.training.source import annotated_objects, check_objects, open_manifests, open_sources
 from tests.training.drawn import make_dataset, write_proposals
 
 
 def write(folder, names, classes=("cat", "dog"), objects=()):
     uri = str(folder / f"{'-'.join(names)}.parquet")
-    rows = [ManifestRow(name, f"/pictures/{name}.png", 10, 10, tuple(objects)) for name in names]
+    rows = [ManifestRow(name, f"/images/{name}.png", 10, 10, tuple(objects)) for name in names]
     write_manifest(uri, rows, classes)
     return uri
 
@@ -26,14 +26,14 @@ def joined(manifest, proposals):
 
 
 def test_a_slice_joins_rows_of_one_shard(tmp_path):
-    manifest, proposals, drawn = make_dataset(tmp_path, pictures=7, shard_size=3)
+    manifest, proposals, drawn = make_dataset(tmp_path, images=7, shard_size=3)
     source = joined(manifest, proposals)
     part = source.read(1)
     assert part.image_ids == ["p3", "p4", "p5"]
     assert [len(boxes) > 0 for boxes in part.proposals] == [True] * 3
-    for picture, known in zip(drawn[3:6], part.annotations, strict=True):
-        np.testing.assert_array_equal(known.boxes, picture.boxes)
-        assert tuple(source.classes[label - 1] for label in known.labels) == picture.labels
+    for image, known in zip(drawn[3:6], part.annotations, strict=True):
+        np.testing.assert_array_equal(known.boxes, image.boxes)
+        assert tuple(source.classes[label - 1] for label in known.labels) == image.labels
 
 
 def test_annotations_keep_null_apart_from_empty():
@@ -49,14 +49,14 @@ def test_annotations_keep_null_apart_from_empty():
     np.testing.assert_array_equal(one.boxes, [[0, 1, 5, 6]])
 
 
-def test_proposals_of_other_pictures_name_the_first_that_differs(tmp_path):
+def test_proposals_of_other_images_name_the_first_that_differs(tmp_path):
     ours, theirs = write(tmp_path, ["a", "b", "c"]), write(tmp_path, ["a", "x", "c"])
     write_proposals(open_manifest(theirs), str(tmp_path / "p"), [None] * 3, 2)
     with pytest.raises(MismatchedProposals, match=r"row 1 is 'x' there and 'b' here"):
         joined(ours, str(tmp_path / "p"))
 
 
-def test_the_same_pictures_elsewhere_are_the_same(tmp_path):
+def test_the_same_images_elsewhere_are_the_same(tmp_path):
     ours = write(tmp_path, ["a", "b"])
     moved = str(tmp_path / "moved.parquet")
     rows = [ManifestRow(name, f"s3://bucket/{name}", 10, 10, ()) for name in ("a", "b")]
@@ -65,7 +65,7 @@ def test_the_same_pictures_elsewhere_are_the_same(tmp_path):
     assert joined(ours, str(tmp_path / "p")).read(0).image_ids == ["a", "b"]
 
 
-def test_proposals_of_fewer_pictures_are_refused(tmp_path):
+def test_proposals_of_fewer_images_are_refused(tmp_path):
     manifest = write(tmp_path, ["a", "b", "c"])
     write_proposals(open_manifest(manifest), str(tmp_path / "p"), [None] * 2, 2)
     with pytest.raises(MismatchedProposals, match=r"for 2 images, but 3 of"):
@@ -105,7 +105,7 @@ def test_crowds_and_difficult_objects_pass(tmp_path):
 def test_no_object_to_learn_from_is_an_error(tmp_path):
     crowd = AnnotatedObject("cat", 1, 1, 9, 9, crowd=True)
     without = open_manifests([write(tmp_path, ["a"], objects=[crowd]), write(tmp_path, ["b"])])
-    with pytest.raises(UnreadableDataset, match=r"a\.parquet, .*b\.parquet: no picture holds"):
+    with pytest.raises(UnreadableDataset, match=r"a\.parquet, .*b\.parquet: no image holds"):
         check_objects(without)
     cat = dataclasses.replace(crowd, crowd=False)
     check_objects([*without, *open_manifests([write(tmp_path, ["c"], objects=[crowd, cat])])])

@@ -26,8 +26,8 @@ def sample(seed, height=96, width=128, rois=12, name="p"):
     boxes = np.concatenate([corners, corners + generator.uniform(16, 40, (rois, 2))], axis=1)
     labels = generator.integers(0, 3, rois)
     targets = np.where(labels[:, None] > 0, generator.normal(size=(rois, 4)), 0)
-    picture = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Sample(name, picture, boxes.astype(np.float32), labels, targets.astype(np.float32))
+    image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Sample(name, image, boxes.astype(np.float32), labels, targets.astype(np.float32))
 
 
 def network():
@@ -51,10 +51,10 @@ def test_a_step_minimises_equation_1_over_all_rois():
 
     count = sum(len(s.labels) for s in samples)
     classification = localisation = 0.0
-    for s in samples:  # one picture at a time, through the network's own forward
-        picture = PREPROCESSING.normalised(torch.from_numpy(s.picture)[None])
+    for s in samples:  # one image at a time, through the network's own forward
+        image = PREPROCESSING.normalised(torch.from_numpy(s.image)[None])
         rois = torch.cat([torch.zeros(len(s.rois), 1), torch.from_numpy(s.rois)], 1)
-        logits, deltas = plain(picture, rois)
+        logits, deltas = plain(image, rois)
         classification += functional.cross_entropy(
             logits, torch.from_numpy(s.labels), reduction="sum"
         )

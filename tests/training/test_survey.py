@@ -1,11 +1,11 @@
-"""The survey: usable pictures and the targets' statistics."""
+"""The survey: usable images and the targets' statistics."""
 
 import numpy as np
 import pytest
 
-from pipeline import boxes as geometry
+from pipeline import geometry
 from pipeline.errors import UnreadableDataset
-from pipeline.manifest import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
 from pipeline.training.recipe import Recipe
 from pipeline.training.source import open_manifests, open_sources
 from pipeline.training.survey import candidates, survey
@@ -22,7 +22,7 @@ def sources(folder, objects, proposals):
     return open_sources(open_manifests([manifest]), [str(folder / "p")])
 
 
-def test_pictures_without_objects_are_used_or_left_out(tmp_path):
+def test_images_without_objects_are_used_or_left_out(tmp_path):
     given = sources(tmp_path, [(CAT,), (), None], [None] * 3)
     with_empty = survey(given, Recipe())
     assert [shard.rows.tolist() for shard in with_empty.shards] == [[0, 1], []]
@@ -39,17 +39,17 @@ def test_recall_counts_objects_that_a_proposal_covers(tmp_path):
 
 
 def test_statistics_are_those_of_all_foreground(tmp_path):
-    given, drawn = make_sources(tmp_path, pictures=12)
+    given, drawn = make_sources(tmp_path, images=12)
     found = survey(given, Recipe(flip=0.0)).statistics
     targets = {}
-    for index, picture in enumerate(drawn):
+    for index, image in enumerate(drawn):
         part = given[0].read(index // 3)
-        rois = np.concatenate([part.proposals[index % 3], picture.boxes])
-        overlap = geometry.iou(rois, picture.boxes)
+        rois = np.concatenate([part.proposals[index % 3], image.boxes])
+        overlap = geometry.iou(rois, image.boxes)
         for roi, best in zip(rois, overlap.argmax(axis=1), strict=True):
-            if geometry.iou(roi[None], picture.boxes[best][None])[0, 0] >= 0.5:
-                coded = geometry.encode(picture.boxes[best][None], roi[None])[0]
-                targets.setdefault(picture.labels[best], []).append(coded)
+            if geometry.iou(roi[None], image.boxes[best][None])[0, 0] >= 0.5:
+                coded = geometry.encode(image.boxes[best][None], roi[None])[0]
+                targets.setdefault(image.labels[best], []).append(coded)
     for number, label in enumerate(given[0].classes, start=1):
         np.testing.assert_allclose(found.means[number], np.mean(targets[label], 0), atol=1e-5)
         np.testing.assert_allclose(found.stds[number], np.std(targets[label], 0), atol=1e-5)
@@ -60,13 +60,13 @@ def test_a_dataset_without_foreground_is_named(tmp_path):
     near = np.array([[10, 8, 50, 12]], np.float32)
     given = sources(tmp_path, [(flat,), (flat, flat)], [near, near])
     with pytest.raises(
-        UnreadableDataset, match=r"none of 2 pictures of .*m\.parquet has a foreground RoI"
+        UnreadableDataset, match=r"none of 2 images of .*m\.parquet has a foreground RoI"
     ):
         survey(given, Recipe())
 
 
 def test_mirroring_centres_the_shift_in_x(tmp_path):
-    given, _ = make_sources(tmp_path, pictures=6)
+    given, _ = make_sources(tmp_path, images=6)
     found = survey(given, Recipe(flip=0.5)).statistics
     np.testing.assert_allclose(found.means[:, 0], 0, atol=1e-6)
 

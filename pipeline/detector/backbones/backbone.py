@@ -12,20 +12,20 @@ from pipeline.errors import InvalidConfiguration
 
 
 class Backbone(nn.Module):
-    """A trunk over the picture and a head over each pooled RoI.
+    """A trunk over the image and a head over each pooled RoI.
 
     Parameters keep the names that the pretrained network's own state dict has, apart from `renamed`.
     """
 
     stride: int
-    """Pixels of the picture per cell of the feature map."""
+    """Pixels of the image per cell of the feature map."""
     channels: int
     """Channels of the feature map."""
     width: int
     """Length of the head's output."""
 
     def trunk(self, images: Tensor) -> Tensor:
-        """The feature map `(B, channels, h, w)` of pictures `(B, 3, H, W)`."""
+        """The feature map `(B, channels, h, w)` of images `(B, 3, H, W)`."""
         raise NotImplementedError
 
     def head(self, pooled: Tensor) -> Tensor:

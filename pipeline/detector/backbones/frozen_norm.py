@@ -105,7 +105,7 @@ class PaddedConv2d(nn.Conv2d):
     def _is_product(self, input: Tensor) -> bool:
         """Whether this is a 1x1 convolution that torch would not hand to oneDNN.
 
-        With one thread and few pictures it multiplies matrices instead, after writing the bias to the
+        With one thread and few images it multiplies matrices instead, after writing the bias to the
         whole map, which took a fifth of the time of MobileNetV2's frozen blocks.
         """
         return (

@@ -3,7 +3,7 @@
 RoI max pooling wants a map after a ReLU, as the paper's networks have it: there an absent feature is 0.
 The blocks end in linear layers, and the largest of several linear values is far from what the next block
 was trained on. So `expanded` ends the trunk with block 14's expansion to 576 channels and its ReLU6, and
-applies what follows to each RoI. On 184 objects of VOC pictures the pretrained classifier gave a RoI the
+applies what follows to each RoI. On 184 objects of VOC images the pretrained classifier gave a RoI the
 class that it gave the cropped object 1 % of the time with the cut before block 14, 23 % with this one;
 after 600 training steps at short side 384, mAP was 0.28 against 0.34 (one run each, equal time).
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pipeline.detector.backbones.backbone import Backbone, fully_connected, mean_over_cells
 from pipeline.detector.backbones.frozen_norm import fold_frozen_norms
 
-WHOLE_BLOCKS = 14  # over the picture, up to stride 16, where the map has 96 channels
+WHOLE_BLOCKS = 14  # over the image, up to stride 16, where the map has 96 channels
 
 
 class MobileNetV2(Backbone):

@@ -14,7 +14,7 @@ PARTS = ("conv1", "layer1", "layer2", "layer3", "layer4")
 
 
 class ResNet(Backbone):
-    """Stride 16; BatchNorm frozen, as is usual with two pictures per step."""
+    """Stride 16; BatchNorm frozen, as is usual with two images per step."""
 
     stride = 16
 

@@ -1,4 +1,4 @@
-"""Pictures that end whoever decodes them: a format that only processes with this on their path know.
+"""Images that end whoever decodes them: a format that only processes with this on their path know.
 
 Python imports a module of this name on its start. The format's decoder fails as compiled decoders do:
 it crashes, eats memory until the process is killed, or never returns while it holds the interpreter.

@@ -1,0 +1,1 @@
+"""Work over shards on Ray: the loop, its queue, its retries."""

@@ -1,0 +1,142 @@
+"""Geometry of boxes, for numpy arrays and torch tensors alike.
+
+Boxes are `(N, 4)`: x1, y1, x2, y2 in pixels, continuous coordinates whose origin is the top-left
+corner of the top-left pixel, half open, so width is x2 - x1. Which library an array belongs to is asked
+of the array (`array_api_compat`), so that importing this module never imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+
+Array = Any  # numpy.ndarray or torch.Tensor: they share no static type
+
+
+def area(boxes: Array) -> Array:
+    """Areas `(N,)` of boxes `(N, 4)`."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def intersection(a: Array, b: Array) -> Array:
+    """Areas of overlap `(N, M)` of every box of `a` `(N, 4)` with every box of `b` `(M, 4)`."""
+    xp = array_api_compat.array_namespace(a, b)
+    left_top = xp.maximum(a[:, None, :2], b[None, :, :2])
+    right_bottom = xp.minimum(a[:, None, 2:], b[None, :, 2:])
+    sides = xp.clip(right_bottom - left_top, 0, None)
+    return sides[..., 0] * sides[..., 1]
+
+
+def iou(a: Array, b: Array) -> Array:
+    """Intersection over union `(N, M)` of boxes `a` `(N, 4)` with `b` `(M, 4)`; 0 for empty boxes."""
+    xp = array_api_compat.array_namespace(a, b)
+    overlap = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None, :] - overlap
+    return xp.where(union > 0, overlap / xp.where(union > 0, union, xp.ones_like(union)), 0.0)
+
+
+def clip(boxes: Array, width: float, height: float) -> Array:
+    """Boxes `(N, 4)` cut to the image `[0, width] x [0, height]`; those outside become empty."""
+    xp = array_api_compat.array_namespace(boxes)
+    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+    return xp.stack(
+        [
+            xp.clip(x1, 0, width),
+            xp.clip(y1, 0, height),
+            xp.clip(x2, 0, width),
+            xp.clip(y2, 0, height),
+        ],
+        axis=-1,
+    )
+
+
+def nonempty(boxes: Array) -> Array:
+    """Mask `(N,)` of the boxes `(N, 4)` with x2 > x1 and y2 > y1."""
+    return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+
+
+def scale(boxes: Array, x: float, y: float) -> Array:
+    """Boxes `(N, 4)` after a resize by the factors `x` and `y`."""
+    xp = array_api_compat.array_namespace(boxes)
+    return xp.stack(
+        [boxes[..., 0] * x, boxes[..., 1] * y, boxes[..., 2] * x, boxes[..., 3] * y], axis=-1
+    )
+
+
+def flip_horizontally(boxes: Array, width: float) -> Array:
+    """Boxes `(N, 4)` of the image mirrored left to right."""
+    xp = array_api_compat.array_namespace(boxes)
+    return xp.stack(
+        [width - boxes[..., 2], boxes[..., 1], width - boxes[..., 0], boxes[..., 3]], axis=-1
+    )
+
+
+def from_inclusive(boxes: Array, origin: int) -> Array:
+    """Half-open boxes from ones whose last pixel is inside; `origin` is 1 for VOC, 0 for MATLAB's."""
+    xp = array_api_compat.array_namespace(boxes)
+    return xp.stack(
+        [
+            boxes[..., 0] - origin,
+            boxes[..., 1] - origin,
+            boxes[..., 2] - origin + 1,
+            boxes[..., 3] - origin + 1,
+        ],
+        axis=-1,
+    )
+
+
+def to_inclusive(boxes: Array, origin: int) -> Array:
+    """The inverse of `from_inclusive`."""
+    xp = array_api_compat.array_namespace(boxes)
+    return xp.stack(
+        [
+            boxes[..., 0] + origin,
+            boxes[..., 1] + origin,
+            boxes[..., 2] + origin - 1,
+            boxes[..., 3] + origin - 1,
+        ],
+        axis=-1,
+    )
+
+
+def from_xywh(boxes: Array) -> Array:
+    """Boxes `(N, 4)` from COCO's x, y, width, height."""
+    xp = array_api_compat.array_namespace(boxes)
+    return xp.concat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
+
+
+def to_xywh(boxes: Array) -> Array:
+    """COCO's x, y, width, height `(N, 4)` of boxes `(N, 4)`."""
+    xp = array_api_compat.array_namespace(boxes)
+    return xp.concat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
+
+
+def encode(boxes: Array, reference: Array) -> Array:
+    """Regression targets `(N, 4)`: t_x, t_y, t_w, t_h of `boxes` relative to `reference`, both `(N, 4)`.
+
+    t_x = (G_x - P_x) / P_w, t_w = log(G_w / P_w), with centres and sides; R-CNN (Girshick et al.,
+    CVPR 2014), appendix C, equations 6-9, as Fast R-CNN section 2.3 takes them over.
+    """
+    xp = array_api_compat.array_namespace(boxes, reference)
+    sides, reference_sides = boxes[:, 2:] - boxes[:, :2], reference[:, 2:] - reference[:, :2]
+    centres = boxes[:, :2] + 0.5 * sides
+    reference_centres = reference[:, :2] + 0.5 * reference_sides
+    return xp.concat(
+        [(centres - reference_centres) / reference_sides, xp.log(sides / reference_sides)], axis=1
+    )
+
+
+LARGEST_LOG_SCALE = (
+    4.135166556742356  # log(1000 / 16): a delta may grow a side by 62.5, not overflow
+)
+
+
+def decode(deltas: Array, reference: Array) -> Array:
+    """Boxes `(N, K, 4)` from deltas `(N, K, 4)` relative to `reference` `(N, 4)`: the inverse of `encode`."""
+    xp = array_api_compat.array_namespace(deltas, reference)
+    reference_sides = (reference[:, 2:] - reference[:, :2])[:, None, :]
+    reference_centres = reference[:, None, :2] + 0.5 * reference_sides
+    centres = deltas[..., :2] * reference_sides + reference_centres
+    sides = xp.exp(xp.clip(deltas[..., 2:], None, LARGEST_LOG_SCALE)) * reference_sides
+    return xp.concat([centres - 0.5 * sides, centres + 0.5 * sides], axis=-1)

@@ -1,0 +1,66 @@
+"""What a piece of work came to: images, failures, seconds and counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an image has no result: at which stage, what kind of error, in words that do not vary."""
+
+    stage: str
+    error_type: str
+    message: str
+
+    @classmethod
+    def of(cls, stage: str, error: BaseException) -> Failure:
+        """The failure that an exception stands for."""
+        lines = str(error).splitlines() or [""]
+        return cls(stage, type(error).__name__, lines[0][:500])
+
+
+@dataclass
+class Report:
+    """What a piece of work came to."""
+
+    images: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    """Images by stage and error type."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage, summed over workers."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Other sums: boxes, detections, bytes."""
+    table: pa.Table | None = None
+    """The rows of a piece that is not committed by its worker."""
+
+    def add(self, other: Report) -> None:
+        """Add another report's sums to this one."""
+        self.images += other.images
+        self.failed.update(other.failed)
+        for stage, seconds in other.seconds.items():
+            self.add_seconds(stage, seconds)
+        self.counts.update(other.counts)
+
+    def fail(self, failure: Failure) -> None:
+        """Count a failed image."""
+        self.failed[f"{failure.stage}: {failure.error_type}"] += 1
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the block's wall-clock seconds to a stage."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.add_seconds(stage, perf_counter() - start)
+
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        """Add seconds to a stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

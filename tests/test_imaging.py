@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline import imaging
+from pipeline.errors import UnreadableImage
+
+
+def _gradient(width: int = 8, height: int = 6) -> NDArray[np.uint8]:
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0] = np.linspace(0, 250, width).astype(np.uint8)
+    image[..., 1] = np.linspace(0, 200, height).astype(np.uint8)[:, None]
+    return image
+
+
+def _file(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def test_png_round_trip() -> None:
+    image = _gradient()
+    data = imaging.encode_png(image)
+    assert imaging.size(data) == (8, 6)
+    np.testing.assert_array_equal(imaging.decode(data), image)
+
+
+def test_jpeg_is_close() -> None:
+    image = _gradient(64, 48)
+    decoded = imaging.decode(imaging.encode_jpeg(image, quality=95))
+    assert decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - image).mean() < 4
+
+
+def test_cmyk() -> None:
+    data = _file(Image.fromarray(_gradient(64, 48)).convert("CMYK"), "JPEG", quality=95)
+    decoded = imaging.decode(data)
+    assert decoded.shape == (48, 64, 3)
+    assert np.abs(decoded.astype(int) - _gradient(64, 48)).mean() < 12
+
+
+def test_palette() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 0), 1)
+    np.testing.assert_array_equal(
+        imaging.decode(_file(image, "PNG")), [[[10, 20, 30], [40, 50, 60]]]
+    )
+
+
+def test_palette_with_transparency_keeps_its_colours() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 0), 1)
+    data = _file(image, "PNG", transparency=bytes([0, 128]))
+    np.testing.assert_array_equal(imaging.decode(data), [[[10, 20, 30], [40, 50, 60]]])
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "RGBA", "RGB"])
+def test_modes_become_rgb(mode: str) -> None:
+    image = Image.new("RGB", (3, 2), (255, 255, 255)).convert(mode)
+    decoded = imaging.decode(_file(image, "PNG"))
+    assert decoded.shape == (2, 3, 3)
+    assert (decoded == 255).all()
+
+
+def test_alpha_is_dropped_not_blended() -> None:
+    image = Image.new("RGBA", (1, 1), (10, 20, 30, 0))
+    np.testing.assert_array_equal(imaging.decode(_file(image, "PNG")), [[[10, 20, 30]]])
+
+
+def test_sixteen_bits_keep_the_high_byte() -> None:
+    grey = np.array([[0, 255, 256, 0x8000, 0xFFFF]], np.uint16)
+    for kind in ("PNG", "TIFF"):
+        decoded = imaging.decode(_file(Image.fromarray(grey), kind))
+        np.testing.assert_array_equal(decoded[0, :, 0], [0, 0, 1, 128, 255])
+        assert decoded.shape == (1, 5, 3)
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    data = _file(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(imaging.decode(data)[0, 0], [255, 0, 0])
+
+
+def test_an_exif_rotation_is_not_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to show
+    data = _file(Image.fromarray(_gradient(64, 48)), "JPEG", exif=exif)
+    assert imaging.size(data) == (64, 48)
+    assert imaging.decode(data).shape == (48, 64, 3)
+
+
+def test_one_pixel() -> None:
+    assert imaging.decode(imaging.encode_jpeg(np.zeros((1, 1, 3), np.uint8))).shape == (1, 1, 3)
+
+
+def test_decoded_images_can_be_written_to() -> None:
+    for data in (imaging.encode_png(_gradient()), imaging.encode_jpeg(_gradient())):
+        imaging.decode(data)[0, 0] = 7
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"", "empty"), (b"just a text\n" * 9, "not an image"), (b"\xff\xd8\xff", "not an image")],
+)
+def test_what_is_no_image(data: bytes, message: str) -> None:
+    with pytest.raises(UnreadableImage, match=message):
+        imaging.decode(data)
+    with pytest.raises(UnreadableImage, match=message):
+        imaging.size(data)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["AVIF", "GIF", "JPEG2000", "TIFF", "WEBP"])
+def test_a_damaged_file_of_any_kind_is_unreadable_or_a_image(kind: str) -> None:
+    """Each of Pillow's formats has errors of its own: damage must not end in any other error."""
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    data = _file(Image.fromarray(_gradient(32, 24)), kind)
+    unreadable = 0
+    for place in range(0, len(data), max(1, len(data) // 150)):
+        damaged = data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+        try:
+            assert imaging.decode(damaged).ndim == 3
+        except UnreadableImage:
+            unreadable += 1
+    assert unreadable
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"])
+def test_truncated_files(kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    data = _file(Image.fromarray(noise), kind)
+    assert imaging.decode(data).shape == (50, 60, 3)
+    for length in (len(data) // 2, 40, 12):
+        with pytest.raises(UnreadableImage):
+            imaging.decode(data[:length])
+
+
+def test_the_pixel_cap_holds_before_decoding() -> None:
+    data = imaging.encode_png(np.zeros((20, 30, 3), np.uint8))
+    assert imaging.decode(data, max_pixels=600).shape == (20, 30, 3)
+    with pytest.raises(UnreadableImage, match="30x20 pixels are over the limit of 599"):
+        imaging.decode(data, max_pixels=599)
+
+
+def test_a_bomb_is_refused_not_warned_about(recwarn: pytest.WarningsRecorder) -> None:
+    data = bytearray(imaging.encode_png(np.zeros((1, 1, 3), np.uint8)))
+    data[16:24] = struct.pack(">II", 20_000, 20_000)  # a header that lies
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(UnreadableImage):
+        imaging.decode(bytes(data))
+    assert not recwarn.list
+
+
+def test_resize() -> None:
+    image = _gradient(40, 20)
+    assert imaging.resize(image, 10, 7).shape == (7, 10, 3)
+    np.testing.assert_array_equal(imaging.resize(image, 40, 20), image)
+    flat = np.full((9, 9, 3), 77, np.uint8)
+    assert (imaging.resize(flat, 30, 4) == 77).all()
+
+
+def test_drawn_boxes_lie_on_the_boxes_edge() -> None:
+    blank = np.zeros((20, 30, 3), np.uint8)
+    drawn = imaging.draw_boxes(blank, np.array([[5, 4, 15, 12]]), line_width=1)
+    rows, columns = np.nonzero(drawn.any(axis=2))
+    assert (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1) == (5, 15, 4, 12)
+    assert not blank.any()
+    captioned = imaging.draw_boxes(blank, np.array([[5, 4, 15, 12]]), ["dog"], [3])
+    assert captioned.any()
+
+
+def test_equal_keys_get_equal_colours() -> None:
+    blank = np.zeros((20, 60, 3), np.uint8)
+    rows = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]])
+    drawn = imaging.draw_boxes(blank, rows, colour_keys=[4, 4, 5])
+    assert (drawn[0, 0] == drawn[0, 20]).all()
+    assert (drawn[0, 0] != drawn[0, 40]).any()
+
+
+def test_a_sheet_holds_all_images() -> None:
+    images = [np.full((10, 30, 3), value, np.uint8) for value in (0, 60, 120)]
+    sheet = imaging.sheet(images, columns=2, cell=50)
+    assert sheet.shape == (100, 100, 3)
+    assert {0, 60, 120} <= set(np.unique(sheet).tolist())
+
+
+def test_names_of_images() -> None:
+    assert imaging.is_image_name("a/B.JPEG")
+    assert not imaging.is_image_name("a/jpg")
+    assert not imaging.is_image_name("a.xml")

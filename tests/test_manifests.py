@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import manifests, schema, storage
+from pipeline.errors import UnreadableDataset
+from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+
+
+def _rows(first: int, count: int) -> list[ManifestRow]:
+    return [
+        ManifestRow(f"p{i:04}", f"/data/p{i}.jpg", 10 + i, 20, None)
+        for i in range(first, first + count)
+    ]
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "ROW_GROUP", 4)
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_round_trip(tmp_path: Path, place: str) -> None:
+    uri = f"memory://{tmp_path.name}/m.parquet" if place == "memory" else f"{tmp_path}/m.parquet"
+    rows = [
+        ManifestRow(
+            "a", "s3://b/a", 640, 480, (AnnotatedObject("dog", 1, 2, 3.5, 4, True, False),)
+        ),
+        ManifestRow("b", "s3://b/b", None, None, ()),
+        ManifestRow("c", "s3://b/c", 1, 1, None),
+    ]
+    assert write_manifest(uri, rows, ["cat", "dog"], [3, 18]) == 3
+    opened = open_manifest(uri)
+    assert (opened.rows, opened.classes, opened.category_ids) == (3, ("cat", "dog"), (3, 18))
+    table = opened.read(0, 3)
+    assert table.schema.equals(schema.MANIFEST)
+    assert table.column("objects").to_pylist() == [
+        [{"label": "dog", "x1": 1, "y1": 2, "x2": 3.5, "y2": 4, "difficult": True, "crowd": False}],
+        [],
+        None,
+    ]
+    assert table.column("width").to_pylist() == [640, None, 1]
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_slices_across_row_groups_and_files(tmp_path: Path) -> None:
+    for name, first, count in (("0", 0, 9), ("1", 9, 1), ("2", 10, 7)):
+        write_manifest(f"{tmp_path}/{name}.parquet", _rows(first, count), None)
+    opened = open_manifest(str(tmp_path))
+    assert [(file.first_row, file.rows) for file in opened.files] == [(0, 9), (9, 1), (10, 7)]
+    ids = [f"p{i:04}" for i in range(17)]
+    for first in range(17):
+        for count in range(17 - first + 1):
+            table = opened.read(first, count, ["image_id"])
+            assert table.column("image_id").to_pylist() == ids[first : first + count]
+    for limit in (None, 0, 1, 9, 10, 13, 99):
+        batches = opened.batches(["image_id"], limit, batch_size=3)
+        found = [i for batch in batches for i in batch.column("image_id").to_pylist()]
+        assert found == ids[:limit]
+
+
+def test_a_slice_reads_its_row_groups_only(
+    tmp_path: Path, small_groups: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_manifest(f"{tmp_path}/m.parquet", _rows(0, 20), None)
+    asked: list[list[int]] = []
+    original = pq.ParquetFile.read_row_groups
+
+    def spy(self: pq.ParquetFile, groups: list[int], **options: object) -> pa.Table:
+        asked.append(list(groups))
+        return original(self, groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", spy)
+    open_manifest(f"{tmp_path}/m.parquet").read(7, 3)
+    assert asked == [[1, 2]]
+
+
+def test_other_writers_may_leave_columns_out_and_use_other_types(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "uri": pa.array(["/a", "/b"], pa.large_string()),
+            "image_id": ["a", "b"],
+            "width": pa.array([7, None], pa.int64()),
+            "note": ["x", "y"],
+        }
+    )
+    pq.write_table(table, tmp_path / "m.parquet")
+    opened = open_manifest(f"{tmp_path}/m.parquet")
+    assert opened.classes is None
+    read = opened.read(0, 2)
+    assert read.schema.equals(schema.MANIFEST)
+    assert read.to_pylist()[0] == {
+        "image_id": "a",
+        "uri": "/a",
+        "width": 7,
+        "height": None,
+        "objects": None,
+    }
+
+
+def test_absent_columns_alone(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image_id": ["a", "b"], "uri": ["/a", "/b"]}), tmp_path / "m.parquet")
+    read = open_manifest(f"{tmp_path}/m.parquet").read(1, 1, ["objects"])
+    assert read.to_pylist() == [{"objects": None}]
+
+
+def test_objects_as_other_writers_store_them(tmp_path: Path) -> None:
+    fields = [(name, pa.float64()) for name in ("x1", "y1", "x2", "y2")]
+    kind = pa.struct(
+        [*fields, ("crowd", pa.bool_()), ("difficult", pa.bool_()), ("label", pa.string())]
+    )
+    item = {"x1": 1, "y1": 2, "x2": 3, "y2": 4, "crowd": False, "difficult": True, "label": "owl"}
+    objects = pa.array([[item]], pa.large_list(kind))
+    pq.write_table(
+        pa.table({"image_id": ["a"], "uri": ["/a"], "objects": objects}), tmp_path / "m.parquet"
+    )
+    read = open_manifest(f"{tmp_path}/m.parquet").read(0, 1)
+    assert read.column("objects").to_pylist() == [[item]]
+
+
+def test_an_objects_column_of_nulls_only(tmp_path: Path) -> None:
+    table = pa.table({"image_id": ["a"], "uri": ["/a"], "objects": pa.nulls(1)})
+    pq.write_table(table, tmp_path / "m.parquet")
+    assert open_manifest(f"{tmp_path}/m.parquet").read(0, 1).column("objects").to_pylist() == [None]
+
+
+def test_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    write_manifest(str(path), _rows(0, 50), None)
+    whole = path.read_bytes()
+    for data in (b"", b"text", whole[:-20], whole[: len(whole) // 2]):
+        path.write_bytes(data)
+        with pytest.raises(UnreadableDataset, match=r"m\.parquet is not readable Parquet"):
+            open_manifest(str(path))
+
+
+def test_a_file_damaged_behind_its_footer_fails_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    write_manifest(str(path), _rows(0, 50), None)
+    data = bytearray(path.read_bytes())
+    data[4:200] = bytes(196)
+    path.write_bytes(bytes(data))
+    opened = open_manifest(str(path))
+    with pytest.raises(UnreadableDataset, match=r"m\.parquet is not readable Parquet"):
+        opened.read(0, 50)
+    with pytest.raises(UnreadableDataset, match=r"m\.parquet is not readable Parquet"):
+        list(opened.batches(["image_id"]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"uri": ["a"]}, "has no column image_id.*this file has uri"),
+        ({"image_id": ["a"]}, "has no column uri"),
+        ({"image_id": [1], "uri": ["a"]}, "column image_id is int64, expected string"),
+        ({"image_id": ["a"], "uri": ["a"], "objects": [[{"label": "x"}]]}, "objects lack x1"),
+        ({"image_id": ["a"], "uri": ["a"], "objects": ["x"]}, "objects lack label"),
+        ({"image_id": ["a"], "uri": ["a"], "objects": [[1]]}, "objects lack label"),
+    ],
+)
+def test_wrong_columns(tmp_path: Path, columns: dict[str, list[object]], message: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    with pytest.raises(UnreadableDataset, match=message):
+        open_manifest(f"{tmp_path}/m.parquet")
+
+
+def test_a_column_that_cannot_be_cast_names_the_file(tmp_path: Path) -> None:
+    table = pa.table({"image_id": ["a"], "uri": ["a"], "width": ["wide"]})
+    pq.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(UnreadableDataset, match=r"m\.parquet"):
+        open_manifest(f"{tmp_path}/m.parquet").read(0, 1)
+
+
+def test_nothing_to_open(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableDataset, match=r"holds no \*\.parquet file"):
+        open_manifest(str(tmp_path))
+    with pytest.raises(storage.MissingObject, match="does not exist"):
+        open_manifest(f"{tmp_path}/gone.parquet")
+    pq.write_table(schema.MANIFEST.empty_table(), tmp_path / "m.parquet")
+    with pytest.raises(UnreadableDataset, match="a manifest of no images"):
+        open_manifest(str(tmp_path))
+
+
+def test_files_must_agree_on_the_classes(tmp_path: Path) -> None:
+    write_manifest(f"{tmp_path}/0.parquet", _rows(0, 1), ["cat"])
+    write_manifest(f"{tmp_path}/1.parquet", _rows(1, 1), ["dog"])
+    with pytest.raises(
+        UnreadableDataset, match=r"1\.parquet lists other classes than .*0\.parquet"
+    ):
+        open_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (_rows(0, 2) + _rows(1, 1), "'p0001' occurs twice"),
+        ([], "no images"),
+        (
+            [ManifestRow("a", "/a", 9, 9, (AnnotatedObject("owl", 0, 0, 1, 1),))],
+            "class 'owl', which is not among the classes cat",
+        ),
+    ],
+)
+def test_rows_that_are_refused_leave_no_file(
+    tmp_path: Path, rows: list[ManifestRow], message: str
+) -> None:
+    with pytest.raises(UnreadableDataset, match=message):
+        write_manifest(f"{tmp_path}/m.parquet", rows, ["cat"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_duplicates_are_found_across_row_groups(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableDataset, match="'p0000' occurs twice"):
+        write_manifest(f"{tmp_path}/m.parquet", _rows(0, 9) + _rows(0, 1), None)
+
+
+class _Counted:
+    """A file that counts the bytes that are read of it."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.bytes_read = 0
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        data = bytes(self.file.read(size))
+        self.bytes_read += len(data)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+@pytest.fixture
+def files_read(monkeypatch: pytest.MonkeyPatch) -> dict[str, _Counted]:
+    """The files opened since, by name."""
+    opened: dict[str, _Counted] = {}
+    really = storage.opened
+
+    @contextlib.contextmanager
+    def counting(uri: str) -> Iterator[_Counted]:
+        with really(uri) as file:
+            opened[uri.rpartition("/")[2]] = _Counted(file)
+            yield opened[uri.rpartition("/")[2]]
+
+    monkeypatch.setattr(storage, "opened", counting)
+    return opened
+
+
+def test_only_the_row_groups_that_are_asked_for_are_read(
+    tmp_path: Path, files_read: dict[str, _Counted]
+) -> None:
+    rows, group, folder = 40_000, 1000, tmp_path / "manifest"
+    folder.mkdir()
+    for number in range(3):
+        names = [f"{random.Random(number * rows + i).getrandbits(256):064x}" for i in range(rows)]
+        table = pa.table({"image_id": names, "uri": [f"s3://b/{name}" for name in names]})
+        pq.write_table(
+            table, folder / f"{number}.parquet", row_group_size=group, use_dictionary=False
+        )
+    whole = (folder / "1.parquet").stat().st_size
+    opened = open_manifest(str(folder))
+    assert sum(file.bytes_read for file in files_read.values()) < 0.2 * whole  # footers
+
+    files_read.clear()
+    assert len(opened.read(rows + group + 3, 5)) == 5
+    assert list(files_read) == ["1.parquet"]
+    assert files_read["1.parquet"].bytes_read < 0.1 * whole
+
+    files_read.clear()
+    batches = opened.batches(["image_id", "uri"], batch_size=group)
+    for _ in range(5):
+        assert len(next(batches)) == group
+    assert list(files_read) == ["0.parquet"]
+    assert files_read["0.parquet"].bytes_read < 0.25 * whole
+    batches.close()
+
+    files_read.clear()
+    before = pa.total_allocated_bytes()
+    most, seen = 0, 0
+    for batch in opened.batches(["image_id", "uri"]):
+        seen += len(batch)
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert seen == 3 * rows
+    assert most < 0.5 * whole
