@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made once and again when the dependencies change.
+# Every target runs in .venv, which make creates once and updates when the dependencies change.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,4 +1,4 @@
-"""Entry points, one per job; each is a thin script over `pipeline` whose options are a dataclass.
+"""Entry points, one per job: thin scripts over `pipeline` whose options are dataclasses.
 
 Each runs as `python jobs/X.py`, as `python -m jobs.X` and under `ray job submit`.
 """

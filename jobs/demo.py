@@ -1,29 +1,48 @@
-"""The whole pipeline on a small drawn dataset, in a few minutes on two cores.
+"""Run the whole pipeline on a small drawn dataset: a few minutes on two cores.
 
 Draws a labelled dataset in VOC layout, then runs the jobs prepare, propose, train, detect and analyze on
-it, each as a user would on data of their own; everything stays in the output folder for a closer look.
+it, each by the command that a user would type for other data. All results stay in the output folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from jobs import analyze, detect, entry, prepare, propose, train
-from pipeline import imaging, manifests, shards, storage
-from pipeline.analysis.sheet import image_sheet
+from pipeline import imaging, storage, uris
+from pipeline.analysis.detection_sheet import draw_detection_sheet
 from pipeline.engine import cluster
 from pipeline.errors import InvalidConfiguration
-from pipeline.proposals.settings import ProposalSettings
-from pipeline.sources.drawn import draw_dataset
-from pipeline.training.recipes import named
+from pipeline.sources.drawn_dataset import draw_dataset
 
 SHEET_NAME = "sheet.png"
+COMMANDS = (
+    "prepare voc --root {output}/data --split train --output {output}/manifests/train.parquet",
+    "prepare voc --root {output}/data --split test --output {output}/manifests/test.parquet",
+    "propose --manifest {output}/manifests/train.parquet --output {output}/proposals/train --seed {seed}",
+    "propose --manifest {output}/manifests/test.parquet --output {output}/proposals/test --seed {seed}",
+    "train --manifest {output}/manifests/train.parquet --proposals {output}/proposals/train"
+    " --output {output}/checkpoint --recipe tiny --seed {seed}",
+    "detect --manifest {output}/manifests/test.parquet --checkpoint {output}/checkpoint"
+    " --proposals {output}/proposals/test --output {output}/detections/test",
+    "analyze detections --detections {output}/detections/test"
+    " --manifest {output}/manifests/test.parquet --output {output}",
+)
+"""The stages in order: a job and its arguments."""
+QUERY = (  # printed, not run
+    "SELECT d.label, count(*) AS n, avg(d.score) AS score FROM (SELECT unnest(detections) AS d "
+    "FROM '{output}/detections/test/part-*.parquet') WHERE d.score >= 0.5 GROUP BY ALL ORDER BY n DESC"
+)
+"""Counts the confident detections of each class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,144 +50,94 @@ class Demo(entry.JobOptions):
     """Options of the demo."""
 
     output: str = "demo-output"
-    """Local folder for the drawn data and all that is made of it; a rerun goes on where one stopped."""
+    """Local folder for the drawn data and all results; a rerun continues where an earlier one stopped."""
     train_images: int = 200
-    """Images to draw for training."""
+    """Number of images to draw for training."""
     test_images: int = 60
-    """Images to draw for the test."""
+    """Number of images to draw for testing."""
     seed: int = 0
-    """Seed of the drawn images, the proposals' ranking and the training."""
+    """Seed of the drawn images, the ranking of proposals, and training."""
 
 
-class Stages:
-    """Runs the stages in turn, says which command each is, and keeps their times."""
+class StageClock:
+    """Prints a heading and a command line for each stage, and sums the seconds by stage."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.seconds: dict[str, float] = {}
 
-    def run(self, name: str, command: str, stage: Callable[[], object]) -> None:
-        """Run one stage."""
-        self.console.rule(f"[bold]{name}", align="left")
-        self.console.print(f"$ {command}", style="dim", soft_wrap=True, highlight=False)
+    @contextmanager
+    def measure(self, stage: str, command: str) -> Iterator[None]:
+        """Announce a stage, and add the time of the `with` block to it."""
+        self.console.rule(f"[bold]{stage}", align="left")
+        self.console.print(command, style="dim", soft_wrap=True, highlight=False, markup=False)
         start = perf_counter()
-        stage()
-        self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - start
 
 
 def main(options: Demo) -> None:
-    """Run all stages and show what came out.
+    """Run all stages and print the results.
 
     Raises:
         InvalidConfiguration: the output is not a local folder.
     """
-    if storage.protocol(options.output) != "file":
-        raise InvalidConfiguration(f"--output {options.output}: the demo draws into a local folder")
-    output = Path(storage.absolute(options.output))
+    if uris.get_protocol(options.output) != "file":
+        raise InvalidConfiguration(
+            f"--output is {options.output}, expected a local folder: the demo draws its images there"
+        )
+    output = uris.make_absolute(options.output)
     console = Console(soft_wrap=True)
-    stages = Stages(console)
-    stages.run(
-        "draw",
-        f"(draws {options.train_images} + {options.test_images} images into {output / 'data'})",
-        lambda: draw_dataset(
-            output / "data", options.train_images, options.test_images, options.seed
-        ),
-    )
-    with cluster.connected():
-        _run_jobs(stages, options, output)
-    _show(console, stages, output)
-
-
-def _run_jobs(stages: Stages, options: Demo, output: Path) -> None:
-    at = str(output)
-    for split in ("train", "test"):
-        place = f"{at}/manifests/{split}.parquet"
-        stages.run(
-            "prepare",
-            f"python jobs/prepare.py voc --root {at}/data --split {split} --output {place}",
-            lambda split=split, place=place: prepare.main(  # type: ignore[misc]
-                prepare.Voc(root=f"{at}/data", split=split, output=place)
-            ),
-        )
-    for split in ("train", "test"):
-        stages.run(
-            "propose",
-            f"python jobs/propose.py --manifest {at}/manifests/{split}.parquet "
-            f"--output {at}/proposals/{split} --seed {options.seed}",
-            lambda split=split: propose.main(  # type: ignore[misc]
-                propose.Propose(
-                    manifest=f"{at}/manifests/{split}.parquet",
-                    output=f"{at}/proposals/{split}",
-                    proposals=ProposalSettings(seed=options.seed),
-                )
-            ),
-        )
-    stages.run(
-        "train",
-        f"python jobs/train.py --manifest {at}/manifests/train.parquet "
-        f"--proposals {at}/proposals/train --output {at}/checkpoint --recipe tiny --seed {options.seed}",
-        lambda: train.main(
-            train.Train(
-                manifest=(f"{at}/manifests/train.parquet",),
-                proposals=(f"{at}/proposals/train",),
-                output=f"{at}/checkpoint",
-                recipe="tiny",
-                fields=named("tiny"),
-                seed=options.seed,
+    clock = StageClock(console)
+    numbers = (options.train_images, options.test_images)
+    with clock.measure("draw", f"(draws {numbers[0]} + {numbers[1]} images into {output}/data)"):
+        draw_dataset(Path(output) / "data", *numbers, options.seed)
+    with cluster.connect_to_cluster():
+        for command in COMMANDS:
+            job, *arguments = (
+                word.format(output=output, seed=options.seed) for word in command.split()
             )
-        ),
-    )
-    stages.run(
-        "detect",
-        f"python jobs/detect.py --manifest {at}/manifests/test.parquet --checkpoint {at}/checkpoint "
-        f"--proposals {at}/proposals/test --output {at}/detections/test",
-        lambda: detect.main(
-            detect.Detect(
-                manifest=f"{at}/manifests/test.parquet",
-                checkpoint=f"{at}/checkpoint",
-                proposals=f"{at}/proposals/test",
-                output=f"{at}/detections/test",
-            )
-        ),
-    )
-    stages.run(
-        "analyze",
-        f"python jobs/analyze.py detections --detections {at}/detections/test "
-        f"--manifest {at}/manifests/test.parquet --output {at}",
-        lambda: analyze.main(
-            analyze.Detections(
-                detections=f"{at}/detections/test",
-                manifest=f"{at}/manifests/test.parquet",
-                output=at,
-            )
-        ),
-    )
+            with clock.measure(job, f"$ python {shlex.join([f'jobs/{job}.py', *arguments])}"):
+                run_job(job, arguments)
+    _write_sheet(output)
+    _print_results(console, clock, output)
 
 
-def _show(console: Console, stages: Stages, output: Path) -> None:
-    """The times, where everything lies, and how to look further."""
-    sheet = image_sheet(
-        shards.open_parts(f"{output}/detections/test"),
-        manifests.open_manifest(f"{output}/manifests/test.parquet"),
-    )
+def run_job(job: str, arguments: list[str]) -> None:
+    """Parse the arguments as the job's script does, and run the job in this process."""
+    jobs: dict[str, tuple[Any, Any]] = {
+        "prepare": (prepare.Prepare, prepare.main),
+        "propose": (propose.Propose, propose.main),
+        "train": (train.make_options_class(arguments), train.main),
+        "detect": (detect.Detect, detect.main),
+        "analyze": (analyze.Analyze, analyze.main),
+    }
+    options, job_main = jobs[job]
+    job_main(entry.parse(options, arguments))
+
+
+def _write_sheet(output: str) -> None:
+    sheet = draw_detection_sheet(f"{output}/detections/test", f"{output}/manifests/test.parquet")
     storage.put(f"{output}/{SHEET_NAME}", imaging.encode_png(sheet))
+
+
+def _print_results(console: Console, clock: StageClock, output: str) -> None:
+    """Print the time of each stage, the paths of the results, and a query to look further."""
     console.rule("[bold]done", align="left")
     times = Table("stage", "seconds")
-    for name, seconds in stages.seconds.items():
-        times.add_row(name, f"{seconds:.1f}")
-    times.add_row("all", f"{sum(stages.seconds.values()):.1f}")
+    for stage, seconds in clock.seconds.items():
+        times.add_row(stage, f"{seconds:.1f}")
+    times.add_row("all", f"{sum(clock.seconds.values()):.1f}")
     console.print(times)
-    console.print(f"detections (Parquet): {output}/detections/test", highlight=False)
-    console.print(f"metrics:              {output}/metrics.json", highlight=False)
-    console.print(f"images:             {output}/{SHEET_NAME}", highlight=False)
-    console.print("count the detections by class with DuckDB:", highlight=False)
-    query = (  # shown, not run
-        "SELECT d.label, count(*) AS n, avg(d.score) AS score FROM (SELECT unnest(detections) AS d "  # noqa: S608
-        f"FROM '{output}/detections/test/part-*.parquet') WHERE d.score >= 0.5 GROUP BY ALL ORDER BY n DESC"
-    )
-    console.print(
-        f'  .venv/bin/python -c "import duckdb; print(duckdb.sql(\\"{query}\\"))"', highlight=False
-    )
+    query = QUERY.format(output=output)
+    for line in (
+        f"detections (Parquet): {output}/detections/test",
+        f"metrics:              {output}/metrics.json",
+        f"images:               {output}/{SHEET_NAME}",
+        "count the detections of each class with DuckDB:",
+        f'  .venv/bin/python -c "import duckdb; print(duckdb.sql(\\"{query}\\"))"',
+    ):
+        console.print(line, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every job does first and last: options from the command line, logging, errors in one line."""
+"""What every job does first and last: parse options, set up logging, print an error as one line."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import tyro
 
-from pipeline import storage, store_options
+from pipeline import storage, store_options, uris
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -27,9 +27,12 @@ class JobOptions:
     """Options that every job has."""
 
     debug: bool = False
-    """Show the traceback of an error and log more."""
+    """Print the traceback of an error, and log more."""
     storage_options: str | None = None
-    """JSON file with fsspec options by URI prefix: {"s3://bucket": {"key": ..., "endpoint_url": ...}}."""
+    """JSON file of fsspec options by URI prefix: {"s3://bucket": {"key": ..., "endpoint_url": ...}}."""
+
+
+_QUIET_LOGGERS = ("botocore", "aiobotocore", "s3fs", "fsspec", "numba", "urllib3", "asyncio", "PIL")
 
 
 def run(options: Any, main: Callable[[Any], None], description: str | None = None) -> NoReturn:
@@ -37,56 +40,32 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
 
     Args:
         options: a subclass of `JobOptions`, or a union of them for a job with subcommands.
-        main: the job; it returns when all went well and raises a `PipelineError` otherwise.
+        main: the job; it returns on success and raises a `PipelineError` otherwise.
         description: the help text above the options; usually the script's docstring.
 
     The exit code is 0, that of the `PipelineError`, 130 after Ctrl-C, 143 after SIGTERM, or 1 for a
     defect.
     """
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _stop)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, _request_stop)
     try:
-        chosen = tyro.cli(
-            options,
-            description=description,
-            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
-        )
+        chosen = parse(options, sys.argv[1:], description)
     except PipelineError as error:  # options that check their own values
         _leave(f"error: {error}", error.exit_code)
-    logging.basicConfig(
-        level=logging.DEBUG if chosen.debug else logging.INFO,
-        format="%(asctime)s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
-    logging.getLogger("gcsfs").setLevel(logging.ERROR)
-    for chatty in (
-        "botocore",
-        "aiobotocore",
-        "s3fs",
-        "fsspec",
-        "numba",
-        "urllib3",
-        "asyncio",
-        "PIL",
-    ):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    _configure_logging(chosen.debug)
     try:
         if chosen.storage_options is not None:
-            told = storage.read(storage.absolute(chosen.storage_options))
-            store_options.use(store_options.parse(told, storage.shown(chosen.storage_options)))
-        for uri in remote_stores(chosen):
+            _load_storage_options(chosen.storage_options)
+        for uri in list_remote_stores(chosen):
             storage.check_reachable(uri)
         main(chosen)
     except PipelineError as error:
         if chosen.debug:
-            print(
-                store_options.used().blotted(storage.cleared(traceback.format_exc())),
-                file=sys.stderr,
-            )
+            trace = uris.redact_text(traceback.format_exc())
+            print(store_options.get_options().mask_secrets(trace), file=sys.stderr)
         _leave(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt as stopped:
-        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, StopRequested) else signal.SIGINT
         _leave("stopped", 128 + number)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,53 +73,84 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
     sys.exit(0)
 
 
-class Stopped(KeyboardInterrupt):
-    """SIGINT or SIGTERM told the job to end."""
+def parse(options: Any, arguments: Sequence[str], description: str | None = None) -> Any:
+    """Parse a command line into an instance of `options`; print usage and exit if it is wrong.
+
+    Raises:
+        PipelineError: the options reject their values.
+    """
+    return tyro.cli(
+        options,
+        args=arguments,
+        description=description,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+    )
+
+
+def _configure_logging(debug: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("gcsfs").setLevel(logging.ERROR)
+
+
+def _load_storage_options(uri: str) -> None:
+    content = storage.read(uris.make_absolute(uri))
+    store_options.set_options(store_options.parse_options(content, uris.redact_uri(uri)))
+
+
+class StopRequested(KeyboardInterrupt):
+    """The job received SIGINT or SIGTERM."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    """End through the ways that put things in order; a second signal ends at once."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_DFL)
-    raise Stopped(number)
+def _request_stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    """Stop in order by raising an exception; a second signal ends the process at once."""
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, signal.SIG_DFL)
+    raise StopRequested(number)
 
 
-def told(options: JobOptions, summary: Summary, *following: str) -> str:
+def closing_message(options: JobOptions, summary: Summary, *next_command: str) -> str:
     """What a job over shards prints at the end.
 
     Args:
-        options: the job's.
-        summary: of the run.
-        following: the words after `python` of the command that a user would type next.
+        options: the job's options.
+        summary: the run's summary.
+        next_command: the words after `python` of the command that a user would type next.
     """
-    lines = summary.lines()
+    lines = summary.format_lines()
     if summary.images_failed:
-        lines.append(f"failed images again, once mended: {summary.rerun}, with --retry-failed")
-    if options.storage_options is not None and following[0].endswith(".py"):
-        following += ("--storage-options", options.storage_options)
-    return "\n".join([*lines, f"next: python {shlex.join(map(storage.cleared, following))}"])
+        lines.append(f"to retry failed images, once repaired: {summary.rerun}, with --retry-failed")
+    if options.storage_options is not None and next_command[0].endswith(".py"):
+        next_command += ("--storage-options", options.storage_options)
+    return "\n".join([*lines, f"next: python {shlex.join(map(uris.redact_text, next_command))}"])
 
 
-def remote_stores(options: Any) -> list[str]:
+def list_remote_stores(options: Any) -> list[str]:
     """One URI for each bucket, or host, of a remote store that the options name."""
-    found = {"/".join(uri.split("/")[:3]): uri for uri in _remote_uris(options)}
-    return list(found.values())
+    uri_by_store = {"/".join(uri.split("/")[:3]): uri for uri in _iterate_remote_uris(options)}
+    return list(uri_by_store.values())
 
 
-def _remote_uris(value: Any) -> Iterator[str]:
+def _iterate_remote_uris(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        if storage.protocol(value) not in ("file", "memory"):
+        if uris.get_protocol(value) not in ("file", "memory"):
             yield value
     elif is_dataclass(value):
         for field in fields(value):
-            yield from _remote_uris(getattr(value, field.name))
+            yield from _iterate_remote_uris(getattr(value, field.name))
     elif isinstance(value, tuple):
         for item in value:
-            yield from _remote_uris(item)
+            yield from _iterate_remote_uris(item)
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -1,7 +1,9 @@
-"""Read a dataset into a manifest: one Parquet row per image, with its objects where there are any.
+"""Read a dataset into a manifest: one Parquet row per image, with its objects if it is annotated.
 
 python jobs/prepare.py voc --root VOCdevkit --year 2007 --split train --output out/train.parquet
+
 python jobs/prepare.py coco --annotations instances.json --images train2017 --output out/coco
+
 python jobs/prepare.py folder --images s3://bucket/images --output s3://bucket/manifest
 """
 
@@ -11,72 +13,75 @@ import posixpath
 from dataclasses import dataclass
 
 from jobs.entry import JobOptions, run
-from pipeline import storage
+from pipeline import storage, uris
 from pipeline.manifests import write_manifest
 from pipeline.sources.coco import open_coco
 from pipeline.sources.dataset import Counts, Dataset
 from pipeline.sources.folder import open_folder
 from pipeline.sources.voc import open_voc
 
-_NAMED_CLASSES = 20
+_LISTED_CLASSES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(JobOptions):
-    """Options that every source has. Each path may be of any store: a local one, s3://, gs://."""
+class PrepareOptions(JobOptions):
+    """Options of every source. Paths are local or any fsspec URI, such as s3:// and gs://."""
 
     output: str
-    """The manifest to write: a .parquet file, or a folder that gets a manifest.parquet."""
+    """The manifest to write: a .parquet file, or a folder in which to write manifest.parquet."""
     skip_invalid: bool = False
-    """Leave out images that are missing, unreadable or wrongly annotated; log and count them."""
+    """Skip images that are missing, unreadable or wrongly annotated; log and count them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Voc(Source):
-    """A split of PASCAL VOC, or of a dataset laid out like it."""
+class Voc(PrepareOptions):
+    """A split of PASCAL VOC, or of a dataset in the same layout."""
 
     root: str
-    """The devkit that holds VOC<year>, or a folder with JPEGImages, Annotations and ImageSets."""
+    """The devkit that contains VOC<year>, or a folder with JPEGImages, Annotations and ImageSets."""
     split: str
     """A list in ImageSets/Main, such as trainval."""
     year: int | None = None
-    """The devkit's year; leave it out where root itself holds the data."""
+    """The devkit's year; leave it out if --root itself contains JPEGImages."""
     classes: tuple[str, ...] = ()
-    """Labels in the order to number them; by default VOC's 20, or all labels there are, sorted."""
+    """Labels in the order of their numbers; by default VOC's 20, or all labels of the dataset, sorted."""
     unlabelled: bool = False
-    """Read no annotations: the manifest says nothing about objects."""
+    """Do not read annotations: the manifest has no objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coco(Source):
+class Coco(PrepareOptions):
     """A COCO instances file."""
 
     annotations: str
-    """The JSON file."""
+    """The JSON file of annotations."""
     images: str
-    """The folder that holds its images."""
+    """The folder of its images."""
     unlabelled: bool = False
-    """Use the file's images and categories only: the manifest says nothing about objects."""
+    """Read only the file's images and categories: the manifest has no objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder(Source):
+class Folder(PrepareOptions):
     """All images below a folder, without annotations."""
 
     images: str
-    """The folder, read at all depths."""
+    """The folder; images in its subfolders are included."""
 
 
-def main(options: Voc | Coco | Folder) -> None:
-    """Write the manifest and print one line on what it holds."""
-    target = manifest_uri(options.output)
+Prepare = Voc | Coco | Folder
+
+
+def main(options: Prepare) -> None:
+    """Write the manifest and print its counts in one line."""
+    target = resolve_manifest_uri(options.output)
     storage.check_writable(posixpath.dirname(target))
     dataset = open_source(options)
     write_manifest(target, dataset.rows, dataset.classes, dataset.category_ids)
-    print(summary(dataset.counts, dataset.classes, target))
+    print(describe_manifest(dataset.counts, dataset.classes, target))
 
 
-def open_source(options: Voc | Coco | Folder) -> Dataset:
+def open_source(options: Prepare) -> Dataset:
     """Open the dataset that the options name."""
     skip = options.skip_invalid
     if isinstance(options, Voc):
@@ -93,28 +98,30 @@ def open_source(options: Voc | Coco | Folder) -> Dataset:
     return open_folder(options.images, skip)
 
 
-def manifest_uri(output: str) -> str:
-    """The manifest's absolute URI: `output`, or manifest.parquet in it if it is no .parquet file."""
-    uri = storage.absolute(output)
-    return uri if uri.endswith(".parquet") else storage.join(uri, "manifest.parquet")
+def resolve_manifest_uri(output: str) -> str:
+    """The manifest's absolute URI: `output` if it ends in .parquet, else manifest.parquet in that folder."""
+    uri = uris.make_absolute(output)
+    return uri if uri.endswith(".parquet") else uris.join(uri, "manifest.parquet")
 
 
-def summary(counts: Counts, classes: tuple[str, ...] | None, target: str) -> str:
-    """One line on what was written."""
+def describe_manifest(counts: Counts, classes: tuple[str, ...] | None, target: str) -> str:
+    """One line with the counts of a written manifest."""
     parts = [f"{counts.images} images"]
     if classes is None:
         parts.append("unlabelled")
     else:
-        told = [f"{label} {count}" for label, count in counts.objects.most_common(_NAMED_CLASSES)]
-        told += ["..."] if len(counts.objects) > _NAMED_CLASSES else []
-        told += [f"difficult: {counts.difficult}"] if counts.difficult else []
-        told += [f"crowd: {counts.crowd}"] if counts.crowd else []
-        detail = f" ({', '.join(told)})" if told else ""
-        parts += [f"{counts.objects.total()} objects{detail}", f"{len(classes)} classes"]
+        details = [
+            f"{label} {count}" for label, count in counts.objects.most_common(_LISTED_CLASSES)
+        ]
+        details += ["..."] if len(counts.objects) > _LISTED_CLASSES else []
+        details += [f"difficult: {counts.difficult}"] if counts.difficult else []
+        details += [f"crowd: {counts.crowd}"] if counts.crowd else []
+        suffix = f" ({', '.join(details)})" if details else ""
+        parts += [f"{counts.objects.total()} objects{suffix}", f"{len(classes)} classes"]
     parts += [f"{counts.dropped_boxes} boxes without area dropped"]
     parts += [f"{counts.skipped_images} images skipped"]
-    return f"{', '.join(parts)}: {storage.shown(target)}"
+    return f"{', '.join(parts)}: {uris.redact_uri(target)}"
 
 
 if __name__ == "__main__":
-    run(Voc | Coco | Folder, main, __doc__)
+    run(Prepare, main, __doc__)

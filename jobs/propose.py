@@ -1,7 +1,7 @@
 """Compute selective-search proposals for every image of a manifest.
 
 Reads a manifest (jobs/prepare.py), computes proposals on all cores of the cluster and writes one Parquet
-part per shard. A rerun of the same command does only what is left.
+part per shard. Running the same command again does only what is left.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Annotated
 
 import tyro
 
-from jobs import entry
-from pipeline.engine.propose import run as proposal_run
+from jobs.entry import JobOptions, closing_message, run
+from pipeline.engine.propose.run import run_proposals
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Propose(entry.JobOptions):
+class Propose(JobOptions):
     """Options of the propose job."""
 
     manifest: str
@@ -33,15 +33,15 @@ class Propose(entry.JobOptions):
 
 def main(options: Propose) -> None:
     """Run the job."""
-    summary = proposal_run.run(
+    summary = run_proposals(
         options.manifest, options.output, options.proposals, options=options.run
     )
     shared = ("--manifest", options.manifest, "--proposals", options.output)
-    following: tuple[str, ...]
+    next_command: tuple[str, ...]
     if summary.labelled:
-        following = ("jobs/analyze.py", "proposals", *shared, "--output", options.output)
+        next_command = ("jobs/analyze.py", "proposals", *shared, "--output", options.output)
     else:
-        following = (
+        next_command = (
             "jobs/detect.py",
             *shared,
             "--checkpoint",
@@ -49,8 +49,8 @@ def main(options: Propose) -> None:
             "--output",
             "DETECTIONS",
         )
-    print(entry.told(options, summary, *following))
+    print(closing_message(options, summary, *next_command))
 
 
 if __name__ == "__main__":
-    entry.run(Propose, main, __doc__)
+    run(Propose, main, __doc__)

@@ -2,9 +2,9 @@
 
 python jobs/train.py --manifest m.parquet --proposals p --output out --recipe tiny
 
-Writes resumable states below OUTPUT/steps, logs below OUTPUT/logs and at last the checkpoint,
-model.safetensors and model.json, into OUTPUT. A rerun of the same command goes on where an interrupted
-one stopped. Every field of the recipe is an option, whose default is the chosen recipe's.
+Writes resumable states below OUTPUT/steps, logs below OUTPUT/logs and, at the end, the checkpoint,
+model.safetensors and model.json, into OUTPUT. After an interruption, the same command resumes from the
+latest state. Every field of the recipe is an option, whose default comes from the chosen recipe.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from typing import Annotated
 import tyro
 
 from jobs import entry
-from pipeline.engine.train import run as training_run
-from pipeline.engine.train.run import Execution
+from pipeline.engine.train.run import Execution, run_training
 from pipeline.engine.train.validation import Validation
 from pipeline.errors import InvalidConfiguration
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.training.recipe import Recipe
-from pipeline.training.recipes import RECIPES, named
+from pipeline.training.recipes import RECIPES, get_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,35 +31,35 @@ class Train(entry.JobOptions):
     """Options of the train job."""
 
     manifest: tuple[str, ...]
-    """Manifests with objects: Parquet files or folders of them; any fsspec URIs."""
+    """Annotated manifests: Parquet files or folders of them; any fsspec URIs."""
     proposals: tuple[str, ...] = ()
-    """Stored proposals (jobs/propose.py) of each manifest, in the same order; without them they are
-    computed first, into OUTPUT/proposals."""
+    """Stored proposals (jobs/propose.py), one per manifest in the same order; without them the job computes
+    proposals first, into OUTPUT/proposals."""
     output: str
     """Folder for the checkpoint; any fsspec URI."""
     recipe: Annotated[str, tyro.conf.arg(metavar="|".join(sorted(RECIPES)))]
-    """The named recipe that the options below start from."""
+    """The recipe that sets the defaults of the options below."""
     weights: str | None = None
-    """Pretrained weights: a URI of a state dict or safetensors, or a name that torchvision knows."""
+    """Pretrained weights: URI of a state dict or safetensors file, or a name that torchvision knows."""
     seed: int = 0
     """Seed of initialisation, order, flips and RoIs."""
     overwrite: bool = False
-    """Remove what an earlier training wrote into the output and start anew."""
+    """Remove what an earlier training wrote into the output and start from nothing."""
     propose: ProposalSettings = field(default_factory=ProposalSettings)
     validation: Validation = field(default_factory=Validation)
     execution: Annotated[Execution, tyro.conf.OmitArgPrefixes] = field(default_factory=Execution)
     fields: Annotated[Recipe, tyro.conf.OmitArgPrefixes] = field(default_factory=Recipe)
 
 
-def options_for(arguments: list[str]) -> type[Train]:
-    """The options with the defaults of the recipe that the command line names."""
+def make_options_class(arguments: list[str]) -> type[Train]:
+    """The options, with defaults from the recipe that the command line names."""
     joined = next((a for a in arguments if a.startswith("--recipe=")), "").partition("=")[2]
     name = next((value for option, value in pairwise(arguments) if option == "--recipe"), joined)
-    start = RECIPES[name]() if name in RECIPES else Recipe()
-    changed = field(default_factory=lambda: start)
+    recipe = RECIPES[name]() if name in RECIPES else Recipe()
+    default = field(default_factory=lambda: recipe)
     return dataclasses.make_dataclass(
         "Train",
-        [("fields", Annotated[Recipe, tyro.conf.OmitArgPrefixes], changed)],
+        [("fields", Annotated[Recipe, tyro.conf.OmitArgPrefixes], default)],
         bases=(Train,),
         namespace={"__doc__": Train.__doc__},
         frozen=True,
@@ -72,14 +71,14 @@ def main(options: Train) -> None:
     """Run the job.
 
     Raises:
-        InvalidConfiguration: an unknown recipe, or stored proposals and how to compute them.
+        InvalidConfiguration: an unknown recipe, or both stored proposals and options to compute them.
     """
-    named(options.recipe)  # an unknown name is an error, not the defaults
+    get_recipe(options.recipe)  # rejects an unknown name, which make_options_class ignores
     if options.proposals and options.propose != ProposalSettings():
         raise InvalidConfiguration(
-            "--proposals takes stored boxes as they are: leave out the options --propose.*"
+            "--proposals takes stored proposals as they are: leave out the options --propose.*"
         )
-    summary = training_run.run(
+    summary = run_training(
         options.manifest,
         options.proposals or options.propose,
         options.output,
@@ -90,8 +89,8 @@ def main(options: Train) -> None:
         execution=options.execution,
         validation=options.validation,
     )
-    print("\n".join(summary.lines()))
+    print("\n".join(summary.format_lines()))
 
 
 if __name__ == "__main__":
-    entry.run(options_for(sys.argv[1:]), main, __doc__)
+    entry.run(make_options_class(sys.argv[1:]), main, __doc__)

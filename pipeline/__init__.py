@@ -1,8 +1,8 @@
-"""Dataset-wide Fast R-CNN: each station of the data's way is a folder or a module of its own.
+"""Dataset-wide Fast R-CNN: each station of the data flow is a folder or a module.
 
-Data goes left to right: `sources`, `shards`, `proposals`, `detector`, `training`, `analysis`; `engine`
-drives them on Ray. A station imports only what stands to its left, and the modules beside this file
-(`errors`, `boxes`, `images`, `schema`, `storage`, `manifest`). `tests/test_imports.py` keeps that true.
+Data flows from left to right: `sources`, `shards`, `proposals`, `detector`, `training`, `runs`, `analysis`;
+`engine` runs them on Ray. A station imports only stations to its left and the modules beside this file, such
+as `errors`, `geometry`, `schema`, `storage` and `manifests`. `tests/test_imports.py` enforces this.
 """
 
 __version__ = "0.1.0"

@@ -1,31 +1,38 @@
 """The errors that a user can act on: each says which input, what is wrong, and what was expected.
 
-A job prints the message of a `PipelineError` in one line and exits with its `exit_code`: 2 where the
-input was wrong, 1 where the work could not be finished. Any other exception is a defect of the project
-and shows its traceback.
+A job prints the message of a `PipelineError` in one line and exits with its `exit_code`: 2 if the input is
+wrong, 1 if the work could not be finished. Any other exception is a bug and shows its traceback.
 """
 
 
 class PipelineError(Exception):
-    """Something the user can put right; its message is complete without a traceback."""
+    """An error that the user can fix; its message is complete without a traceback."""
 
     exit_code = 2
 
 
 class UnreadableDataset(PipelineError):
-    """A dataset, manifest or annotation that does not hold what it should."""
+    """A dataset, manifest or annotation that is damaged or has the wrong content."""
 
 
 class InvalidBox(UnreadableDataset):
-    """An annotated box that is inverted or lies wholly outside its image."""
+    """An annotated box that is inverted or wholly outside its image."""
 
 
 class UnreadableImage(PipelineError):
-    """One image that cannot be read or decoded; a run keeps it as a `failed` row."""
+    """One image that cannot be read or decoded; a run records it as a `failed` row."""
 
 
 class StorageError(PipelineError):
     """A store or path that cannot be reached, read, listed or written."""
+
+
+class MissingObject(StorageError):
+    """No object exists at the URI, or none can: a retry does not help."""
+
+
+class AccessDenied(StorageError):
+    """The store answers, but rejects these credentials."""
 
 
 class InvalidCheckpoint(PipelineError):
@@ -33,11 +40,11 @@ class InvalidCheckpoint(PipelineError):
 
 
 class InvalidConfiguration(PipelineError):
-    """An option, recipe or combination of options that cannot be carried out."""
+    """An option, recipe or combination of options that is not possible."""
 
 
 class MismatchedProposals(PipelineError):
-    """Proposals that were made for other images than the ones at hand."""
+    """Proposals that were computed for other images than the manifest's."""
 
 
 class MismatchedOutput(PipelineError):
@@ -45,13 +52,13 @@ class MismatchedOutput(PipelineError):
 
 
 class ShardFailed(PipelineError):
-    """A shard that could not be done; the run's other shards are committed."""
+    """A shard that could not be processed; the run's other shards are committed."""
 
     exit_code = 1
 
 
 class TooManyFailedImages(PipelineError):
-    """More images failed than the run allows; what was done is committed."""
+    """More images failed than the run allows; all finished shards are committed."""
 
     exit_code = 1
 
@@ -63,6 +70,6 @@ class NoCapacity(PipelineError):
 
 
 class TrainingFailed(PipelineError):
-    """Training that stopped for a reason in the data, such as a loss that is not finite."""
+    """Training that stopped because of its data, for example on a loss that is not finite."""
 
     exit_code = 1

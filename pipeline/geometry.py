@@ -1,8 +1,8 @@
 """Geometry of boxes, for numpy arrays and torch tensors alike.
 
 Boxes are `(N, 4)`: x1, y1, x2, y2 in pixels, continuous coordinates whose origin is the top-left
-corner of the top-left pixel, half open, so width is x2 - x1. Which library an array belongs to is asked
-of the array (`array_api_compat`), so that importing this module never imports torch.
+corner of the top-left pixel, half open, so width is x2 - x1. `array_api_compat` finds the library of each
+array, so that importing this module never imports torch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def iou(a: Array, b: Array) -> Array:
 
 
 def clip(boxes: Array, width: float, height: float) -> Array:
-    """Boxes `(N, 4)` cut to the image `[0, width] x [0, height]`; those outside become empty."""
+    """Boxes `(N, 4)` clipped to the image `[0, width] x [0, height]`; boxes outside become empty."""
     xp = array_api_compat.array_namespace(boxes)
     x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
     return xp.stack(
@@ -51,7 +51,7 @@ def clip(boxes: Array, width: float, height: float) -> Array:
     )
 
 
-def nonempty(boxes: Array) -> Array:
+def is_nonempty(boxes: Array) -> Array:
     """Mask `(N,)` of the boxes `(N, 4)` with x2 > x1 and y2 > y1."""
     return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
@@ -73,7 +73,7 @@ def flip_horizontally(boxes: Array, width: float) -> Array:
 
 
 def from_inclusive(boxes: Array, origin: int) -> Array:
-    """Half-open boxes from ones whose last pixel is inside; `origin` is 1 for VOC, 0 for MATLAB's."""
+    """Half-open boxes from boxes that include their last pixel; `origin` is the first pixel: 1 for VOC."""
     xp = array_api_compat.array_namespace(boxes)
     return xp.stack(
         [
@@ -112,11 +112,11 @@ def to_xywh(boxes: Array) -> Array:
     return xp.concat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
 
-def encode(boxes: Array, reference: Array) -> Array:
+def encode_deltas(boxes: Array, reference: Array) -> Array:
     """Regression targets `(N, 4)`: t_x, t_y, t_w, t_h of `boxes` relative to `reference`, both `(N, 4)`.
 
     t_x = (G_x - P_x) / P_w, t_w = log(G_w / P_w), with centres and sides; R-CNN (Girshick et al.,
-    CVPR 2014), appendix C, equations 6-9, as Fast R-CNN section 2.3 takes them over.
+    CVPR 2014), appendix C, equations 6-9, which Fast R-CNN section 2.3 adopts.
     """
     xp = array_api_compat.array_namespace(boxes, reference)
     sides, reference_sides = boxes[:, 2:] - boxes[:, :2], reference[:, 2:] - reference[:, :2]
@@ -127,13 +127,12 @@ def encode(boxes: Array, reference: Array) -> Array:
     )
 
 
-LARGEST_LOG_SCALE = (
-    4.135166556742356  # log(1000 / 16): a delta may grow a side by 62.5, not overflow
-)
+# log(1000 / 16): a delta grows a side by a factor of 62.5 at most and cannot overflow
+LARGEST_LOG_SCALE = 4.135166556742356
 
 
-def decode(deltas: Array, reference: Array) -> Array:
-    """Boxes `(N, K, 4)` from deltas `(N, K, 4)` relative to `reference` `(N, 4)`: the inverse of `encode`."""
+def decode_deltas(deltas: Array, reference: Array) -> Array:
+    """Boxes `(N, K, 4)` from deltas `(N, K, 4)` and `reference` `(N, 4)`; inverts `encode_deltas`."""
     xp = array_api_compat.array_namespace(deltas, reference)
     reference_sides = (reference[:, 2:] - reference[:, :2])[:, None, :]
     reference_centres = reference[:, None, :2] + 0.5 * reference_sides

@@ -1,7 +1,7 @@
 """Images: read the header, decode, resize, draw. The one place that touches image bytes.
 
 A decoded image is uint8 RGB `(H, W, 3)` in the orientation of the stored pixels: an EXIF rotation is
-not applied, because annotations are made on stored pixels. Palette, grey, CMYK and 16-bit images are
+not applied, because annotations refer to stored pixels. Palette, grey, CMYK and 16-bit images are
 converted, an alpha channel is dropped, an animation gives its first frame.
 """
 
@@ -18,29 +18,34 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.errors import UnreadableImage
 
-MAX_PIXELS = 100_000_000  # an image over this is refused: decoding it would take 300 MB and more
+MAX_PIXELS = 100_000_000  # larger images are rejected: decoding one takes 300 MB or more
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+"""Lower-case file endings that count as images when a folder is listed."""
 
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324")
 
 
-def size(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels from an image's header, without decoding it.
+def read_size(data: bytes) -> tuple[int, int]:
+    """Read width and height in pixels from an image's header, without decoding it.
 
     Raises:
         UnreadableImage: the bytes are not an image.
     """
-    with _opened(data) as canvas:
+    with _open(data) as canvas:
         return canvas.size
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode an image's bytes to uint8 RGB `(H, W, 3)`.
 
     Raises:
         UnreadableImage: empty, truncated, corrupt, of an unknown format, or over `max_pixels`.
     """
-    with _opened(data) as canvas:
+    with _open(data) as canvas:
         width, height = canvas.size
         if width * height > max_pixels:
             raise UnreadableImage(f"{width}x{height} pixels are over the limit of {max_pixels}")
@@ -48,16 +53,15 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
             if canvas.mode in _SIXTEEN_BIT:
                 grey = np.clip(np.asarray(canvas).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
-            if (
-                "transparency" in canvas.info
-            ):  # a palette with alpha: to RGBA, whose alpha is dropped
+            if "transparency" in canvas.info:
+                # a palette with alpha: convert to RGBA first, whose alpha channel is then dropped
                 canvas = canvas.convert("RGBA")  # noqa: PLW2901
             return np.array(canvas.convert("RGB"))
-        except Exception as error:  # each of Pillow's formats has its own
+        except Exception as error:  # each of Pillow's formats raises its own errors
             raise UnreadableImage(f"cannot be decoded: {error}") from error
 
 
-def _opened(data: bytes) -> Image.Image:
+def _open(data: bytes) -> Image.Image:
     if not data:
         raise UnreadableImage("the file is empty (0 bytes)")
     try:
@@ -66,7 +70,7 @@ def _opened(data: bytes) -> Image.Image:
             return Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise UnreadableImage(str(error)) from error
-    except Exception as error:  # each of Pillow's formats has its own
+    except Exception as error:  # each of Pillow's formats raises its own errors
         raise UnreadableImage(f"not an image in a known format ({len(data)} bytes)") from error
 
 
@@ -78,14 +82,14 @@ def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """The bytes of a PNG file of a uint8 `(H, W, 3)` image."""
+    """Encode a uint8 `(H, W, 3)` image as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
-    """The bytes of a JPEG file of a uint8 `(H, W, 3)` image."""
+    """Encode a uint8 `(H, W, 3)` image as the bytes of a JPEG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
@@ -98,13 +102,13 @@ def draw_boxes(
     colour_keys: Sequence[int] | None = None,
     line_width: int = 2,
 ) -> NDArray[np.uint8]:
-    """A copy of `image` `(H, W, 3)` with `boxes` `(N, 4)` drawn, each in the colour of its key.
+    """Draw `boxes` `(N, 4)` on a copy of `image` `(H, W, 3)`, each in the colour of its key.
 
     Args:
         image: uint8 RGB.
         boxes: x1, y1, x2, y2 in pixels.
-        captions: a text per box, drawn at its top-left corner, inside the image.
-        colour_keys: an integer per box (say its label_id); equal keys get equal colours.
+        captions: one text per box, drawn at its top-left corner, inside the image.
+        colour_keys: one integer per box, such as its label_id; equal keys get equal colours.
         line_width: in pixels.
     """
     canvas = Image.fromarray(image)
@@ -117,7 +121,7 @@ def draw_boxes(
         pen.rectangle((x1, y1, right, bottom), outline=colour, width=line_width)
         if captions is not None:
             last = canvas.width - pen.textlength(captions[index], font=font) - 2
-            left = max(2, min(x1 + 2, last))  # inside the image, wherever the box begins
+            left = max(2, min(x1 + 2, last))  # keeps the caption inside the image
             top = max(0, y1 - 14 if y1 >= 14 else y1)
             place = pen.textbbox((left, top), captions[index], font=font)
             pen.rectangle((place[0] - 2, place[1] - 1, place[2] + 2, place[3] + 1), fill=colour)
@@ -128,9 +132,9 @@ def draw_boxes(
 def draw_dashed_boxes(
     image: NDArray[np.uint8], boxes: NDArray[np.floating], dash: int = 6
 ) -> NDArray[np.uint8]:
-    """A copy of `image` `(H, W, 3)` with `boxes` `(N, 4)` in black and white dashes of `dash` pixels.
+    """Draw `boxes` `(N, 4)` on a copy of `image` `(H, W, 3)` in black and white dashes of `dash` pixels.
 
-    They stand out from any image and from the coloured boxes of `draw_boxes`.
+    They are visible on any image and differ from the coloured boxes of `draw_boxes`.
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
@@ -148,8 +152,10 @@ def draw_dashed_boxes(
     return np.asarray(canvas)
 
 
-def sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int = 320) -> NDArray[np.uint8]:
-    """Lay images out on a white sheet, each shrunk or grown to fit a square of `cell` pixels."""
+def arrange_sheet(
+    images: Sequence[NDArray[np.uint8]], columns: int, cell: int = 320
+) -> NDArray[np.uint8]:
+    """Arrange images on a white sheet, each scaled to fit a square of `cell` pixels."""
     rows = -(-len(images) // columns)
     canvas = np.full((rows * cell, columns * cell, 3), 255, dtype=np.uint8)
     for index, image in enumerate(images):
@@ -160,13 +166,6 @@ def sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int = 320) ->
     return canvas
 
 
-def image_suffixes() -> frozenset[str]:
-    """Lower-case file endings that count as images when a folder is listed."""
-    return frozenset(
-        {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-    )
-
-
 def is_image_name(name: str) -> bool:
-    """Whether a file name ends like an image's."""
-    return Path(name).suffix.lower() in image_suffixes()
+    """Whether a file name has an ending that counts as an image."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES

@@ -1,4 +1,4 @@
-"""run.json: what a run was told to do, so that a rerun can tell whether it is the same run."""
+"""run.json: the settings of a run, which a rerun compares with its own before it resumes."""
 
 from __future__ import annotations
 
@@ -10,52 +10,57 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-from pipeline import __version__, storage
-from pipeline.errors import MismatchedOutput
+from pipeline import __version__, schema, storage, uris
+from pipeline.errors import MismatchedOutput, MissingObject
 
-NAME = "run.json"
+RECORD_NAME = "run.json"
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The settings that decide a run's output; two runs with equal settings write the same parts."""
+    """The settings that decide a run's output; two runs with equal records write the same parts."""
 
     job: str
     settings: Mapping[str, Any]
     """JSON values only: options, dataset digest, checkpoint hash, proposal parameters. No secrets."""
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    """Where the inputs lay; for the reader only, since a moved input is still the same input."""
+    """Where the inputs were; for people only, since a moved input is still the same input."""
     resolved: Mapping[str, Any] = field(default_factory=dict)
-    """What a setting that says auto came to when the output was begun; reruns keep to it."""
+    """What settings of `auto` were resolved to when the output was begun; reruns keep these values."""
+    schema_version: int = schema.VERSION
+    """Version of the schemas that the parts have; 0 in a run.json written before there were versions."""
 
     @property
     def fingerprint(self) -> str:
-        """A digest of job and settings; it stands in every part's schema metadata."""
-        told = json.dumps({"job": self.job, "settings": self.settings}, sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()
+        """A digest of job, settings and schema version; every part's schema metadata holds it."""
+        identity: dict[str, Any] = {"job": self.job, "settings": self.settings}
+        if self.schema_version > 0:  # the digest of a run before versions stays what it was
+            identity["schema_version"] = self.schema_version
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def write(self, output: str) -> None:
-        """Put run.json, with the versions at work, into the output."""
+        """Put run.json, with the versions of the packages in use, into the output."""
         record = {
             "job": self.job,
             "settings": self.settings,
             "inputs": self.inputs,
             "fingerprint": self.fingerprint,
-            "versions": versions(),
+            "schema_version": self.schema_version,
+            "versions": collect_versions(),
         }
         if self.resolved:
             record["resolved"] = self.resolved
         data = json.dumps(record, indent=2, sort_keys=True).encode() + b"\n"
-        storage.put(storage.join(output, NAME), data)
+        storage.put(uris.join(output, RECORD_NAME), data)
 
 
 def read_record(output: str) -> RunRecord | None:
-    """The record of the run that wrote an output, or None where there is none.
+    """The record of the run that wrote an output, or None if there is no run.json.
 
     Raises:
-        MismatchedOutput: a run.json that no run of this project wrote.
+        MismatchedOutput: the file is not the run.json of a run of this project.
     """
-    uri = storage.join(output, NAME)
+    uri = uris.join(output, RECORD_NAME)
     try:
         stored = json.loads(storage.read(uri))
         return RunRecord(
@@ -63,63 +68,68 @@ def read_record(output: str) -> RunRecord | None:
             stored["settings"],
             stored.get("inputs", {}),
             stored.get("resolved", {}),
+            int(stored.get("schema_version", 0)),
         )
-    except storage.MissingObject:
+    except MissingObject:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise MismatchedOutput(
-            f"{storage.shown(uri)} is not a run's record: choose another --output"
+            f"{uris.redact_uri(uri)} is not a run's record: choose another --output"
         ) from error
 
 
-def differences(before: RunRecord, now: RunRecord) -> list[str]:
-    """One line per setting that differs, naming both values.
+def describe_differences(earlier: RunRecord, current: RunRecord) -> list[str]:
+    """One line for the schema version and for each setting that differs, naming both values.
 
-    A dataset and a checkpoint are told by their digests; where they lay then and now is added.
+    A digest of a dataset or checkpoint comes with the place where that input was and is.
     """
-    if before.job != now.job:
-        return [f"job: {before.job} there, {now.job} now"]
-    old, new = _flat(before.settings), _flat(now.settings)
-    return [
-        f"{key}: {_told(before, key, old)} there, {_told(now, key, new)} now"
+    if earlier.job != current.job:
+        return [f"job: {earlier.job} there, {current.job} now"]
+    lines = []
+    if earlier.schema_version != current.schema_version:
+        version = earlier.schema_version or "none (an earlier release)"
+        lines = [f"schema version: {version} there, {current.schema_version} now"]
+    old, new = _flatten(earlier.settings), _flatten(current.settings)
+    return lines + [
+        f"{key}: {_describe(earlier, key, old)} there, {_describe(current, key, new)} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
 
 
 _PLACES = {"dataset": "manifest", "checkpoint": "checkpoint", "proposals.fingerprint": "proposals"}
-"""Which input a digest among the settings is of."""
+"""The input that a digest among the settings belongs to."""
 
 
-def _told(record: RunRecord, key: str, values: Mapping[str, str]) -> str:
+def _describe(record: RunRecord, key: str, values: Mapping[str, str]) -> str:
     value = values.get(key, "nothing")
     place = record.inputs.get(_PLACES.get(key, ""))
     digest = value.strip('"')[:8]
     return f"{digest}... of {place}" if place and key in values else value
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides numbers and files; asked of the installation, nothing is imported."""
-    found = {"fast-rcnn-pipeline": __version__, "python": platform.python_version()}
+def collect_versions() -> dict[str, str]:
+    """Versions of the packages that decide numbers and files, read without importing them."""
+    versions = {"fast-rcnn-pipeline": __version__, "python": platform.python_version()}
     for name in ("ray", "torch", "torchvision", "numpy", "numba", "pyarrow", "pillow"):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """JSON texts by dotted path: 1 and true are equal in Python, but not as texts."""
+def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
+    """JSON texts by dotted path; as texts 1 and true differ, in Python they are equal."""
     if not isinstance(value, Mapping) or (prefix and not value):
-        return {prefix: _short(value)}
+        return {prefix: _shorten(value)}
     flat: dict[str, str] = {}
     for key, inner in value.items():
-        flat.update(_flat(inner, f"{prefix}.{key}" if prefix else str(key)))
+        flat.update(_flatten(inner, f"{prefix}.{key}" if prefix else str(key)))
     return flat
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = json.dumps(value, sort_keys=True)
     if len(text) <= 60:
         return text

@@ -1,4 +1,4 @@
-"""The Arrow schemas that the stations exchange, and the nested columns' way to and from numpy."""
+"""The Arrow schemas that the stations exchange, their version, and nested columns from and to numpy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import storage
+from pipeline import uris
 from pipeline.errors import UnreadableDataset
+
+VERSION = 1
+"""Version of all schemas below; raise it with any change of a column's name, type or meaning.
+
+Each run's fingerprint and each file's schema metadata hold it. Files from before there were versions have the
+columns of version 1."""
+
+VERSION_KEY = "schema_version"
 
 _CORNERS = [pa.field(name, pa.float32()) for name in ("x1", "y1", "x2", "y2")]
 
@@ -35,7 +43,7 @@ MANIFEST = pa.schema(
         pa.field("objects", pa.list_(OBJECT)),
     ]
 )
-"""One row per image; metadata `classes` (ordered) and, from COCO, `category_ids`."""
+"""One row per image; metadata `classes` (ordered) and, for COCO, `category_ids`."""
 
 SHARD_TABLE = pa.schema(
     [
@@ -88,8 +96,8 @@ DETECTIONS = pa.schema(
 
 
 @contextlib.contextmanager
-def reading(uri: str) -> Iterator[None]:
-    """Name the file in what Parquet says of a damaged one; used inside `storage.opened`.
+def report_damage(uri: str) -> Iterator[None]:
+    """Turn Parquet errors of a damaged file into one that names it; used inside `storage.open_file`.
 
     Raises:
         UnreadableDataset: Arrow cannot read it, or a column is missing or cannot be cast.
@@ -97,32 +105,35 @@ def reading(uri: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, KeyError) as error:
-        raise _damaged(uri, error) from error
+        raise _describe_damage(uri, error) from error
     except OSError as error:
         if type(error) is not OSError or error.errno is not None:
-            raise  # the store's; a page that Arrow cannot decode is a plain OSError without a number
-        raise _damaged(uri, error) from error
+            raise  # a store's error; Arrow raises a plain OSError without a number for a damaged page
+        raise _describe_damage(uri, error) from error
 
 
-def _damaged(uri: str, error: Exception) -> UnreadableDataset:
+def _describe_damage(uri: str, error: Exception) -> UnreadableDataset:
     text = str(error).splitlines()[0]
-    return UnreadableDataset(f"{storage.shown(uri)} is not readable Parquet: {text}")
+    return UnreadableDataset(f"{uris.redact_uri(uri)} is not readable Parquet: {text}")
 
 
-def with_metadata(schema: pa.Schema, values: Mapping[str, Any]) -> pa.Schema:
-    """The schema with each value stored as JSON under its key, beside what it already carries."""
+def add_metadata(schema: pa.Schema, values: Mapping[str, Any]) -> pa.Schema:
+    """The schema with its version and each value as JSON under its key, beside the metadata it has."""
     stored = dict(schema.metadata or {})
     stored.update(
-        {key.encode(): json.dumps(value, sort_keys=True).encode() for key, value in values.items()}
+        {
+            key.encode(): json.dumps(value, sort_keys=True).encode()
+            for key, value in {VERSION_KEY: VERSION, **values}.items()
+        }
     )
     return schema.with_metadata(stored)
 
 
-def metadata_value(schema: pa.Schema, key: str) -> Any:
+def read_metadata(schema: pa.Schema, key: str) -> Any:
     """The JSON value stored under `key`, or None.
 
     Raises:
-        UnreadableDataset: it is no JSON.
+        UnreadableDataset: the value is not JSON.
     """
     raw = (schema.metadata or {}).get(key.encode())
     if raw is None:
@@ -131,11 +142,33 @@ def metadata_value(schema: pa.Schema, key: str) -> Any:
         return json.loads(raw)
     except ValueError as error:
         raise UnreadableDataset(
-            f"the schema's metadata {key!r} is no JSON: {raw[:60]!r}"
+            f"the schema's metadata {key!r} is not JSON: {raw[:60]!r}"
         ) from error
 
 
-def box_lists(boxes: Sequence[NDArray[np.floating] | None]) -> pa.ListArray:
+def check_version(schema: pa.Schema, uri: str) -> None:
+    """Reject a file whose schema is newer than this release reads; a file without a version passes.
+
+    Raises:
+        UnreadableDataset: the version is newer, or not a number; the message names `uri`.
+    """
+    try:
+        version = read_metadata(schema, VERSION_KEY)
+    except UnreadableDataset as error:
+        raise UnreadableDataset(f"{uris.redact_uri(uri)}: {error}") from error
+    if version is not None and (type(version) is not int or version > VERSION):
+        raise UnreadableDataset(f"{uris.redact_uri(uri)} {describe_newer_version(version)}")
+
+
+def describe_newer_version(version: object) -> str:
+    """How messages name a schema version that this release cannot read, and what to do."""
+    return (
+        f"has schema version {version!r}, and this release reads versions up to {VERSION}: "
+        "use the release that wrote it, or a newer one"
+    )
+
+
+def build_box_column(boxes: Sequence[NDArray[np.floating] | None]) -> pa.ListArray:
     """A column of box lists from one `(N, 4)` array per row; None becomes null."""
     counts = [0 if rows is None else len(rows) for rows in boxes]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
@@ -148,11 +181,11 @@ def box_lists(boxes: Sequence[NDArray[np.floating] | None]) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=missing)
 
 
-def box_arrays(column: pa.ChunkedArray | pa.ListArray) -> list[NDArray[np.float32]]:
+def split_box_column(column: pa.ChunkedArray | pa.ListArray) -> list[NDArray[np.float32]]:
     """One float32 `(N, 4)` array per row of a column of box lists; null gives `(0, 4)`."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # an empty table's column stays chunked
+    if isinstance(column, pa.ChunkedArray):  # the column of an empty table stays chunked
         return []
     flat = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     counts = np.nan_to_num(column.value_lengths().to_numpy(zero_copy_only=False)).astype(np.int64)

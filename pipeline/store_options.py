@@ -1,7 +1,7 @@
 """Options of stores (endpoint, keys, anonymity) by URI prefix, for a run whose stores differ.
 
-They are told to a process with `use`, travel to workers inside the run's plan, and are written nowhere:
-`repr` shows prefixes only, and what a store says has its secrets blotted out.
+A process takes them with `set_options`, and workers receive them inside the run's plan. No file holds them:
+`repr` shows prefixes only, and messages of stores show `***` in place of secrets.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 from pipeline.errors import InvalidConfiguration
 
 _PUBLIC = ("endpoint_url", "region_name", "account_name", "project", "addressing_style")
-"""Options that may stand in a message."""
+"""Options that messages may show."""
 _SHORTEST_SECRET = 6
 
 
 class StoreOptions:
-    """fsspec options for all URIs below each of some prefixes."""
+    """fsspec options for all URIs below each of several prefixes."""
 
     def __init__(self, by_prefix: Mapping[str, Mapping[str, Any]]) -> None:
-        self._by_prefix = {prefix.rstrip("/"): dict(told) for prefix, told in by_prefix.items()}
+        self._by_prefix = {prefix.rstrip("/"): dict(named) for prefix, named in by_prefix.items()}
 
     def __repr__(self) -> str:
         return f"StoreOptions({', '.join(sorted(self._by_prefix))})"
 
-    def of(self, uri: str) -> dict[str, Any]:
-        """The options of the longest prefix that the URI lies at or below; none where no prefix fits.
+    def find_options(self, uri: str) -> dict[str, Any]:
+        """The options of the longest prefix that the URI is at or below; none if no prefix fits.
 
         A prefix is a protocol (`s3:`), a bucket or a folder in it; it ends where a name ends.
         """
@@ -38,67 +38,67 @@ class StoreOptions:
         ]
         return dict(self._by_prefix[max(fitting, key=len)]) if fitting else {}
 
-    def secrets(self) -> set[str]:
-        """All texts among the options that could be a key, at any depth."""
+    def list_secrets(self) -> set[str]:
+        """All texts in the options that could be a key, at any depth."""
         return {
             text
-            for told in self._by_prefix.values()
-            for text in _texts(told)
+            for options in self._by_prefix.values()
+            for text in _iterate_texts(options)
             if len(text) >= _SHORTEST_SECRET
         }
 
-    def blotted(self, text: str) -> str:
-        """The text with `***` in the place of each secret."""
-        for secret in sorted(self.secrets(), key=len, reverse=True):
+    def mask_secrets(self, text: str) -> str:
+        """The text with `***` in place of each secret."""
+        for secret in sorted(self.list_secrets(), key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 
 
-def _texts(value: Any, name: str = "") -> Iterator[str]:
+def _iterate_texts(value: Any, name: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _texts(inner, str(key))
+            yield from _iterate_texts(inner, str(key))
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner, name)
+            yield from _iterate_texts(inner, name)
     elif isinstance(value, str) and name not in _PUBLIC:
         yield value
 
 
-_used = StoreOptions({})
+_process_options = StoreOptions({})
 
 
-def use(options: StoreOptions) -> None:
-    """Take these options for every store that this process opens from now on."""
-    global _used  # noqa: PLW0603  one process has one set, as with fsspec's own configuration
-    _used = options
+def set_options(options: StoreOptions) -> None:
+    """Use these options for every store that this process opens from now on."""
+    global _process_options  # noqa: PLW0603  one process has one set, as with fsspec's own configuration
+    _process_options = options
 
 
-def used() -> StoreOptions:
+def get_options() -> StoreOptions:
     """The options that this process uses."""
-    return _used
+    return _process_options
 
 
-def parse(data: bytes, source: str) -> StoreOptions:
-    """Options from JSON such as `{"s3://bucket": {"anon": true, "endpoint_url": "https://..."}}`.
+def parse_options(data: bytes, source: str) -> StoreOptions:
+    """Parse options from JSON such as `{"s3://bucket": {"anon": true, "endpoint_url": "https://..."}}`.
 
     Args:
         data: the JSON.
-        source: where it came from, for messages; they never show what is in it.
+        source: the name of its file, for messages; they never show the content.
 
     Raises:
-        InvalidConfiguration: it is no such JSON.
+        InvalidConfiguration: the data is not JSON of this form.
     """
     try:
-        told = json.loads(data)
+        by_prefix = json.loads(data)
     except ValueError:
         raise InvalidConfiguration(f"{source} is not JSON") from None
     expected = 'expected {"s3://bucket": {"option": value, ...}, ...}'
-    if not isinstance(told, dict):
+    if not isinstance(by_prefix, dict):
         raise InvalidConfiguration(f"{source} holds no options by URI prefix, {expected}")
-    for prefix, options in told.items():
+    for prefix, options in by_prefix.items():
         if ":" not in prefix or "@" in prefix:
-            raise InvalidConfiguration(f"{source}: a key is no URI prefix, {expected}")
+            raise InvalidConfiguration(f"{source}: a key is not a URI prefix, {expected}")
         if not isinstance(options, dict):
             raise InvalidConfiguration(f"{source}: {prefix} has no options, {expected}")
-    return StoreOptions(told)
+    return StoreOptions(by_prefix)

@@ -1,4 +1,4 @@
-"""Fixtures that several stations' tests share."""
+"""Fixtures that the tests of several stations share."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import pytest
 
 from tests.swift import s3_bucket, s3_folder, store_environment, swift_store  # noqa: F401
 
-# The first example of a test may import or compile; a busy machine is no failure.
+# The first example of a test may import or compile, and a busy machine is not a failure.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
-# Tests run on small machines beside each other: one thread each, set before numpy and torch load.
+# Tests run side by side on small machines: one thread each, set before numpy and torch load.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+# Ray logs the error of a reference that nobody holds any more, perhaps into the next test's log.
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 
 @pytest.fixture(scope="session")
 def dev_data() -> Path:
-    """The folder with real data, or a skip where it is missing."""
+    """The folder with real data; skips the test if it is missing."""
     root = Path(__file__).parents[1]
     folder = Path(os.environ.get("PIPELINE_DEV_DATA", root.parent / "shared")) / "data"
     if not folder.is_dir():
@@ -33,7 +35,7 @@ def dev_data() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_cluster(store_environment: dict[str, str]) -> Iterator[None]:  # noqa: F811
-    """A local Ray of two cores, started once for all tests that need one in this process."""
+    """A local Ray of two cores, started once for all tests of this process that need one."""
     import ray
 
     from pipeline.engine.cluster import WORKER_ENVIRONMENT

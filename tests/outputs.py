@@ -1,4 +1,4 @@
-"""Outputs of propose and detect, written through the same calls as the runs write them, for tests."""
+"""Writes small outputs of propose and detect for tests, through the calls that runs use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import schema, shards, storage
+from pipeline import schema, shards, storage, uris
 from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
 from pipeline.run_record import RunRecord
 
@@ -17,16 +17,16 @@ Box = Sequence[float]
 
 
 @dataclass(frozen=True)
-class Failure:
-    """What stands in a failed image's place."""
+class FailedImage:
+    """The columns of a failed image."""
 
     error_type: str = "UnreadableImage"
     stage: str = "read"
     message: str = "the file is empty (0 bytes)"
 
 
-def an_object(label: str, box: Box, **flags: bool) -> AnnotatedObject:
-    """An annotated object from its corners."""
+def make_object(label: str, box: Box, **flags: bool) -> AnnotatedObject:
+    """An annotated object from its corners x1, y1, x2, y2."""
     return AnnotatedObject(label, *(float(side) for side in box), **flags)
 
 
@@ -38,7 +38,7 @@ def write_annotations(
     size: tuple[int, int] | None = (100, 100),
     uris: Mapping[str, str] | None = None,
 ) -> str:
-    """A manifest from the objects of each image, and its URI; None is an unlabelled image."""
+    """Write a manifest from the objects of each image and return its URI; None is an unlabelled image."""
     width, height = size or (None, None)
     write_manifest(
         uri,
@@ -60,21 +60,24 @@ def write_annotations(
 def write_detections(
     folder: str,
     manifest_uri: str,
-    images: Mapping[str, Sequence[tuple[str, float, Box]] | Failure],
+    images: Mapping[str, Sequence[tuple[str, float, Box]] | FailedImage],
     classes: Sequence[str],
     *,
     shard_size: int = 2,
 ) -> str:
-    """An output of detect from (label, score, box) of each image, and its URI.
+    """Write an output of detect from (label, score, box) of each image and return its URI.
 
-    The images are the manifest's first ones; fewer than it has are what a run with --limit leaves.
+    The images are the first of the manifest, as with `--limit`.
     """
-    rows = [_detected(image_id, found, list(classes)) for image_id, found in images.items()]
+    rows = [
+        _build_detections_row(image_id, outcome, list(classes))
+        for image_id, outcome in images.items()
+    ]
     return _write(
         folder,
         manifest_uri,
         rows,
-        schema.with_metadata(schema.DETECTIONS, {"classes": list(classes)}),
+        schema.add_metadata(schema.DETECTIONS, {"classes": list(classes)}),
         shard_size,
     )
 
@@ -82,23 +85,23 @@ def write_detections(
 def write_proposals(
     folder: str,
     manifest_uri: str,
-    images: Mapping[str, Sequence[Box] | Failure],
+    images: Mapping[str, Sequence[Box] | FailedImage],
     *,
     shard_size: int = 2,
     size: tuple[int, int] = (100, 100),
 ) -> str:
-    """An output of propose from each image's boxes, best first, and its URI."""
-    rows = [_proposed(image_id, found, size) for image_id, found in images.items()]
-    target = schema.with_metadata(schema.PROPOSALS, {"provenance": {"algorithm": "by hand"}})
+    """Write an output of propose from each image's boxes, best first, and return its URI."""
+    rows = [_build_proposals_row(image_id, outcome, size) for image_id, outcome in images.items()]
+    target = schema.add_metadata(schema.PROPOSALS, {"provenance": {"algorithm": "by hand"}})
     return _write(folder, manifest_uri, rows, target, shard_size)
 
 
-def _detected(
-    image_id: str, found: Sequence[tuple[str, float, Box]] | Failure, classes: list[str]
+def _build_detections_row(
+    image_id: str, outcome: Sequence[tuple[str, float, Box]] | FailedImage, classes: list[str]
 ) -> dict[str, Any]:
-    row = {"image_id": image_id, "uri": f"/images/{image_id}.jpg", **_status(found)}
-    if isinstance(found, Failure):
-        return row | {"stage": found.stage}
+    row = {"image_id": image_id, "uri": f"/images/{image_id}.jpg", **_build_status(outcome)}
+    if isinstance(outcome, FailedImage):
+        return row | {"stage": outcome.stage}
     detections = [
         {
             "label": label,
@@ -106,27 +109,27 @@ def _detected(
             "score": score,
             **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
         }
-        for label, score, box in found
+        for label, score, box in outcome
     ]
     return row | {"width": 100, "height": 100, "num_proposals": 9, "detections": detections}
 
 
-def _proposed(
-    image_id: str, found: Sequence[Box] | Failure, size: tuple[int, int]
+def _build_proposals_row(
+    image_id: str, outcome: Sequence[Box] | FailedImage, size: tuple[int, int]
 ) -> dict[str, Any]:
-    row = {"image_id": image_id, **_status(found)}
-    if isinstance(found, Failure):
+    row = {"image_id": image_id, **_build_status(outcome)}
+    if isinstance(outcome, FailedImage):
         return row
-    boxes = np.asarray(found, np.float32).reshape(-1, 4).tolist()
+    boxes = np.asarray(outcome, np.float32).reshape(-1, 4).tolist()
     return row | {"width": size[0], "height": size[1], "boxes": boxes}
 
 
-def _status(found: object) -> dict[str, Any]:
-    if isinstance(found, Failure):
+def _build_status(outcome: object) -> dict[str, Any]:
+    if isinstance(outcome, FailedImage):
         return {
             "status": "failed",
-            "error_type": found.error_type,
-            "error_message": found.message,
+            "error_type": outcome.error_type,
+            "error_message": outcome.message,
         }
     return {"status": "ok"}
 
@@ -135,12 +138,12 @@ def _write(
     folder: str, manifest_uri: str, rows: list[dict[str, Any]], target: pa.Schema, shard_size: int
 ) -> str:
     record = RunRecord("test", {"rows": len(rows)})
-    cut = shards.cut(open_manifest(manifest_uri), shard_size, limit=len(rows))
-    planned = cut.shards(record.fingerprint)
+    cut = shards.cut_manifest(open_manifest(manifest_uri), shard_size, limit=len(rows))
+    planned = cut.build_shards(record.fingerprint)
     record.write(folder)
-    shards.write_table(folder, planned)
+    shards.write_shard_table(folder, planned)
     for shard in planned:
-        of_shard = rows[shard.first_row : shard.first_row + shard.rows]
-        table = pa.Table.from_pylist(of_shard, schema=target)
-        storage.put(storage.join(folder, shard.part_name), shards.part_bytes(table))
+        shard_rows = rows[shard.first_row : shard.first_row + shard.rows]
+        table = pa.Table.from_pylist(shard_rows, schema=target)
+        storage.put(uris.join(folder, shard.part_name), shards.encode_part(table))
     return folder

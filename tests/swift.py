@@ -1,7 +1,7 @@
 """A real object store for tests: OpenStack Swift with its S3 API, as four processes on loopback.
 
-Address and keys are settled before the store starts, so that the one Ray of the test session, which may
-be older than the store, hands them to its workers all the same.
+Address and keys are chosen before the store starts, because the test session's only Ray passes them to
+its workers and may start earlier.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pytest
 ACCOUNT, USER = "tests", "runner"
 MODULES = {"account": "account", "container": "container", "object": "obj", "proxy": "proxy"}
 START_SECONDS = 90
-NO_ATTRIBUTES = "no folder whose file system keeps user attributes, as Swift needs"
+NO_ATTRIBUTES = "no folder on a file system with user attributes, which Swift needs"
 PIPELINE = (
     "catch_errors proxy-logging cache listing_formats bulk s3api tempauth slo dlo "
     "versioned_writes proxy-logging proxy-server"
@@ -44,30 +44,30 @@ FILTERS = (
 
 
 class Swift:
-    """The four servers; they can be killed and started again on what they kept."""
+    """The four servers; they can be killed and started again with the objects that they stored."""
 
     def __init__(self, port: int, secret: str) -> None:
-        """Prepare a store whose S3 API listens on `port`; it starts with the `with` block.
+        """Prepare a store whose S3 API listens on `port`; the `with` block starts it.
 
         Raises:
-            RuntimeError: it cannot run here.
+            RuntimeError: it cannot run on this machine.
         """
-        folder = folder_with_attributes()
+        folder = make_folder_with_attributes()
         if folder is None:
             raise RuntimeError(NO_ATTRIBUTES)
         self.folder = folder
-        self.ports = {name: free_port() for name in ("account", "container", "object")}
+        self.ports = {name: find_free_port() for name in ("account", "container", "object")}
         write_configuration(folder, self.ports)
         self.ports["proxy"] = port
         write_proxy_configuration(folder, port, secret)
         self.servers: list[subprocess.Popen[bytes]] = []
 
     @staticmethod
-    def missing() -> str | None:
-        """Why Swift cannot run here, if so."""
+    def find_obstacle() -> str | None:
+        """Why Swift cannot run on this machine, or None if it can."""
         if util.find_spec("swift") is None:
             return "Swift is not installed"
-        folder = folder_with_attributes()
+        folder = make_folder_with_attributes()
         if folder is None:
             return NO_ATTRIBUTES
         folder.rmdir()
@@ -88,19 +88,19 @@ class Swift:
     def start(self) -> None:
         """Start the servers and wait until they answer."""
         for name in MODULES:
-            self.servers.append(started(name, self.folder))
+            self.servers.append(start_server(name, self.folder))
         for name, port in self.ports.items():
-            await_answer(name, port, self.folder)
+            wait_for_answer(name, port, self.folder)
 
     def kill(self) -> None:
-        """SIGKILL: whatever was being written stays as it is."""
+        """SIGKILL the servers, even in the middle of a write."""
         for server in self.servers:
             server.kill()
             server.wait()
         self.servers.clear()
 
     def stop(self) -> None:
-        """End the servers as an operator would."""
+        """Terminate the servers as an operator would."""
         for server in self.servers:
             server.terminate()
         for server in self.servers:
@@ -111,12 +111,12 @@ class Swift:
 
 @pytest.fixture(scope="session")
 def store_environment() -> dict[str, str]:
-    """Where the S3 store of this test session is, or will be."""
-    return environment_of(free_port())
+    """The environment of clients of this session's S3 store, which may start later."""
+    return make_environment(find_free_port())
 
 
-def environment_of(port: int) -> dict[str, str]:
-    """What the environment of a store's clients says: where it is, and fresh keys."""
+def make_environment(port: int) -> dict[str, str]:
+    """Make the environment of a store's clients: its address and fresh keys."""
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": f"{ACCOUNT}:{USER}",
@@ -127,10 +127,10 @@ def environment_of(port: int) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def swift_store(store_environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The running store, as its clients' environment; a skip where Swift cannot run."""
-    why = Swift.missing()
-    if why is not None:
-        pytest.skip(why)
+    """Run the store and return its clients' environment; skip the test if Swift cannot run."""
+    obstacle = Swift.find_obstacle()
+    if obstacle is not None:
+        pytest.skip(obstacle)
     port = int(store_environment["AWS_ENDPOINT_URL"].rpartition(":")[2])
     with Swift(port, store_environment["AWS_SECRET_ACCESS_KEY"]):
         yield store_environment
@@ -140,7 +140,7 @@ def swift_store(store_environment: dict[str, str]) -> Iterator[dict[str, str]]:
 def s3_bucket(swift_store: dict[str, str]) -> str:
     """A bucket for the tests of this session."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        enter(swift_store, monkeypatch)
+        apply_environment(swift_store, monkeypatch)
         forget_clients()
         fsspec.filesystem("s3").mkdir("tests-bucket")
     return "tests-bucket"
@@ -150,15 +150,15 @@ def s3_bucket(swift_store: dict[str, str]) -> str:
 def s3_folder(
     s3_bucket: str, swift_store: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    """The URI of an empty folder, for this process and for the workers of `ray_cluster`."""
-    enter(swift_store, monkeypatch)
+    """The URI of an empty folder, which this process and the workers of `ray_cluster` can access."""
+    apply_environment(swift_store, monkeypatch)
     yield f"s3://{s3_bucket}/{uuid.uuid4().hex[:8]}"
     if any(os.environ.get(name) != value for name, value in swift_store.items()):
-        forget_clients()  # they are of the environment that the test changed
+        forget_clients()  # they hold the environment that the test changed
 
 
-def enter(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make this the environment of S3 clients, whatever the machine's own is."""
+def apply_environment(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the environment of S3 clients, without the machine's own variables."""
     for variable in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(variable)
     for name, value in environment.items():
@@ -169,21 +169,21 @@ def enter(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forget_clients() -> None:
-    """The next use of S3 looks at the environment again."""
+    """Make the next use of S3 read the environment again."""
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def free_port() -> int:
-    """A port of loopback that nothing listens on."""
+def find_free_port() -> int:
+    """A free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def folder_with_attributes() -> Path | None:
-    """A new folder on a file system with user attributes: /tmp may be one that has none."""
+def make_folder_with_attributes() -> Path | None:
+    """Make a folder on a file system with user attributes, which that of /tmp may lack."""
     for parent in (tempfile.gettempdir(), "/var/tmp", Path.home(), Path.cwd()):
         with contextlib.suppress(OSError):
             folder = Path(tempfile.mkdtemp(prefix="swift-", dir=parent))
@@ -197,7 +197,7 @@ def folder_with_attributes() -> Path | None:
 
 
 def write_configuration(folder: Path, ports: dict[str, int]) -> None:
-    """Configuration and ring of the servers that keep things, all on one device."""
+    """Write the configuration and rings of the storage servers, all on one device."""
     from swift.common.ring import RingBuilder
 
     (folder / "swift.conf").write_text("[swift-hash]\nswift_hash_path_suffix = tests\n")
@@ -209,37 +209,37 @@ def write_configuration(folder: Path, ports: dict[str, int]) -> None:
         builder.rebalance()
         builder.get_ring().save(str(folder / f"{name}.ring.gz"))
         (folder / f"{name}.conf").write_text(
-            f"{defaults(folder, port)}devices = {folder / 'node'}\nmount_check = false\n"
+            f"{format_defaults(folder, port)}devices = {folder / 'node'}\nmount_check = false\n"
             f"fallocate_reserve = 0\n[pipeline:main]\npipeline = {name}-server\n"
             f"[app:{name}-server]\nuse = egg:swift#{name}\n"
         )
 
 
 def write_proxy_configuration(folder: Path, port: int, secret: str) -> None:
-    """The proxy with its S3 API and one user."""
-    sections = [defaults(folder, port), f"[pipeline:main]\npipeline = {PIPELINE}\n"]
+    """Write the configuration of the proxy with its S3 API and one user."""
+    sections = [format_defaults(folder, port), f"[pipeline:main]\npipeline = {PIPELINE}\n"]
     for name in FILTERS:
         sections.append(f"[filter:{name}]\nuse = egg:swift#{name.replace('-', '_')}\n")
     sections += [
         f"[filter:tempauth]\nuse = egg:swift#tempauth\nuser_{ACCOUNT}_{USER} = {secret} .admin\n"
     ]
-    # Nothing listens at the cache's address, so that each lookup misses at once.
+    # Nothing listens on the cache's port, so that each lookup misses at once.
     sections += ["[filter:cache]\nuse = egg:swift#memcache\n"]
-    sections += [f"memcache_servers = 127.0.0.1:{free_port()}\n"]
+    sections += [f"memcache_servers = 127.0.0.1:{find_free_port()}\n"]
     sections += ["[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n"]
     (folder / "proxy.conf").write_text("".join(sections))
 
 
-def defaults(folder: Path, port: int) -> str:
-    """The first section of a server's configuration; without workers it needs no other user."""
+def format_defaults(folder: Path, port: int) -> str:
+    """Format the first section of a server's configuration; without workers it needs no other user."""
     return (
         f"[DEFAULT]\nbind_ip = 127.0.0.1\nbind_port = {port}\nworkers = 0\nswift_dir = {folder}\n"
         "log_level = ERROR\n"
     )
 
 
-def started(name: str, folder: Path) -> subprocess.Popen[bytes]:
-    """One server, which logs into the folder."""
+def start_server(name: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Start one server, which logs into the folder."""
     command = [sys.executable, "-m", f"swift.{MODULES[name]}.server", f"{folder / name}.conf", "-v"]
     with (folder / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
@@ -247,12 +247,12 @@ def started(name: str, folder: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def await_answer(name: str, port: int, folder: Path) -> None:
+def wait_for_answer(name: str, port: int, folder: Path) -> None:
     """Wait until a server accepts connections."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
             return
         time.sleep(0.1)
-    told = (folder / f"{name}.log").read_text()[-2000:]
-    raise TimeoutError(f"Swift's {name} server did not answer within {START_SECONDS} s: {told}")
+    log = (folder / f"{name}.log").read_text()[-2000:]
+    raise TimeoutError(f"Swift's {name} server did not answer within {START_SECONDS} s: {log}")

@@ -20,150 +20,156 @@ def _gradient(width: int = 8, height: int = 6) -> NDArray[np.uint8]:
     return image
 
 
-def _file(image: Image.Image, kind: str, **options: object) -> bytes:
+def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format=kind, **options)
     return buffer.getvalue()
 
 
-def test_png_round_trip() -> None:
+def test_a_png_keeps_all_pixels() -> None:
     image = _gradient()
     data = imaging.encode_png(image)
-    assert imaging.size(data) == (8, 6)
-    np.testing.assert_array_equal(imaging.decode(data), image)
+    assert imaging.read_size(data) == (8, 6)
+    np.testing.assert_array_equal(imaging.decode_image(data), image)
 
 
-def test_jpeg_is_close() -> None:
+def test_a_jpeg_keeps_pixels_nearly() -> None:
     image = _gradient(64, 48)
-    decoded = imaging.decode(imaging.encode_jpeg(image, quality=95))
+    decoded = imaging.decode_image(imaging.encode_jpeg(image, quality=95))
     assert decoded.dtype == np.uint8
     assert np.abs(decoded.astype(int) - image).mean() < 4
 
 
-def test_cmyk() -> None:
-    data = _file(Image.fromarray(_gradient(64, 48)).convert("CMYK"), "JPEG", quality=95)
-    decoded = imaging.decode(data)
+def test_cmyk_becomes_rgb() -> None:
+    data = _encode(Image.fromarray(_gradient(64, 48)).convert("CMYK"), "JPEG", quality=95)
+    decoded = imaging.decode_image(data)
     assert decoded.shape == (48, 64, 3)
     assert np.abs(decoded.astype(int) - _gradient(64, 48)).mean() < 12
 
 
-def test_palette() -> None:
+def test_a_palette_becomes_rgb() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.putpixel((1, 0), 1)
     np.testing.assert_array_equal(
-        imaging.decode(_file(image, "PNG")), [[[10, 20, 30], [40, 50, 60]]]
+        imaging.decode_image(_encode(image, "PNG")), [[[10, 20, 30], [40, 50, 60]]]
     )
 
 
-def test_palette_with_transparency_keeps_its_colours() -> None:
+def test_a_palette_with_transparency_keeps_its_colours() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.putpixel((1, 0), 1)
-    data = _file(image, "PNG", transparency=bytes([0, 128]))
-    np.testing.assert_array_equal(imaging.decode(data), [[[10, 20, 30], [40, 50, 60]]])
+    data = _encode(image, "PNG", transparency=bytes([0, 128]))
+    np.testing.assert_array_equal(imaging.decode_image(data), [[[10, 20, 30], [40, 50, 60]]])
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "RGBA", "RGB"])
 def test_modes_become_rgb(mode: str) -> None:
     image = Image.new("RGB", (3, 2), (255, 255, 255)).convert(mode)
-    decoded = imaging.decode(_file(image, "PNG"))
+    decoded = imaging.decode_image(_encode(image, "PNG"))
     assert decoded.shape == (2, 3, 3)
     assert (decoded == 255).all()
 
 
 def test_alpha_is_dropped_not_blended() -> None:
     image = Image.new("RGBA", (1, 1), (10, 20, 30, 0))
-    np.testing.assert_array_equal(imaging.decode(_file(image, "PNG")), [[[10, 20, 30]]])
+    np.testing.assert_array_equal(imaging.decode_image(_encode(image, "PNG")), [[[10, 20, 30]]])
 
 
 def test_sixteen_bits_keep_the_high_byte() -> None:
     grey = np.array([[0, 255, 256, 0x8000, 0xFFFF]], np.uint16)
     for kind in ("PNG", "TIFF"):
-        decoded = imaging.decode(_file(Image.fromarray(grey), kind))
+        decoded = imaging.decode_image(_encode(Image.fromarray(grey), kind))
         np.testing.assert_array_equal(decoded[0, :, 0], [0, 0, 1, 128, 255])
         assert decoded.shape == (1, 5, 3)
 
 
 def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    data = _file(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(imaging.decode(data)[0, 0], [255, 0, 0])
+    data = _encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(imaging.decode_image(data)[0, 0], [255, 0, 0])
 
 
 def test_an_exif_rotation_is_not_applied() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees to show
-    data = _file(Image.fromarray(_gradient(64, 48)), "JPEG", exif=exif)
-    assert imaging.size(data) == (64, 48)
-    assert imaging.decode(data).shape == (48, 64, 3)
+    exif[0x0112] = 6  # viewers turn the image by 90 degrees
+    data = _encode(Image.fromarray(_gradient(64, 48)), "JPEG", exif=exif)
+    assert imaging.read_size(data) == (64, 48)
+    assert imaging.decode_image(data).shape == (48, 64, 3)
 
 
-def test_one_pixel() -> None:
-    assert imaging.decode(imaging.encode_jpeg(np.zeros((1, 1, 3), np.uint8))).shape == (1, 1, 3)
+def test_an_image_may_be_one_pixel() -> None:
+    assert imaging.decode_image(imaging.encode_jpeg(np.zeros((1, 1, 3), np.uint8))).shape == (
+        1,
+        1,
+        3,
+    )
 
 
-def test_decoded_images_can_be_written_to() -> None:
+def test_decoded_images_are_writable() -> None:
     for data in (imaging.encode_png(_gradient()), imaging.encode_jpeg(_gradient())):
-        imaging.decode(data)[0, 0] = 7
+        imaging.decode_image(data)[0, 0] = 7
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [(b"", "empty"), (b"just a text\n" * 9, "not an image"), (b"\xff\xd8\xff", "not an image")],
 )
-def test_what_is_no_image(data: bytes, message: str) -> None:
+def test_files_that_are_not_images_are_rejected(data: bytes, message: str) -> None:
     with pytest.raises(UnreadableImage, match=message):
-        imaging.decode(data)
+        imaging.decode_image(data)
     with pytest.raises(UnreadableImage, match=message):
-        imaging.size(data)
+        imaging.read_size(data)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["AVIF", "GIF", "JPEG2000", "TIFF", "WEBP"])
-def test_a_damaged_file_of_any_kind_is_unreadable_or_a_image(kind: str) -> None:
-    """Each of Pillow's formats has errors of its own: damage must not end in any other error."""
+def test_a_damaged_file_in_any_format_is_unreadable_or_an_image(kind: str) -> None:
+    """Each of Pillow's formats raises its own errors; all must become UnreadableImage."""
     Image.init()
     if kind not in Image.SAVE:
-        pytest.skip(f"this Pillow writes no {kind}")
-    data = _file(Image.fromarray(_gradient(32, 24)), kind)
+        pytest.skip(f"this Pillow cannot write {kind}")
+    data = _encode(Image.fromarray(_gradient(32, 24)), kind)
     unreadable = 0
     for place in range(0, len(data), max(1, len(data) // 150)):
         damaged = data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
         try:
-            assert imaging.decode(damaged).ndim == 3
+            assert imaging.decode_image(damaged).ndim == 3
         except UnreadableImage:
             unreadable += 1
     assert unreadable
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"])
-def test_truncated_files(kind: str) -> None:
+def test_truncated_files_are_unreadable(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
-    data = _file(Image.fromarray(noise), kind)
-    assert imaging.decode(data).shape == (50, 60, 3)
+    data = _encode(Image.fromarray(noise), kind)
+    assert imaging.decode_image(data).shape == (50, 60, 3)
     for length in (len(data) // 2, 40, 12):
         with pytest.raises(UnreadableImage):
-            imaging.decode(data[:length])
+            imaging.decode_image(data[:length])
 
 
-def test_the_pixel_cap_holds_before_decoding() -> None:
+def test_the_pixel_cap_applies_before_decoding() -> None:
     data = imaging.encode_png(np.zeros((20, 30, 3), np.uint8))
-    assert imaging.decode(data, max_pixels=600).shape == (20, 30, 3)
+    assert imaging.decode_image(data, max_pixels=600).shape == (20, 30, 3)
     with pytest.raises(UnreadableImage, match="30x20 pixels are over the limit of 599"):
-        imaging.decode(data, max_pixels=599)
+        imaging.decode_image(data, max_pixels=599)
 
 
-def test_a_bomb_is_refused_not_warned_about(recwarn: pytest.WarningsRecorder) -> None:
+def test_a_decompression_bomb_is_rejected_without_a_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
     data = bytearray(imaging.encode_png(np.zeros((1, 1, 3), np.uint8)))
-    data[16:24] = struct.pack(">II", 20_000, 20_000)  # a header that lies
+    data[16:24] = struct.pack(">II", 20_000, 20_000)  # a false size in the header
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     with pytest.raises(UnreadableImage):
-        imaging.decode(bytes(data))
+        imaging.decode_image(bytes(data))
     assert not recwarn.list
 
 
-def test_resize() -> None:
+def test_resize_gives_the_requested_size() -> None:
     image = _gradient(40, 20)
     assert imaging.resize(image, 10, 7).shape == (7, 10, 3)
     np.testing.assert_array_equal(imaging.resize(image, 40, 20), image)
@@ -171,7 +177,7 @@ def test_resize() -> None:
     assert (imaging.resize(flat, 30, 4) == 77).all()
 
 
-def test_drawn_boxes_lie_on_the_boxes_edge() -> None:
+def test_drawn_boxes_end_at_the_edges_of_the_boxes() -> None:
     blank = np.zeros((20, 30, 3), np.uint8)
     drawn = imaging.draw_boxes(blank, np.array([[5, 4, 15, 12]]), line_width=1)
     rows, columns = np.nonzero(drawn.any(axis=2))
@@ -191,12 +197,12 @@ def test_equal_keys_get_equal_colours() -> None:
 
 def test_a_sheet_holds_all_images() -> None:
     images = [np.full((10, 30, 3), value, np.uint8) for value in (0, 60, 120)]
-    sheet = imaging.sheet(images, columns=2, cell=50)
+    sheet = imaging.arrange_sheet(images, columns=2, cell=50)
     assert sheet.shape == (100, 100, 3)
     assert {0, 60, 120} <= set(np.unique(sheet).tolist())
 
 
-def test_names_of_images() -> None:
+def test_names_of_images_are_recognised() -> None:
     assert imaging.is_image_name("a/B.JPEG")
     assert not imaging.is_image_name("a/jpg")
     assert not imaging.is_image_name("a.xml")

@@ -1,4 +1,4 @@
-"""The rule of the stations: what each folder may import, and that torch and ray stay where they belong."""
+"""The rule of the stations: what each folder may import, and where torch and ray may be imported."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 BESIDE = {
-    *(
-        "errors",
-        "geometry",
-        "imaging",
-        "schema",
-        "storage",
-        "storage_errors",
-        "store_options",
-        "manifests",
-        "unique_ids",
-        "shards",
-    ),
-    *("run_record", "__init__"),
+    "__init__",
+    "errors",
+    "geometry",
+    "imaging",
+    "manifests",
+    "option_ranges",
+    "run_record",
+    "schema",
+    "shards",
+    "storage",
+    "storage_errors",
+    "store_options",
+    "unique_ids",
+    "uris",
 }
-"""The modules beside the stations; shards is a station that is one module."""
+"""The modules beside the stations; `shards` is a station that is one module."""
 
 ALLOWED = {
     "sources": BESIDE - {"shards", "run_record"},
     "proposals": BESIDE,
     "detector": BESIDE | {"proposals"},
     "training": BESIDE | {"proposals", "detector"},
-    "analysis": BESIDE | {"proposals"},
     "runs": BESIDE,
+    "analysis": BESIDE | {"proposals"},
     "engine": BESIDE | {"sources", "proposals", "detector", "training", "runs", "analysis"},
 }
 """Stations and modules of `pipeline` that each station may import, besides itself."""
@@ -56,19 +57,19 @@ DRIVERS_WITHOUT_TORCH = (
 )
 
 
-def _files() -> list[Path]:
+def _list_files() -> list[Path]:
     return sorted(
         path for folder in ("pipeline", "jobs") for path in (REPOSITORY / folder).rglob("*.py")
     )
 
 
-def _module(path: Path) -> str:
+def _get_module(path: Path) -> str:
     parts = path.relative_to(REPOSITORY).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _imported(path: Path) -> Iterator[str]:
-    """Dotted names that a file imports anywhere in it, `from a import b` as a.b."""
+def _list_imports(path: Path) -> Iterator[str]:
+    """Yield the dotted names that a file imports anywhere in it, `from a import b` as a.b."""
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -77,8 +78,8 @@ def _imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _station(dotted: str) -> str | None:
-    """The part of `pipeline` that a dotted name lies in: a station or a module beside them."""
+def _get_station(dotted: str) -> str | None:
+    """The part of `pipeline` that a dotted name belongs to: a station or a module beside them."""
     parts = dotted.split(".")
     if parts[0] != "pipeline":
         return None
@@ -90,37 +91,37 @@ def _station(dotted: str) -> str | None:
     return parts[1]
 
 
-FILES = _files()
-IDS = [_module(path) for path in FILES]
+FILES = _list_files()
+IDS = [_get_module(path) for path in FILES]
 
 
-def test_files_are_found() -> None:
+def test_the_files_of_the_package_are_listed() -> None:
     assert {"pipeline.geometry", "pipeline.sources.voc", "jobs.prepare"} <= set(IDS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_a_station_imports_only_from_its_left(path: Path) -> None:
-    own = _station(_module(path))
-    if own is None:  # jobs
+def test_a_station_imports_only_stations_to_its_left(path: Path) -> None:
+    own_station = _get_station(_get_module(path))
+    if own_station is None:  # a job may import every station
         return
-    allowed = {own} | ALLOWED.get(own, BESIDE)
-    for name in _imported(path):
-        station = _station(name)
+    allowed = {own_station} | ALLOWED.get(own_station, BESIDE)
+    for name in _list_imports(path):
+        station = _get_station(name)
         assert station is None or station in allowed, f"{path} imports {name}"
         assert name.split(".")[0] != "jobs", f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_only_engine_and_jobs_import_ray(path: Path) -> None:
-    if _module(path).startswith(("pipeline.engine", "jobs")):
+    if _get_module(path).startswith(("pipeline.engine", "jobs")):
         return
-    assert not [name for name in _imported(path) if name.split(".")[0] == "ray"]
+    assert not [name for name in _list_imports(path) if name.split(".")[0] == "ray"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_only_detector_and_training_import_torch_at_the_top(path: Path) -> None:
-    """Elsewhere torch may be imported in the function that a worker runs, never with the module."""
-    if _module(path).startswith(("pipeline.detector", "pipeline.training")):
+    """Elsewhere only the function that a worker runs may import torch, never the module itself."""
+    if _get_module(path).startswith(("pipeline.detector", "pipeline.training")):
         return
     tree = ast.parse(path.read_text(), str(path))
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -136,7 +137,7 @@ def test_only_detector_and_training_import_torch_at_the_top(path: Path) -> None:
     assert not [name for name in names if name.split(".")[0] in ("torch", "torchvision")]
 
 
-def _modules_without_torch() -> list[str]:
+def _list_modules_without_torch() -> list[str]:
     beside = [name for name in IDS if name.startswith("pipeline.") and name.count(".") == 1]
     stations = [name for name in IDS if name.startswith(WITHOUT_TORCH)]
     jobs = [name for name in IDS if name in DRIVERS_WITHOUT_TORCH]
@@ -147,7 +148,7 @@ def _modules_without_torch() -> list[str]:
 
 
 def test_these_modules_load_without_torch() -> None:
-    """In one fresh process, one module after the other, so that the first that loads torch is named."""
+    """A fresh process imports one module after another, so that the message names the first to load torch."""
     script = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"
@@ -155,7 +156,7 @@ def test_these_modules_load_without_torch() -> None:
         "    loaded = {'torch', 'torchvision'} & set(sys.modules)\n"
         "    assert not loaded, f'{name} loads {loaded}'\n"
     )
-    names = _modules_without_torch()
+    names = _list_modules_without_torch()
     assert {"pipeline.storage", "pipeline.shards", "pipeline.sources.coco", "jobs.prepare"} <= set(
         names
     )
@@ -170,14 +171,47 @@ def test_these_modules_load_without_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_preparing_loads_no_ray() -> None:
-    script = "import sys, jobs.prepare; sys.exit('ray' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False, timeout=300)
-    assert done.returncode == 0
+def test_preparing_and_runs_load_no_ray() -> None:
+    runs = [name for name in IDS if name.startswith("pipeline.runs")]
+    assert "pipeline.runs.output" in runs
+    script = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    assert 'ray' not in sys.modules, f'{name} loads ray'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *runs, "jobs.prepare"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = {
+        name: {_find_module(imported) for imported in _list_imports(path)} - {name, None}
+        for name, path in zip(IDS, FILES, strict=True)
+    }
+    for _ in IDS:  # remove the modules that import none of the others, until nothing changes
+        leaves = {name for name, imported in imports.items() if not imported & imports.keys()}
+        imports = {name: imported for name, imported in imports.items() if name not in leaves}
+    assert not imports, f"these modules import each other: {sorted(imports)}"
+
+
+def _find_module(dotted: str) -> str | None:
+    """The project's module that a dotted name is, or is in."""
+    if dotted in IDS:
+        return dotted
+    parent = dotted.rpartition(".")[0]
+    return parent if parent in IDS else None
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_every_file_says_what_it_is(path: Path) -> None:
+def test_every_file_has_a_docstring_that_describes_it(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(), str(path)))
     assert docstring
     assert len(docstring.splitlines()[0]) > 20

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import manifests, schema, storage
-from pipeline.errors import UnreadableDataset
+from pipeline.errors import MissingObject, UnreadableDataset
 from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
 
 
@@ -28,7 +28,7 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
-def test_round_trip(tmp_path: Path, place: str) -> None:
+def test_rows_are_read_as_they_were_written(tmp_path: Path, place: str) -> None:
     uri = f"memory://{tmp_path.name}/m.parquet" if place == "memory" else f"{tmp_path}/m.parquet"
     rows = [
         ManifestRow(
@@ -51,7 +51,7 @@ def test_round_trip(tmp_path: Path, place: str) -> None:
 
 
 @pytest.mark.usefixtures("small_groups")
-def test_slices_across_row_groups_and_files(tmp_path: Path) -> None:
+def test_slices_and_batches_cross_row_groups_and_files(tmp_path: Path) -> None:
     for name, first, count in (("0", 0, 9), ("1", 9, 1), ("2", 10, 7)):
         write_manifest(f"{tmp_path}/{name}.parquet", _rows(first, count), None)
     opened = open_manifest(str(tmp_path))
@@ -62,28 +62,28 @@ def test_slices_across_row_groups_and_files(tmp_path: Path) -> None:
             table = opened.read(first, count, ["image_id"])
             assert table.column("image_id").to_pylist() == ids[first : first + count]
     for limit in (None, 0, 1, 9, 10, 13, 99):
-        batches = opened.batches(["image_id"], limit, batch_size=3)
-        found = [i for batch in batches for i in batch.column("image_id").to_pylist()]
-        assert found == ids[:limit]
+        batches = opened.read_batches(["image_id"], limit, batch_size=3)
+        ids_read = [i for batch in batches for i in batch.column("image_id").to_pylist()]
+        assert ids_read == ids[:limit]
 
 
-def test_a_slice_reads_its_row_groups_only(
+def test_a_slice_reads_only_its_row_groups(
     tmp_path: Path, small_groups: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_manifest(f"{tmp_path}/m.parquet", _rows(0, 20), None)
-    asked: list[list[int]] = []
+    groups_read: list[list[int]] = []
     original = pq.ParquetFile.read_row_groups
 
     def spy(self: pq.ParquetFile, groups: list[int], **options: object) -> pa.Table:
-        asked.append(list(groups))
+        groups_read.append(list(groups))
         return original(self, groups, **options)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_groups", spy)
     open_manifest(f"{tmp_path}/m.parquet").read(7, 3)
-    assert asked == [[1, 2]]
+    assert groups_read == [[1, 2]]
 
 
-def test_other_writers_may_leave_columns_out_and_use_other_types(tmp_path: Path) -> None:
+def test_other_writers_may_omit_columns_and_use_other_types(tmp_path: Path) -> None:
     table = pa.table(
         {
             "uri": pa.array(["/a", "/b"], pa.large_string()),
@@ -106,13 +106,13 @@ def test_other_writers_may_leave_columns_out_and_use_other_types(tmp_path: Path)
     }
 
 
-def test_absent_columns_alone(tmp_path: Path) -> None:
+def test_an_absent_column_reads_as_nulls(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image_id": ["a", "b"], "uri": ["/a", "/b"]}), tmp_path / "m.parquet")
     read = open_manifest(f"{tmp_path}/m.parquet").read(1, 1, ["objects"])
     assert read.to_pylist() == [{"objects": None}]
 
 
-def test_objects_as_other_writers_store_them(tmp_path: Path) -> None:
+def test_objects_of_other_writers_are_cast(tmp_path: Path) -> None:
     fields = [(name, pa.float64()) for name in ("x1", "y1", "x2", "y2")]
     kind = pa.struct(
         [*fields, ("crowd", pa.bool_()), ("difficult", pa.bool_()), ("label", pa.string())]
@@ -126,13 +126,13 @@ def test_objects_as_other_writers_store_them(tmp_path: Path) -> None:
     assert read.column("objects").to_pylist() == [[item]]
 
 
-def test_an_objects_column_of_nulls_only(tmp_path: Path) -> None:
+def test_an_objects_column_may_be_all_null(tmp_path: Path) -> None:
     table = pa.table({"image_id": ["a"], "uri": ["/a"], "objects": pa.nulls(1)})
     pq.write_table(table, tmp_path / "m.parquet")
     assert open_manifest(f"{tmp_path}/m.parquet").read(0, 1).column("objects").to_pylist() == [None]
 
 
-def test_a_damaged_file(tmp_path: Path) -> None:
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     write_manifest(str(path), _rows(0, 50), None)
     whole = path.read_bytes()
@@ -142,7 +142,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
             open_manifest(str(path))
 
 
-def test_a_file_damaged_behind_its_footer_fails_when_it_is_read(tmp_path: Path) -> None:
+def test_a_file_with_damaged_pages_fails_on_reading_them(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     write_manifest(str(path), _rows(0, 50), None)
     data = bytearray(path.read_bytes())
@@ -152,7 +152,7 @@ def test_a_file_damaged_behind_its_footer_fails_when_it_is_read(tmp_path: Path) 
     with pytest.raises(UnreadableDataset, match=r"m\.parquet is not readable Parquet"):
         opened.read(0, 50)
     with pytest.raises(UnreadableDataset, match=r"m\.parquet is not readable Parquet"):
-        list(opened.batches(["image_id"]))
+        list(opened.read_batches(["image_id"]))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,9 @@ def test_a_file_damaged_behind_its_footer_fails_when_it_is_read(tmp_path: Path) 
         ({"image_id": ["a"], "uri": ["a"], "objects": [[1]]}, "objects lack label"),
     ],
 )
-def test_wrong_columns(tmp_path: Path, columns: dict[str, list[object]], message: str) -> None:
+def test_wrong_columns_are_named(
+    tmp_path: Path, columns: dict[str, list[object]], message: str
+) -> None:
     pq.write_table(pa.table(columns), tmp_path / "m.parquet")
     with pytest.raises(UnreadableDataset, match=message):
         open_manifest(f"{tmp_path}/m.parquet")
@@ -179,17 +181,17 @@ def test_a_column_that_cannot_be_cast_names_the_file(tmp_path: Path) -> None:
         open_manifest(f"{tmp_path}/m.parquet").read(0, 1)
 
 
-def test_nothing_to_open(tmp_path: Path) -> None:
+def test_a_manifest_without_files_or_rows_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UnreadableDataset, match=r"holds no \*\.parquet file"):
         open_manifest(str(tmp_path))
-    with pytest.raises(storage.MissingObject, match="does not exist"):
+    with pytest.raises(MissingObject, match="does not exist"):
         open_manifest(f"{tmp_path}/gone.parquet")
     pq.write_table(schema.MANIFEST.empty_table(), tmp_path / "m.parquet")
-    with pytest.raises(UnreadableDataset, match="a manifest of no images"):
+    with pytest.raises(UnreadableDataset, match="a manifest without images"):
         open_manifest(str(tmp_path))
 
 
-def test_files_must_agree_on_the_classes(tmp_path: Path) -> None:
+def test_files_with_different_classes_are_rejected(tmp_path: Path) -> None:
     write_manifest(f"{tmp_path}/0.parquet", _rows(0, 1), ["cat"])
     write_manifest(f"{tmp_path}/1.parquet", _rows(1, 1), ["dog"])
     with pytest.raises(
@@ -209,9 +211,7 @@ def test_files_must_agree_on_the_classes(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_rows_that_are_refused_leave_no_file(
-    tmp_path: Path, rows: list[ManifestRow], message: str
-) -> None:
+def test_rejected_rows_leave_no_file(tmp_path: Path, rows: list[ManifestRow], message: str) -> None:
     with pytest.raises(UnreadableDataset, match=message):
         write_manifest(f"{tmp_path}/m.parquet", rows, ["cat"])
     assert list(tmp_path.iterdir()) == []
@@ -223,8 +223,8 @@ def test_duplicates_are_found_across_row_groups(tmp_path: Path) -> None:
         write_manifest(f"{tmp_path}/m.parquet", _rows(0, 9) + _rows(0, 1), None)
 
 
-class _Counted:
-    """A file that counts the bytes that are read of it."""
+class _CountingFile:
+    """A file that counts the bytes read from it."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
@@ -241,23 +241,23 @@ class _Counted:
 
 
 @pytest.fixture
-def files_read(monkeypatch: pytest.MonkeyPatch) -> dict[str, _Counted]:
-    """The files opened since, by name."""
-    opened: dict[str, _Counted] = {}
-    really = storage.opened
+def files_read(monkeypatch: pytest.MonkeyPatch) -> dict[str, _CountingFile]:
+    """The files opened in the test, by name."""
+    opened: dict[str, _CountingFile] = {}
+    open_file = storage.open_file
 
     @contextlib.contextmanager
-    def counting(uri: str) -> Iterator[_Counted]:
-        with really(uri) as file:
-            opened[uri.rpartition("/")[2]] = _Counted(file)
+    def open_counting(uri: str) -> Iterator[_CountingFile]:
+        with open_file(uri) as file:
+            opened[uri.rpartition("/")[2]] = _CountingFile(file)
             yield opened[uri.rpartition("/")[2]]
 
-    monkeypatch.setattr(storage, "opened", counting)
+    monkeypatch.setattr(storage, "open_file", open_counting)
     return opened
 
 
-def test_only_the_row_groups_that_are_asked_for_are_read(
-    tmp_path: Path, files_read: dict[str, _Counted]
+def test_memory_and_reads_stay_within_the_requested_row_groups(
+    tmp_path: Path, files_read: dict[str, _CountingFile]
 ) -> None:
     rows, group, folder = 40_000, 1000, tmp_path / "manifest"
     folder.mkdir()
@@ -277,7 +277,7 @@ def test_only_the_row_groups_that_are_asked_for_are_read(
     assert files_read["1.parquet"].bytes_read < 0.1 * whole
 
     files_read.clear()
-    batches = opened.batches(["image_id", "uri"], batch_size=group)
+    batches = opened.read_batches(["image_id", "uri"], batch_size=group)
     for _ in range(5):
         assert len(next(batches)) == group
     assert list(files_read) == ["0.parquet"]
@@ -286,9 +286,24 @@ def test_only_the_row_groups_that_are_asked_for_are_read(
 
     files_read.clear()
     before = pa.total_allocated_bytes()
-    most, seen = 0, 0
-    for batch in opened.batches(["image_id", "uri"]):
-        seen += len(batch)
-        most = max(most, pa.total_allocated_bytes() - before)
-    assert seen == 3 * rows
-    assert most < 0.5 * whole
+    peak, rows_read = 0, 0
+    for batch in opened.read_batches(["image_id", "uri"]):
+        rows_read += len(batch)
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert rows_read == 3 * rows
+    assert peak < 0.5 * whole
+
+
+def test_a_manifest_has_the_schema_version_and_a_newer_one_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    write_manifest(str(path), _rows(0, 2), ["cat"])
+    table = pq.read_table(path)
+    assert schema.read_metadata(table.schema, "schema_version") == schema.VERSION
+    newer = {**table.schema.metadata, b"schema_version": b"%d" % (schema.VERSION + 1)}
+    pq.write_table(table.replace_schema_metadata(newer), path)
+    expected = rf"m\.parquet has schema version {schema.VERSION + 1}, .* up to {schema.VERSION}:"
+    with pytest.raises(UnreadableDataset, match=expected):
+        open_manifest(str(path))
+    older = {key: value for key, value in newer.items() if key != b"schema_version"}
+    pq.write_table(table.replace_schema_metadata(older), path)
+    assert open_manifest(str(path)).classes == ("cat",)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from pipeline import schema
+from pipeline.errors import UnreadableDataset
 
 ROWS = st.lists(
     st.one_of(
@@ -20,49 +22,79 @@ ROWS = st.lists(
 )
 
 
-def _check(found: list[NDArray[np.float32]], expected: list[NDArray[np.float32] | None]) -> None:
-    assert len(found) == len(expected)
-    for got, wanted in zip(found, expected, strict=True):
-        assert got.dtype == np.float32
-        filled = np.empty((0, 4), np.float32) if wanted is None else wanted
-        np.testing.assert_array_equal(got, filled)
-        assert got.shape == filled.shape
+def _check(boxes: list[NDArray[np.float32]], rows: list[NDArray[np.float32] | None]) -> None:
+    assert len(boxes) == len(rows)
+    for actual, row in zip(boxes, rows, strict=True):
+        assert actual.dtype == np.float32
+        expected = np.empty((0, 4), np.float32) if row is None else row
+        np.testing.assert_array_equal(actual, expected)
+        assert actual.shape == expected.shape
 
 
 @given(ROWS)
-def test_box_lists_round_trip(rows: list[NDArray[np.float32] | None]) -> None:
-    column = schema.box_lists(rows)
+def test_boxes_survive_the_way_to_a_column_and_back(rows: list[NDArray[np.float32] | None]) -> None:
+    column = schema.build_box_column(rows)
     assert column.type == schema.PROPOSALS.field("boxes").type
     assert column.is_null().to_pylist() == [row is None for row in rows]
-    _check(schema.box_arrays(column), rows)
+    _check(schema.split_box_column(column), rows)
 
 
 @given(ROWS, st.data())
-def test_slices_and_chunks(rows: list[NDArray[np.float32] | None], data: st.DataObject) -> None:
-    column = schema.box_lists(rows)
+def test_slices_and_chunks_of_a_box_column_are_split(
+    rows: list[NDArray[np.float32] | None], data: st.DataObject
+) -> None:
+    column = schema.build_box_column(rows)
     start = data.draw(st.integers(0, len(rows)))
     stop = data.draw(st.integers(start, len(rows)))
-    _check(schema.box_arrays(column.slice(start, stop - start)), rows[start:stop])
+    _check(schema.split_box_column(column.slice(start, stop - start)), rows[start:stop])
     chunked = pa.chunked_array([column.slice(start), column.slice(0, start)], column.type)
-    _check(schema.box_arrays(chunked), rows[start:] + rows[:start])
+    _check(schema.split_box_column(chunked), rows[start:] + rows[:start])
     _check(
-        schema.box_arrays(chunked.slice(start, stop - start)),
+        schema.split_box_column(chunked.slice(start, stop - start)),
         (rows[start:] + rows[:start])[start:stop],
     )
 
 
-def test_an_empty_table_has_no_arrays() -> None:
-    assert schema.box_arrays(schema.PROPOSALS.empty_table().column("boxes")) == []
+def test_an_empty_box_column_has_no_arrays() -> None:
+    assert schema.split_box_column(schema.PROPOSALS.empty_table().column("boxes")) == []
 
 
 def test_other_float_types_are_stored_as_float32() -> None:
-    column = schema.box_lists([np.array([[1, 2, 3, 4.5]], np.float64)])
+    column = schema.build_box_column([np.array([[1, 2, 3, 4.5]], np.float64)])
     assert column.to_pylist() == [[[1, 2, 3, 4.5]]]
 
 
-def test_metadata_round_trip() -> None:
-    first = schema.with_metadata(schema.MANIFEST, {"classes": ["ä", "b"]})
-    both = schema.with_metadata(first, {"category_ids": [3, 1]})
-    assert schema.metadata_value(both, "classes") == ["ä", "b"]
-    assert schema.metadata_value(both, "category_ids") == [3, 1]
-    assert schema.metadata_value(schema.MANIFEST, "classes") is None
+def test_metadata_values_are_added_and_read() -> None:
+    first = schema.add_metadata(schema.MANIFEST, {"classes": ["ä", "b"]})
+    both = schema.add_metadata(first, {"category_ids": [3, 1]})
+    assert schema.read_metadata(both, "classes") == ["ä", "b"]
+    assert schema.read_metadata(both, "category_ids") == [3, 1]
+    assert schema.read_metadata(schema.MANIFEST, "classes") is None
+
+
+def test_metadata_holds_the_schema_version() -> None:
+    assert schema.read_metadata(schema.add_metadata(schema.PROPOSALS, {}), "schema_version") == 1
+
+
+@pytest.mark.parametrize("version", [None, b"0", b"1"])
+def test_files_of_this_version_and_of_releases_before_versions_are_read(
+    version: bytes | None,
+) -> None:
+    metadata = {} if version is None else {b"schema_version": version}
+    schema.check_version(schema.PROPOSALS.with_metadata(metadata), "/out/part.parquet")
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (b"2", "/out/part.parquet has schema version 2, and this release reads versions up to 1"),
+        (b"1.5", "/out/part.parquet has schema version 1.5, and this release"),
+        (b'"new"', "/out/part.parquet has schema version 'new', and this release"),
+        (b"v2", "/out/part.parquet: the schema's metadata 'schema_version' is not JSON"),
+    ],
+)
+def test_a_newer_schema_is_rejected_by_name(version: bytes, message: str) -> None:
+    newer = schema.PROPOSALS.with_metadata({b"schema_version": version})
+    with pytest.raises(UnreadableDataset) as caught:
+        schema.check_version(newer, "/out/part.parquet")
+    assert str(caught.value).startswith(message)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import shards, storage
+from pipeline import schema, shards, storage, uris
 from pipeline.errors import MismatchedProposals, UnreadableDataset
 from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manifest
 
@@ -22,31 +22,31 @@ def _manifest(place: Path, pairs: list[tuple[str, str]] = PAIRS) -> Manifest:
 
 
 def test_shards_cover_the_manifest_once(tmp_path: Path) -> None:
-    made = shards.cut(_manifest(tmp_path), 4).shards("run")
-    assert [(s.ordinal, s.first_row, s.rows) for s in made] == [(0, 0, 4), (1, 4, 4), (2, 8, 3)]
-    assert len({s.key for s in made}) == 3
-    assert made[1].part_name == f"part-000001-{made[1].key}.parquet"
+    planned = shards.cut_manifest(_manifest(tmp_path), 4).build_shards("run")
+    assert [(s.ordinal, s.first_row, s.rows) for s in planned] == [(0, 0, 4), (1, 4, 4), (2, 8, 3)]
+    assert len({s.key for s in planned}) == 3
+    assert planned[1].part_name == f"part-000001-{planned[1].key}.parquet"
 
 
 def test_the_dataset_digest_does_not_depend_on_the_cut(tmp_path: Path) -> None:
     manifest = _manifest(tmp_path)
-    digests = {shards.cut(manifest, sizes).dataset for sizes in (1, 3, 100, [5, 6])}
+    digests = {shards.cut_manifest(manifest, sizes).dataset for sizes in (1, 3, 100, [5, 6])}
     assert len(digests) == 1
-    assert shards.cut(manifest, 3, limit=10).dataset not in digests
+    assert shards.cut_manifest(manifest, 3, limit=10).dataset not in digests
 
 
 def test_a_shard_of_the_same_images_keeps_its_key(tmp_path: Path) -> None:
     manifest = _manifest(tmp_path)
-    by_size = shards.cut(manifest, 4).shards("run")
-    assert shards.cut(manifest, [4, 7]).shards("run")[0].key == by_size[0].key
-    assert shards.cut(manifest, 4, limit=8).shards("run") == by_size[:2]
+    by_size = shards.cut_manifest(manifest, 4).build_shards("run")
+    assert shards.cut_manifest(manifest, [4, 7]).build_shards("run")[0].key == by_size[0].key
+    assert shards.cut_manifest(manifest, 4, limit=8).build_shards("run") == by_size[:2]
     ids, uris = zip(*PAIRS[4:8], strict=True)
-    assert shards.shard_key("run", shards.digest(ids, uris)) == by_size[1].key
+    assert shards.compute_shard_key("run", shards.digest_images(ids, uris)) == by_size[1].key
 
 
 def test_keys_change_with_run_ids_and_uris(tmp_path: Path) -> None:
     def keys(pairs: list[tuple[str, str]], run: str = "run") -> list[str]:
-        return [s.key for s in shards.cut(_manifest(tmp_path, pairs), 6).shards(run)]
+        return [s.key for s in shards.cut_manifest(_manifest(tmp_path, pairs), 6).build_shards(run)]
 
     usual = keys(PAIRS)
     assert not set(keys(PAIRS, "other run")) & set(usual)
@@ -58,115 +58,148 @@ def test_keys_change_with_run_ids_and_uris(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=4, unique=True), st.data())
-def test_no_other_images_have_the_same_digest(
+def test_different_images_have_different_digests(
     pairs: list[tuple[str, str]], data: st.DataObject
 ) -> None:
-    """Lengths stand before the texts, so moving characters between them shows."""
+    """Each text comes after its length, so moving characters between texts changes the digest."""
     other = data.draw(st.lists(st.tuples(st.text(), st.text()), max_size=4))
-    same = shards.digest([i for i, _ in pairs], [u for _, u in pairs]) == shards.digest(
-        [i for i, _ in other], [u for _, u in other]
-    )
+    same = shards.digest_images(
+        [i for i, _ in pairs], [u for _, u in pairs]
+    ) == shards.digest_images([i for i, _ in other], [u for _, u in other])
     assert same == (pairs == other)
 
 
-def test_moving_a_character_from_id_to_uri_shows() -> None:
-    assert shards.digest(["ab"], ["c"]) != shards.digest(["a"], ["bc"])
-    assert shards.digest(["1:a"], [""]) != shards.digest(["1"], [":a"])
+def test_moving_a_character_from_id_to_uri_changes_the_digest() -> None:
+    assert shards.digest_images(["ab"], ["c"]) != shards.digest_images(["a"], ["bc"])
+    assert shards.digest_images(["1:a"], [""]) != shards.digest_images(["1"], [":a"])
 
 
-def test_a_cut_to_follow_must_fit(tmp_path: Path) -> None:
-    with pytest.raises(MismatchedProposals, match="has 11 images here, the cut to follow has 12"):
-        shards.cut(_manifest(tmp_path), [6, 6])
+def test_an_earlier_cut_of_more_images_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(
+        MismatchedProposals, match="has 11 images here, but the cut to follow has 12"
+    ):
+        shards.cut_manifest(_manifest(tmp_path), [6, 6])
 
 
-def test_null_ids_and_uris_are_refused(tmp_path: Path) -> None:
+def test_null_ids_and_uris_are_rejected(tmp_path: Path) -> None:
     for name in ("image_id", "uri"):
         columns = {"image_id": ["a", "b"], "uri": ["/a", "/b"]}
         columns[name] = ["x", None]
         pq.write_table(pa.table(columns), tmp_path / "m.parquet")
         with pytest.raises(UnreadableDataset, match=f"row 1 has a null {name}"):
-            shards.cut(open_manifest(f"{tmp_path}/m.parquet"), 2)
+            shards.cut_manifest(open_manifest(f"{tmp_path}/m.parquet"), 2)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_the_same_id_twice_is_refused_wherever_it_stands(tmp_path: Path, size: int) -> None:
+def test_an_id_that_occurs_twice_is_rejected_in_any_shard(tmp_path: Path, size: int) -> None:
     pq.write_table(
         pa.table({"image_id": ["a", "b", "a"], "uri": ["/a", "/b", "/c"]}), tmp_path / "m.parquet"
     )
     with pytest.raises(UnreadableDataset, match=r"'a' occurs twice, in rows 0 and 2$"):
-        shards.cut(open_manifest(f"{tmp_path}/m.parquet"), size)
-    assert shards.cut(open_manifest(f"{tmp_path}/m.parquet"), size, limit=2).images == 2
+        shards.cut_manifest(open_manifest(f"{tmp_path}/m.parquet"), size)
+    assert shards.cut_manifest(open_manifest(f"{tmp_path}/m.parquet"), size, limit=2).images == 2
 
 
-def test_shard_table_round_trip(tmp_path: Path) -> None:
-    made = shards.cut(_manifest(tmp_path), 4).shards("run")
-    assert shards.read_table(str(tmp_path / "out")) is None
-    shards.write_table(str(tmp_path / "out"), made)
-    assert shards.read_table(str(tmp_path / "out")) == made
+def test_the_shard_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    planned = shards.cut_manifest(_manifest(tmp_path), 4).build_shards("run")
+    assert shards.read_shard_table(str(tmp_path / "out")) is None
+    shards.write_shard_table(str(tmp_path / "out"), planned)
+    assert shards.read_shard_table(str(tmp_path / "out")) == planned
 
 
 @pytest.mark.parametrize("content", ["bytes", "columns"])
-def test_a_damaged_shard_table(tmp_path: Path, content: str) -> None:
+def test_a_damaged_shard_table_is_rejected(tmp_path: Path, content: str) -> None:
     if content == "bytes":
         (tmp_path / "shards.parquet").write_bytes(b"PAR1 not really")
     else:
         pq.write_table(pa.table({"ordinal": [1]}), tmp_path / "shards.parquet")
     with pytest.raises(UnreadableDataset, match=r"shards\.parquet is not readable Parquet"):
-        shards.read_table(str(tmp_path))
+        shards.read_shard_table(str(tmp_path))
 
 
 @pytest.fixture
 def output(tmp_path: Path) -> tuple[str, list[shards.Shard]]:
     """A complete output of three parts, each with the ordinals of its rows."""
     out = f"{tmp_path}/out"
-    made = shards.cut(_manifest(tmp_path), 4).shards("run")
-    shards.write_table(out, made)
-    for shard in made:
+    planned = shards.cut_manifest(_manifest(tmp_path), 4).build_shards("run")
+    shards.write_shard_table(out, planned)
+    for shard in planned:
         numbers = list(range(shard.first_row, shard.first_row + shard.rows))
         table = pa.table({"row": numbers, "twice": [2 * n for n in numbers]})
-        storage.put(storage.join(out, shard.part_name), shards.part_bytes(table))
-    return out, made
+        storage.put(uris.join(out, shard.part_name), shards.encode_part(table))
+    return out, planned
 
 
 def test_parts_are_read_in_order(output: tuple[str, list[shards.Shard]]) -> None:
     parts = shards.open_parts(output[0])
     assert parts.rows == 11
-    assert parts.schema().names == ["row", "twice"]
-    assert [n for table in parts.tables(["row"]) for n in table.column("row").to_pylist()] == list(
-        range(11)
-    )
+    assert parts.read_schema().names == ["row", "twice"]
+    assert [
+        n for table in parts.read_tables(["row"]) for n in table.column("row").to_pylist()
+    ] == list(range(11))
     assert parts.read(output[1][2]).column("twice").to_pylist() == [16, 18, 20]
 
 
-def test_listing_tells_committed_from_strays(output: tuple[str, list[shards.Shard]]) -> None:
-    out, made = output
+def test_a_listing_separates_committed_parts_from_strays(
+    output: tuple[str, list[shards.Shard]],
+) -> None:
+    out, planned = output
     stray = f"part-000001-{'0' * 24}.parquet"
     for name in (stray, "summary.json", ".part-000001-x.partial", "part-1-abc.parquet"):
-        storage.put(storage.join(out, name), b"")
-    storage.remove(storage.join(out, made[0].part_name))
-    found = shards.listing(out, made)
-    assert found.committed == {1, 2}
-    assert found.strays == (stray,)
+        storage.put(uris.join(out, name), b"")
+    storage.remove(uris.join(out, planned[0].part_name))
+    listing = shards.list_parts(out, planned)
+    assert listing.committed == {1, 2}
+    assert listing.strays == (stray,)
 
 
-def test_an_unfinished_output(output: tuple[str, list[shards.Shard]], tmp_path: Path) -> None:
-    out, made = output
-    storage.remove(storage.join(out, made[1].part_name))
+def test_an_unfinished_output_is_rejected(
+    output: tuple[str, list[shards.Shard]], tmp_path: Path
+) -> None:
+    out, planned = output
+    storage.remove(uris.join(out, planned[1].part_name))
     with pytest.raises(UnreadableDataset, match="lacks 1 of 3 shards"):
         shards.open_parts(out)
     with pytest.raises(UnreadableDataset, match=r"holds no shards\.parquet"):
         shards.open_parts(str(tmp_path))
 
 
-def test_damaged_parts(output: tuple[str, list[shards.Shard]]) -> None:
-    out, made = output
-    uri = storage.join(out, made[0].part_name)
+def test_damaged_parts_are_rejected(output: tuple[str, list[shards.Shard]]) -> None:
+    out, planned = output
+    uri = uris.join(out, planned[0].part_name)
     whole = storage.read(uri)
     storage.put(uri, whole[: len(whole) // 2])
-    with pytest.raises(UnreadableDataset, match=f"{made[0].part_name} is not readable Parquet"):
-        shards.open_parts(out).read(made[0])
-    with pytest.raises(UnreadableDataset, match=f"{made[0].part_name} is not readable Parquet"):
-        shards.open_parts(out).schema()
-    storage.put(uri, shards.part_bytes(pa.table({"row": [1]})))
-    with pytest.raises(UnreadableDataset, match="has 1 rows, its shard 4"):
-        shards.open_parts(out).read(made[0])
+    with pytest.raises(UnreadableDataset, match=f"{planned[0].part_name} is not readable Parquet"):
+        shards.open_parts(out).read(planned[0])
+    with pytest.raises(UnreadableDataset, match=f"{planned[0].part_name} is not readable Parquet"):
+        shards.open_parts(out).read_schema()
+    storage.put(uri, shards.encode_part(pa.table({"row": [1]})))
+    with pytest.raises(UnreadableDataset, match="has 1 rows, but its shard has 4"):
+        shards.open_parts(out).read(planned[0])
+
+
+def _set_version(path: Path, version: int) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({"schema_version": str(version)}), path)
+
+
+def test_a_shard_table_of_a_newer_schema_is_rejected(
+    output: tuple[str, list[shards.Shard]],
+) -> None:
+    path = Path(output[0]) / "shards.parquet"
+    assert schema.read_metadata(pq.read_schema(path), "schema_version") == schema.VERSION
+    _set_version(path, schema.VERSION + 1)
+    with pytest.raises(UnreadableDataset, match=r"shards\.parquet has schema version 2"):
+        shards.open_parts(output[0])
+
+
+def test_a_part_of_a_newer_schema_is_rejected(output: tuple[str, list[shards.Shard]]) -> None:
+    out, planned = output
+    parts = shards.open_parts(out)
+    _set_version(Path(out) / planned[0].part_name, schema.VERSION + 1)
+    expected = rf"{planned[0].part_name} has schema version 2, and this release reads"
+    with pytest.raises(UnreadableDataset, match=expected):
+        parts.read_schema()
+    with pytest.raises(UnreadableDataset, match=expected):
+        parts.read(planned[0], ["row"])
+    assert len(parts.read(planned[1])) == 4  # written without a version, as by earlier releases

@@ -19,13 +19,13 @@ def _manifest(folder: Path, ids: list[str]) -> Manifest:
 
 
 def _check(folder: Path, ids: list[str]) -> None:
-    seen = UniqueIds(len(ids))
+    checker = UniqueIds(len(ids))
     for start in range(0, len(ids), 3):
-        seen.add(ids[start : start + 3])
-    seen.check(_manifest(folder, ids))
+        checker.add(ids[start : start + 3])
+    checker.check(_manifest(folder, ids))
 
 
-def test_an_id_far_from_its_double_is_named_with_its_rows(tmp_path: Path) -> None:
+def test_an_id_that_occurs_twice_is_named_with_its_rows(tmp_path: Path) -> None:
     ids = [f"image-{i}" for i in range(1000)]
     _check(tmp_path, ids)
     ids[900] = "image-17"
@@ -33,7 +33,9 @@ def test_an_id_far_from_its_double_is_named_with_its_rows(tmp_path: Path) -> Non
         _check(tmp_path, ids)
 
 
-def test_ids_of_one_hash_are_no_doubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_ids_with_equal_hashes_are_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(unique_ids, "hash", len, raising=False)
     _check(tmp_path, ["a", "b", "cc", "dd", "eee"])
     with pytest.raises(UnreadableDataset, match=r"'b' .*rows 1 and 2$"):

@@ -1,4 +1,4 @@
-"""What the Parquet says: average precision, proposal recall, reports, exports.
+"""Scores what runs wrote: average precision, proposal recall, comparison of two runs, tables and plots.
 
-May import what stands to its left, but needs no torch; never ray.
+May import the stations to its left, but needs no torch; never ray.
 """

@@ -1,13 +1,13 @@
 """Average precision by PASCAL VOC's rules: 11-point (VOC2007) and area (VOC2010 on).
 
-Detections of a class go by falling score over the whole dataset. Each belongs to the object of its class
-and image that it overlaps most. With an IoU of at least the threshold it is true if no better scored
-one has that object, a false duplicate otherwise; if the object is difficult the detection is ignored.
-Everingham et al., IJCV 2010, section 4.2, and the evaluation code of the VOC development kit. The kit
-measures inclusive boxes with + 1, which gives the areas of our half-open ones.
+The detections of a class are ranked by falling score over the whole dataset. Each belongs to the object
+of its class and image that it overlaps most. If their IoU reaches the threshold, the detection is true,
+or a false duplicate if a better scored detection has that object; if the object is difficult, the
+detection is ignored. Source: Everingham et al., IJCV 2010, section 4.2, and the evaluation code of the
+VOC development kit. The kit measures inclusive boxes with + 1, which gives the areas of half-open ones.
 
-VOC has no crowds; with COCO's, a detection that is otherwise false and lies at least by the threshold
-inside a crowd of its class is ignored, which is COCO's own rule.
+VOC has no crowds. For COCO's, COCO's own rule applies: an otherwise false detection is ignored if the
+share of its area inside a crowd of its class reaches the threshold.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis.flat import Detections, GroundTruth
+from pipeline.analysis.detection_arrays import DetectionArrays, GroundTruthArrays
 
 TRUE, FALSE, IGNORED = 1, 0, -1
 
 
 @dataclass(frozen=True)
 class VocScores:
-    """Scores of K classes, each array `(K,)`; a class without objects has no AP: NaN."""
+    """Scores of K classes, each array `(K,)`; the AP of a class without objects is NaN."""
 
     eleven_point: NDArray[np.float64]
     area: NDArray[np.float64]
     objects: NDArray[np.int64]
-    """Objects that count, which are neither difficult nor crowds."""
+    """Number of objects that are neither difficult nor crowds."""
     detections: NDArray[np.int64]
-    """All detections of the class, ignored ones included."""
+    """Number of all detections of the class, including ignored ones."""
 
 
 class VocAveragePrecision:
-    """Takes the images in any number of steps and keeps nine bytes per detection of them.
+    """Accepts the images in any number of steps and keeps nine bytes per detection.
 
     Args:
-        classes: how many there are.
-        threshold: the least IoU of a true detection.
+        classes: number of classes.
+        threshold: the lowest IoU of a true detection.
     """
 
     def __init__(self, classes: int, threshold: float = 0.5) -> None:
@@ -51,114 +51,120 @@ class VocAveragePrecision:
         self._scores: list[NDArray[np.float32]] = []
         self._hits: list[NDArray[np.bool_]] = []
 
-    def update(self, truth: GroundTruth, found: Detections) -> None:
-        """Match some images' detections with their objects; both number these images alike."""
-        counted = truth.class_id[~(truth.difficult | truth.crowd)]
-        self._objects += np.bincount(counted, minlength=self.classes)
-        self._detections += np.bincount(found.class_id, minlength=self.classes)
-        outcome = match(truth, found, self.threshold)
-        kept = outcome != IGNORED
-        self._class_ids.append(found.class_id[kept].astype(np.int32))
-        self._scores.append(found.scores[kept])
-        self._hits.append(outcome[kept] == TRUE)
+    def update(self, ground_truth: GroundTruthArrays, detections: DetectionArrays) -> None:
+        """Match some images' detections with their objects; `image` means the same in both."""
+        object_classes = ground_truth.class_id[~(ground_truth.difficult | ground_truth.crowd)]
+        self._objects += np.bincount(object_classes, minlength=self.classes)
+        self._detections += np.bincount(detections.class_id, minlength=self.classes)
+        outcomes = match_detections(ground_truth, detections, self.threshold)
+        is_counted = outcomes != IGNORED
+        self._class_ids.append(detections.class_id[is_counted].astype(np.int32))
+        self._scores.append(detections.scores[is_counted])
+        self._hits.append(outcomes[is_counted] == TRUE)
 
-    def result(self) -> VocScores:
-        """The scores of all images so far."""
+    def compute(self) -> VocScores:
+        """Compute the scores of all images so far."""
         class_ids = np.concatenate([*self._class_ids, np.empty(0, np.int32)])
         scores = np.concatenate([*self._scores, np.empty(0, np.float32)])
-        # A stable sort: equal scores stay in the order of the manifest, and so of any cut of it.
+        # A stable sort: equal scores stay in the order of the manifest, however it is cut into steps.
         order = np.lexsort((-scores, class_ids))
         hits = np.concatenate([*self._hits, np.empty(0, np.bool_)])[order]
         ends = np.cumsum(np.bincount(class_ids, minlength=self.classes))
-        per_class = np.split(hits, ends[:-1]) if self.classes else []
-        both = [
-            average_precision(of_class, int(objects))
-            for of_class, objects in zip(per_class, self._objects, strict=True)
+        hits_by_class = np.split(hits, ends[:-1]) if self.classes else []
+        scores_by_class = [
+            average_precision(class_hits, int(objects))
+            for class_hits, objects in zip(hits_by_class, self._objects, strict=True)
         ]
-        pairs = np.array(both, np.float64).reshape(-1, 2)
-        return VocScores(pairs[:, 0], pairs[:, 1], self._objects.copy(), self._detections.copy())
+        eleven_point, area = np.array(scores_by_class, np.float64).reshape(-1, 2).T
+        return VocScores(eleven_point, area, self._objects.copy(), self._detections.copy())
 
 
 def average_precision(hits: NDArray[np.bool_], objects: int) -> tuple[float, float]:
-    """11-point and area AP of one class.
+    """Compute the 11-point and the area AP of one class.
 
     Args:
-        hits: `(D,)` whether each detection is true, best scored first; ignored ones are left out.
-        objects: how many there were to find; with none both are NaN.
+        hits: bool `(D,)`, whether each detection is true, best scored first, without ignored ones.
+        objects: number of objects to find; with none both APs are NaN.
     """
     if objects == 0:
         return float("nan"), float("nan")
-    found = np.cumsum(hits)
-    precision = found / np.arange(1, len(hits) + 1)
+    true_positives = np.cumsum(hits)
+    precision = true_positives / np.arange(1, len(hits) + 1)
     # The highest precision at this recall or any greater one.
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    # Recall >= k / 10 is asked in whole objects: 3 of 10 do reach 0.3, whatever 3 * 0.1 rounds to.
-    needed = -(-np.arange(11) * objects // 10)
-    eleven_point = float(envelope[np.searchsorted(found, needed)].mean())
+    # Recall >= k / 10 is tested in whole objects: 3 of 10 do reach 0.3, whatever 3 * 0.1 rounds to.
+    required = -(-np.arange(11) * objects // 10)
+    eleven_point = float(envelope[np.searchsorted(true_positives, required)].mean())
     return eleven_point, float(envelope[:-1][hits].sum() / objects)
 
 
-def match(truth: GroundTruth, found: Detections, threshold: float) -> NDArray[np.int8]:
-    """What each detection `(D,)` counts as: TRUE, FALSE or IGNORED."""
-    outcome = np.full(len(found.scores), FALSE, np.int8)
-    if len(truth.boxes) == 0:
-        return outcome
-    best, overlap = _best_object(truth, found)
-    matched = overlap >= threshold
-    order = np.argsort(-found.scores, kind="stable")
-    order = order[matched[order]]
-    _, first = np.unique(best[order], return_index=True)
-    outcome[order[first]] = TRUE
-    outcome[matched & truth.difficult[best]] = IGNORED
-    outcome[(outcome == FALSE) & (_inside_crowd(truth, found) >= threshold)] = IGNORED
-    return outcome
+def match_detections(
+    ground_truth: GroundTruthArrays, detections: DetectionArrays, threshold: float
+) -> NDArray[np.int8]:
+    """Return for each detection `(D,)` whether it counts as TRUE, FALSE or IGNORED."""
+    outcomes = np.full(len(detections.scores), FALSE, np.int8)
+    if len(ground_truth.boxes) == 0:
+        return outcomes
+    best_objects, overlaps = _find_best_objects(ground_truth, detections)
+    is_matched = overlaps >= threshold
+    order = np.argsort(-detections.scores, kind="stable")
+    order = order[is_matched[order]]
+    _, firsts = np.unique(best_objects[order], return_index=True)
+    outcomes[order[firsts]] = TRUE
+    outcomes[is_matched & ground_truth.difficult[best_objects]] = IGNORED
+    is_in_crowd = _measure_crowd_overlap(ground_truth, detections) >= threshold
+    outcomes[(outcomes == FALSE) & is_in_crowd] = IGNORED
+    return outcomes
 
 
-def _best_object(
-    truth: GroundTruth, found: Detections
+def _find_best_objects(
+    ground_truth: GroundTruthArrays, detections: DetectionArrays
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Per detection the index of the object it overlaps most, the first of equals, and their IoU."""
-    detection, object_ = _pairs(truth, found, ~truth.crowd)
-    inner, own, other = _areas(found.boxes[detection], truth.boxes[object_])
+    """Return for each detection the object that it overlaps most, the first of equals, and their IoU."""
+    detection, object_ = _pair_with_objects(ground_truth, detections, ~ground_truth.crowd)
+    inner, own, other = _measure_areas(detections.boxes[detection], ground_truth.boxes[object_])
     union = own + other - inner
     iou = np.divide(inner, union, out=np.zeros_like(inner), where=union > 0)
-    overlap = np.zeros(len(found.scores))
-    np.maximum.at(overlap, detection, iou)
-    best = np.zeros(len(found.scores), np.int64)
-    winning = np.flatnonzero((iou == overlap[detection]) & (iou > 0))[::-1]
-    best[detection[winning]] = object_[winning]  # the last one written is the first of equals
-    return best, np.where(overlap > 0, overlap, -1.0)
+    overlaps = np.zeros(len(detections.scores))
+    np.maximum.at(overlaps, detection, iou)
+    best_objects = np.zeros(len(detections.scores), np.int64)
+    winning = np.flatnonzero((iou == overlaps[detection]) & (iou > 0))[::-1]
+    # `winning` is reversed: of equals, the first object is written last and stays.
+    best_objects[detection[winning]] = object_[winning]
+    return best_objects, np.where(overlaps > 0, overlaps, -1.0)
 
 
-def _inside_crowd(truth: GroundTruth, found: Detections) -> NDArray[np.float64]:
-    """Per detection the largest part of its area that lies in one crowd of its class."""
-    detection, crowd = _pairs(truth, found, truth.crowd)
-    inner, own, _ = _areas(found.boxes[detection], truth.boxes[crowd])
-    part = np.full(len(found.scores), -1.0)
+def _measure_crowd_overlap(
+    ground_truth: GroundTruthArrays, detections: DetectionArrays
+) -> NDArray[np.float64]:
+    """Return for each detection the largest share of its area inside one crowd of its class."""
+    detection, crowd = _pair_with_objects(ground_truth, detections, ground_truth.crowd)
+    inner, own, _ = _measure_areas(detections.boxes[detection], ground_truth.boxes[crowd])
+    part = np.full(len(detections.scores), -1.0)
     np.maximum.at(part, detection, np.divide(inner, own, out=np.zeros_like(inner), where=own > 0))
     return part
 
 
-def _pairs(
-    truth: GroundTruth, found: Detections, allowed: NDArray[np.bool_]
+def _pair_with_objects(
+    ground_truth: GroundTruthArrays, detections: DetectionArrays, allowed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of all (detection, allowed object) of equal image and class, by detection."""
+    """Return the indices of all pairs of a detection and an allowed object of its image and class."""
     candidates = np.flatnonzero(allowed)
-    classes = 1 + max(truth.class_id.max(initial=0), found.class_id.max(initial=0))
-    object_key = truth.image[candidates] * classes + truth.class_id[candidates]
+    classes = 1 + max(ground_truth.class_id.max(initial=0), detections.class_id.max(initial=0))
+    object_key = ground_truth.image[candidates] * classes + ground_truth.class_id[candidates]
     order = np.argsort(object_key, kind="stable")
-    detection_key = found.image * classes + found.class_id
-    first = np.searchsorted(object_key[order], detection_key, side="left")
-    count = np.searchsorted(object_key[order], detection_key, side="right") - first
+    detection_key = detections.image * classes + detections.class_id
+    firsts = np.searchsorted(object_key[order], detection_key, side="left")
+    count = np.searchsorted(object_key[order], detection_key, side="right") - firsts
     detection = np.repeat(np.arange(len(count)), count)
     within = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
-    return detection, candidates[order[np.repeat(first, count) + within]]
+    return detection, candidates[order[np.repeat(firsts, count) + within]]
 
 
-def _areas(
+def _measure_areas(
     a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Areas `(P,)` of the overlap of row i of `a` with row i of `b`, of `a` and of `b`."""
+    """Return areas `(P,)`: of the overlap of row i of `a` with row i of `b`, of `a` and of `b`."""
     sides = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None)
     return (
         sides.prod(axis=1),

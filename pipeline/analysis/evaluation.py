@@ -1,4 +1,7 @@
-"""Detections against annotations: `evaluate(detections, manifest) -> Metrics`."""
+"""Scores detections against annotations: `evaluate(detections, manifest) -> DetectionMetrics`.
+
+A new metric has a module of its own, like `coco`; the scorer here feeds it, and `console_tables` prints it.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema, shards
-from pipeline.analysis import flat
 from pipeline.analysis.average_precision import VocAveragePrecision, VocScores
-from pipeline.analysis.classes import annotated_classes, compare_classes
+from pipeline.analysis.class_names import compare_classes, list_annotated_classes
 from pipeline.analysis.coco import CocoAveragePrecision, CocoScores
-from pipeline.analysis.coverage import coverage_notes, failure_reasons
-from pipeline.analysis.joined import Step, check_finite, check_holds, joined, labelled
+from pipeline.analysis.detection_arrays import flatten_detections, flatten_ground_truth
+from pipeline.analysis.image_coverage import describe_coverage, list_failure_reasons
+from pipeline.analysis.manifest_join import (
+    JoinedBatch,
+    check_finite,
+    find_labelled,
+    join_manifest,
+    require_column,
+)
 from pipeline.manifests import Manifest, open_manifest
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class; an AP is None where the class has no object that counts."""
+    """One class; an AP is None if the class has no object that counts."""
 
     label: str
     objects: int
@@ -37,8 +46,8 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """How well a dataset's objects were detected; means go over the classes that have objects."""
+class DetectionMetrics:
+    """How well a dataset's objects were detected; means are over the classes that have objects."""
 
     voc07_map50: float | None
     voc_map50: float | None
@@ -53,7 +62,7 @@ class Metrics:
     manifest_images: int
     """Images in the manifest: more than `images` after a run with --limit."""
     unlabelled: int
-    """Images without annotations; they are not scored."""
+    """Images without annotations, which are not scored."""
     failed: int
     failed_by_reason: dict[str, int]
     """Failed images by `stage: error_type`."""
@@ -64,42 +73,43 @@ class Metrics:
     """What a reader of the numbers must know, one sentence each."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
-def evaluate(detections: shards.Parts | str, manifest: Manifest | str) -> Metrics:
+def evaluate(detections: shards.Parts | str, manifest: Manifest | str) -> DetectionMetrics:
     """Score the detections of a whole dataset against its annotations.
 
-    Parts are read one at a time; what is kept is a few bytes per detection. Detections made with
-    --limit cover the manifest's first images, and those are scored.
+    Parts are read one at a time, and a few bytes per detection are kept. Detections made with --limit
+    cover the manifest's first images; only those are scored.
 
     Args:
         detections: an output of `detect`, opened or its URI.
-        manifest: the manifest it was made from, opened or its URI.
+        manifest: the manifest from which it was made, opened or its URI.
 
     Raises:
         UnreadableDataset: the manifest has no annotations, its images are not those of the
-            detections, no class is known to both, or either cannot be read.
+            detections, the two have no class in common, or either cannot be read.
         StorageError: a store cannot be reached.
     """
     if isinstance(manifest, str):
         manifest = open_manifest(manifest)
     if isinstance(detections, str):
         detections = shards.open_parts(detections)
-    detected_classes = schema.metadata_value(
-        check_holds(detections, "detections", "detect"), "classes"
+    detected_classes = schema.read_metadata(
+        require_column(detections, "detections", "detect"), "classes"
     )
-    classes = annotated_classes(manifest, min(manifest.rows, detections.rows))
+    classes = list_annotated_classes(manifest, min(manifest.rows, detections.rows))
     notes = [] if detected_classes is None else compare_classes(detected_classes, classes)
-    scoring = _Scoring(classes, manifest)
-    for step in joined(detections, manifest, ["status", "stage", "error_type", "detections"]):
-        scoring.add(step)
-    return scoring.metrics(notes)
+    scorer = _DetectionScorer(classes, manifest)
+    columns = ["status", "stage", "error_type", "detections"]
+    for batch in join_manifest(detections, manifest, columns):
+        scorer.add(batch)
+    return scorer.compute(notes)
 
 
-class _Scoring:
-    """The sums of one evaluation."""
+class _DetectionScorer:
+    """Accumulates the scores of one evaluation."""
 
     def __init__(self, classes: tuple[str, ...], manifest: Manifest) -> None:
         self.classes = classes
@@ -109,30 +119,31 @@ class _Scoring:
         self.images = self.unlabelled = self.detections = 0
         self.reasons: Counter[str] = Counter()
 
-    def add(self, step: Step) -> None:
-        self.images += len(step.results)
-        self.reasons.update(failure_reasons(step.results))
-        found = flat.detections(step.results.column("detections"), self.classes)
-        self.detections += len(found.scores)
-        check_finite(found, step)
-        truth = flat.ground_truth(step.manifest.column("objects"), self.classes)
-        known = labelled(step)
-        self.unlabelled += int((~known).sum())
-        scored = found[(found.class_id >= 0) & known[found.image]]
-        self.voc.update(truth, scored)
-        self.coco.update(range(step.first_row, step.first_row + len(step.results)), truth, scored)
+    def add(self, batch: JoinedBatch) -> None:
+        self.images += len(batch.results)
+        self.reasons.update(list_failure_reasons(batch.results))
+        detections = flatten_detections(batch.results.column("detections"), self.classes)
+        self.detections += len(detections.scores)
+        check_finite(detections, batch)
+        ground_truth = flatten_ground_truth(batch.manifest.column("objects"), self.classes)
+        is_labelled = find_labelled(batch)
+        self.unlabelled += int((~is_labelled).sum())
+        detections = detections[(detections.class_id >= 0) & is_labelled[detections.image]]
+        numbers = range(batch.first_row, batch.first_row + len(batch.results))
+        self.voc.update(ground_truth, detections)
+        self.coco.update(numbers, ground_truth, detections)
 
-    def metrics(self, notes: list[str]) -> Metrics:
-        voc, coco = self.voc.result(), self.coco.result()
-        return Metrics(
-            voc07_map50=_defined(_mean(voc.eleven_point)),
-            voc_map50=_defined(_mean(voc.area)),
-            coco_ap=_defined(coco.ap),
-            coco_ap50=_defined(coco.ap50),
-            coco_ap75=_defined(coco.ap75),
-            coco_ap_small=_defined(coco.small),
-            coco_ap_medium=_defined(coco.medium),
-            coco_ap_large=_defined(coco.large),
+    def compute(self, notes: list[str]) -> DetectionMetrics:
+        voc, coco = self.voc.compute(), self.coco.compute()
+        return DetectionMetrics(
+            voc07_map50=_nan_to_none(_average_without_nan(voc.eleven_point)),
+            voc_map50=_nan_to_none(_average_without_nan(voc.area)),
+            coco_ap=_nan_to_none(coco.ap),
+            coco_ap50=_nan_to_none(coco.ap50),
+            coco_ap75=_nan_to_none(coco.ap75),
+            coco_ap_small=_nan_to_none(coco.small),
+            coco_ap_medium=_nan_to_none(coco.medium),
+            coco_ap_large=_nan_to_none(coco.large),
             images=self.images,
             manifest_images=self.manifest.rows,
             unlabelled=self.unlabelled,
@@ -140,28 +151,28 @@ class _Scoring:
             failed_by_reason=dict(sorted(self.reasons.items())),
             objects=int(voc.objects.sum()),
             detections=self.detections,
-            per_class=self._per_class(voc, coco),
-            notes=(*notes, *coverage_notes(self.images, self.manifest.rows, self.unlabelled)),
+            per_class=self._score_classes(voc, coco),
+            notes=(*notes, *describe_coverage(self.images, self.manifest.rows, self.unlabelled)),
         )
 
-    def _per_class(self, voc: VocScores, coco: CocoScores) -> tuple[ClassMetrics, ...]:
+    def _score_classes(self, voc: VocScores, coco: CocoScores) -> tuple[ClassMetrics, ...]:
         return tuple(
             ClassMetrics(
                 label,
                 int(voc.objects[k]),
                 int(voc.detections[k]),
-                _defined(voc.eleven_point[k]),
-                _defined(voc.area[k]),
-                _defined(coco.per_class[k]),
+                _nan_to_none(voc.eleven_point[k]),
+                _nan_to_none(voc.area[k]),
+                _nan_to_none(coco.per_class[k]),
             )
             for k, label in enumerate(self.classes)
         )
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else float("nan")
+def _average_without_nan(values: NDArray[np.float64]) -> float:
+    numbers = values[~np.isnan(values)]
+    return float(numbers.mean()) if numbers.size else float("nan")
 
 
-def _defined(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if math.isnan(value) else float(value)

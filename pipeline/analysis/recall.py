@@ -1,6 +1,6 @@
-"""Proposals against annotations: `proposal_recall(proposals, manifest) -> ProposalRecall`.
+"""Scores proposals against annotations: `evaluate_proposals(proposals, manifest) -> ProposalRecall`.
 
-Difficult objects and crowds are left out, as the selective search paper does.
+Difficult objects and crowds are left out, as in the selective search paper.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import geometry, schema, shards
-from pipeline.analysis import flat
-from pipeline.analysis.classes import annotated_classes
-from pipeline.analysis.coverage import coverage_notes, failure_reasons
-from pipeline.analysis.joined import Step, check_holds, joined
+from pipeline.analysis.class_names import list_annotated_classes
+from pipeline.analysis.detection_arrays import flatten_ground_truth
+from pipeline.analysis.image_coverage import describe_coverage, list_failure_reasons
+from pipeline.analysis.manifest_join import JoinedBatch, join_manifest, require_column
 from pipeline.analysis.overlap import (
     SIZES,
     GroupRecall,
-    OverlapTally,
+    OverlapSums,
     RecallPoint,
-    best_overlaps,
-    size_groups,
+    assign_size_groups,
+    compute_best_overlaps,
 )
 from pipeline.manifests import Manifest, open_manifest
 
 
 @dataclass(frozen=True)
 class ProposalRecall:
-    """What `analyze proposals` writes."""
+    """The scores that `analyze proposals` writes."""
 
     images: int
     manifest_images: int
@@ -42,10 +42,10 @@ class ProposalRecall:
     objects: int
     boxes: int
     boxes_mean: float | None
-    """Boxes per image over images that did not fail."""
+    """Boxes per image, over the images that did not fail."""
     boxes_median: float | None
     recall50: float | None
-    """Over all boxes, as the three below."""
+    """Over all boxes, like the three below."""
     recall70: float | None
     average_recall: float | None
     mabo: float | None
@@ -57,20 +57,20 @@ class ProposalRecall:
     per_size: tuple[GroupRecall, ...]
     """Three absolute sizes, then three relative to the image."""
     provenance: Any
-    """What the parts say about the algorithm that made them."""
+    """How the proposals were made, from the parts' metadata."""
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
-def proposal_recall(proposals: shards.Parts | str, manifest: Manifest | str) -> ProposalRecall:
+def evaluate_proposals(proposals: shards.Parts | str, manifest: Manifest | str) -> ProposalRecall:
     """Score the proposals of a whole dataset against its annotations, one part at a time.
 
     Args:
         proposals: an output of `propose`, opened or its URI.
-        manifest: the manifest it was made from, opened or its URI.
+        manifest: the manifest from which it was made, opened or its URI.
 
     Raises:
         UnreadableDataset: the manifest has no annotations, its images are not those of the
@@ -81,49 +81,50 @@ def proposal_recall(proposals: shards.Parts | str, manifest: Manifest | str) -> 
         manifest = open_manifest(manifest)
     if isinstance(proposals, str):
         proposals = shards.open_parts(proposals)
-    provenance = schema.metadata_value(check_holds(proposals, "boxes", "propose"), "provenance")
-    classes = annotated_classes(manifest, min(manifest.rows, proposals.rows))
-    scoring = _Scoring(classes)
-    for step in joined(proposals, manifest, ["width", "height", "boxes", "status", "error_type"]):
-        scoring.add(step)
-    return scoring.result(manifest.rows, provenance)
+    provenance = schema.read_metadata(require_column(proposals, "boxes", "propose"), "provenance")
+    classes = list_annotated_classes(manifest, min(manifest.rows, proposals.rows))
+    scorer = _ProposalScorer(classes)
+    columns = ["width", "height", "boxes", "status", "error_type"]
+    for batch in join_manifest(proposals, manifest, columns):
+        scorer.add(batch)
+    return scorer.compute(manifest.rows, provenance)
 
 
-class _Scoring:
-    """The sums of one evaluation."""
+class _ProposalScorer:
+    """Accumulates the scores of one evaluation."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
-        self.by_class = OverlapTally(classes)
-        self.by_size = OverlapTally(SIZES)
-        self.counts: list[NDArray[np.int32]] = []
+        self.by_class = OverlapSums(classes)
+        self.by_size = OverlapSums(SIZES)
+        self.box_counts: list[NDArray[np.int32]] = []
         self.reasons: Counter[str] = Counter()
         self.images = self.unlabelled = 0
 
-    def add(self, step: Step) -> None:
-        self.images += len(step.results)
-        self.reasons.update(failure_reasons(step.results))
-        self.unlabelled += step.manifest.column("objects").null_count
-        proposals = schema.box_arrays(step.results.column("boxes"))
-        done = np.array([status == "ok" for status in step.results.column("status").to_pylist()])
-        counts = np.array([len(found) for found in proposals], np.int32)
-        self.counts.append(counts[done])
-        truth = flat.ground_truth(step.manifest.column("objects"), self.classes)
-        counted = ~(truth.difficult | truth.crowd)
-        areas = _image_areas(step)
-        for image in np.unique(truth.image[counted]):
-            of_image = counted & (truth.image == image)
-            objects = truth.boxes[of_image]
-            best = best_overlaps(objects, proposals[image])
-            self.by_class.add(truth.class_id[of_image], best)
-            absolute, relative = size_groups(geometry.area(objects), areas[image])
-            self.by_size.add(absolute, best)
-            self.by_size.add(relative, best)
+    def add(self, batch: JoinedBatch) -> None:
+        self.images += len(batch.results)
+        self.reasons.update(list_failure_reasons(batch.results))
+        self.unlabelled += batch.manifest.column("objects").null_count
+        proposals = schema.split_box_column(batch.results.column("boxes"))
+        is_ok = np.array([status == "ok" for status in batch.results.column("status").to_pylist()])
+        box_counts = np.array([len(boxes) for boxes in proposals], np.int32)
+        self.box_counts.append(box_counts[is_ok])
+        ground_truth = flatten_ground_truth(batch.manifest.column("objects"), self.classes)
+        is_object = ~(ground_truth.difficult | ground_truth.crowd)
+        areas = _measure_images(batch)
+        for image in np.unique(ground_truth.image[is_object]):
+            is_in_image = is_object & (ground_truth.image == image)
+            objects = ground_truth.boxes[is_in_image]
+            overlaps = compute_best_overlaps(objects, proposals[image])
+            self.by_class.add(ground_truth.class_id[is_in_image], overlaps)
+            absolute, relative = assign_size_groups(geometry.area(objects), areas[image])
+            self.by_size.add(absolute, overlaps)
+            self.by_size.add(relative, overlaps)
 
-    def result(self, manifest_images: int, provenance: Any) -> ProposalRecall:
-        counts = np.concatenate([*self.counts, np.empty(0, np.int32)])
-        curve = self.by_class.whole()
-        mabo = self.by_class.mean_of_groups()
+    def compute(self, manifest_images: int, provenance: Any) -> ProposalRecall:
+        box_counts = np.concatenate([*self.box_counts, np.empty(0, np.int32)])
+        curve = self.by_class.summarize_all()
+        mabo = self.by_class.average_groups()
         return ProposalRecall(
             images=self.images,
             manifest_images=manifest_images,
@@ -131,27 +132,27 @@ class _Scoring:
             failed=self.reasons.total(),
             failed_by_reason=dict(sorted(self.reasons.items())),
             objects=int(self.by_class.objects.sum()),
-            boxes=int(counts.sum()),
-            boxes_mean=float(counts.mean()) if counts.size else None,
-            boxes_median=float(np.median(counts)) if counts.size else None,
+            boxes=int(box_counts.sum()),
+            boxes_mean=float(box_counts.mean()) if box_counts.size else None,
+            boxes_median=float(np.median(box_counts)) if box_counts.size else None,
             recall50=curve[-1].recall50,
             recall70=curve[-1].recall70,
             average_recall=curve[-1].average_recall,
             mabo=mabo[-1],
             curve=curve,
             mabo_curve=mabo,
-            per_class=self.by_class.groups(),
-            per_size=self.by_size.groups(),
+            per_class=self.by_class.summarize_groups(),
+            per_size=self.by_size.summarize_groups(),
             provenance=provenance,
-            notes=tuple(coverage_notes(self.images, manifest_images, self.unlabelled)),
+            notes=tuple(describe_coverage(self.images, manifest_images, self.unlabelled)),
         )
 
 
-def _image_areas(step: Step) -> NDArray[np.float64]:
-    """Pixels of each image, from the part or else the manifest; NaN where neither knows."""
-    sides = []
+def _measure_images(batch: JoinedBatch) -> NDArray[np.float64]:
+    """Return the pixels of each image from the part, else from the manifest, else NaN."""
+    image_sides = []
     for name in ("width", "height"):
-        known = pc.coalesce(step.results.column(name), step.manifest.column(name))
-        sides.append(known.combine_chunks().cast(pa.float64()).to_numpy(zero_copy_only=False))
-    areas: NDArray[np.float64] = sides[0] * sides[1]
+        sides = pc.coalesce(batch.results.column(name), batch.manifest.column(name))
+        image_sides.append(sides.combine_chunks().cast(pa.float64()).to_numpy(zero_copy_only=False))
+    areas: NDArray[np.float64] = image_sides[0] * image_sides[1]
     return areas

@@ -1,4 +1,4 @@
-"""The image beside the numbers of `analyze proposals`: recall against boxes, and against IoU."""
+"""The plot of `analyze proposals`: recall against the number of boxes, and against IoU."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def recall_plot(recall: ProposalRecall) -> bytes:
-    """A PNG of two plots; the one on the left ends at the mean number of boxes per image."""
-    # Imported here: it takes half a second, and only this function draws.
+def draw_recall_plot(recall: ProposalRecall) -> bytes:
+    """Draw a PNG of two plots; the left one ends at the mean number of boxes per image."""
+    # Imported here because matplotlib takes half a second, and only this function needs it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    _against_boxes(left, recall)
-    _against_iou(right, recall)
+    _plot_against_boxes(left, recall)
+    _plot_against_iou(right, recall)
     figure.suptitle(
         f"{recall.objects} objects in {recall.images} images, "
         f"{recall.boxes_mean or 0:.0f} boxes per image"
@@ -32,7 +32,7 @@ def recall_plot(recall: ProposalRecall) -> bytes:
     return buffer.getvalue()
 
 
-def _against_boxes(axes: Axes, recall: ProposalRecall) -> None:
+def _plot_against_boxes(axes: Axes, recall: ProposalRecall) -> None:
     mean = recall.boxes_mean or 0.0
     points = [
         (point, mabo)
@@ -54,7 +54,7 @@ def _against_boxes(axes: Axes, recall: ProposalRecall) -> None:
     axes.legend(fontsize=8)
 
 
-def _against_iou(axes: Axes, recall: ProposalRecall) -> None:
+def _plot_against_iou(axes: Axes, recall: ProposalRecall) -> None:
     for point in recall.curve:
         if point.boxes in (100, 500, 1000, 2000, None) and point.by_threshold:
             name = "all boxes" if point.boxes is None else f"{point.boxes} boxes"

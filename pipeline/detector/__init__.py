@@ -1,7 +1,8 @@
-"""Fast R-CNN: backbones, the network, box coding, loss, RoI sampling, checkpoints, the predictor.
+"""Fast R-CNN: backbones, the network, loss, RoI sampling, checkpoints, the predictor.
 
-May import `errors`, `boxes`, `images`, `storage` and torch; never ray or what stands to the right. What
-a driver or a CPU task needs is importable without torch: `architecture`, `preprocessing`, `sampling`,
-`targets`, `keep`, `pyramid`, `version`, `checkpoint_record`. `python -m pipeline.detector IMAGE
---checkpoint URI` detects in one image without Ray; it alone imports `proposals`.
+It imports the modules beside the stations and torch, never ray or a station to its right. Drivers and
+CPU tasks can import these modules without torch: `architecture`, `preprocessing`, `sampling`, `targets`,
+`postprocessing_settings`, `detection_settings`, `pyramid`, `version`, `checkpoint_record` and
+`backbones.catalog`. `python -m pipeline.detector IMAGE --checkpoint URI` detects in one image without
+Ray; only this command imports `proposals`.
 """

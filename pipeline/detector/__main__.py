@@ -14,100 +14,113 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline import imaging, storage
-from pipeline.detector.checkpoint_record import peek
-from pipeline.detector.keep import Keep
-from pipeline.detector.predictor import Detections, Predictor
+from pipeline import imaging, storage, uris
+from pipeline.detector.checkpoint_record import read_checkpoint_record
+from pipeline.detector.postprocessing_settings import PostprocessingSettings
+from pipeline.detector.predictor import ImageDetections, Predictor
 from pipeline.detector.pyramid import Pyramid
 from pipeline.errors import InvalidConfiguration, PipelineError, UnreadableImage
 from pipeline.proposals import selective_search
 
+_CORNERS = ("x1", "y1", "x2", "y2")
+
 
 @dataclass(frozen=True)
-class Options:
+class DetectOptions:
     """Detect objects in one image: selective search, then Fast R-CNN."""
 
     image: Annotated[str, tyro.conf.Positional]
     """The image: a path or any fsspec URI."""
     checkpoint: str
-    """The folder of a trained model, or its URI."""
+    """Folder of a trained network: a path or any fsspec URI."""
     draw: str | None = None
-    """Where to put the image with the detections drawn in (.png, .jpg; a path or URI)."""
+    """Write the image with its detections to this path or URI (.png or .jpg)."""
     shown_from: float = 0.3
-    """Print and draw only detections of this score or a better one."""
+    """Lowest score of the detections to print and draw."""
     strategy: str = "fast"
-    """Of selective search: single, fast or quality."""
+    """Strategy of selective search: single, fast or quality."""
     max_boxes: int = 2000
-    """Proposals at most."""
+    """Maximum number of proposals."""
     seed: int = 0
-    """Of the random numbers in the proposals' ranking."""
+    """Seed of the proposals' ranking."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
+    """Device: auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto takes bf16 where the processor computes in it."""
+    """Arithmetic of the network; auto uses bf16 if the device supports it."""
     pyramid: Annotated[Pyramid, tyro.conf.arg(name="")] = field(default_factory=Pyramid)
-    """At which scales the image is looked at."""
-    keep: Annotated[Keep, tyro.conf.arg(name="")] = field(default_factory=Keep)
-    """Which scored boxes are kept."""
+    """Scales at which the network sees the image."""
+    postprocessing: Annotated[PostprocessingSettings, tyro.conf.arg(name="")] = field(
+        default_factory=PostprocessingSettings
+    )
+    """How scored boxes become detections."""
 
 
-def main(options: Options) -> None:
-    """Propose, detect, print, draw."""
+def main(options: DetectOptions) -> None:
+    """Propose, detect, print and draw.
+
+    Raises:
+        PipelineError: an option, the checkpoint or the image cannot be used.
+    """
     if options.draw is not None and not options.draw.lower().endswith((".png", ".jpg", ".jpeg")):
-        raise InvalidConfiguration(f"--draw must end in .png, .jpg or .jpeg, got {options.draw}")
-    peek(storage.absolute(options.checkpoint))  # before the slow parts
+        raise InvalidConfiguration(
+            f"--draw is {options.draw}, expected a name that ends in .png, .jpg or .jpeg"
+        )
+    read_checkpoint_record(uris.make_absolute(options.checkpoint))  # before the slow parts
     try:
-        image = imaging.decode(storage.read(storage.absolute(options.image)))
+        image = imaging.decode_image(storage.read(uris.make_absolute(options.image)))
     except UnreadableImage as error:
-        raise UnreadableImage(f"{storage.shown(options.image)}: {error}") from error
+        raise UnreadableImage(f"{uris.redact_uri(options.image)}: {error}") from error
     predictor = Predictor(
-        storage.absolute(options.checkpoint),
+        uris.make_absolute(options.checkpoint),
         device=options.device,
         precision=options.precision,
-        keep=options.keep,
+        postprocessing=options.postprocessing,
         pyramid=options.pyramid,
     )
     proposals = selective_search(image, options.strategy, options.seed, max_boxes=options.max_boxes)
-    (found,) = predictor([image], [proposals])
-    good = found.of_score(options.shown_from)
-    Console().print(_table(good, predictor.classes))
-    print(f"{len(good.boxes)} of {len(found.boxes)} detections, from {len(proposals)} proposals")
+    (detections,) = predictor([image], [proposals])
+    shown = detections.filter_by_score(options.shown_from)
+    Console().print(_build_table(shown, predictor.classes))
+    count, total = len(shown.boxes), len(detections.boxes)
+    print(f"{count} of {total} detections, from {len(proposals)} proposals")
     if options.draw is not None:
-        _draw(image, good, predictor.classes, options.draw)
-        print(f"drew them in {storage.shown(options.draw)}")
+        _draw(image, shown, predictor.classes, options.draw)
+        print(f"wrote the drawing to {uris.redact_uri(options.draw)}")
 
 
-def _table(found: Detections, classes: Sequence[str]) -> Table:
+def _build_table(detections: ImageDetections, classes: Sequence[str]) -> Table:
     table = Table("class", *(Column(name, justify="right") for name in ("score", *_CORNERS)))
-    for box, score, label in zip(*found, strict=True):
+    for box, score, label in zip(*detections, strict=True):
         table.add_row(Text(classes[label]), f"{score:.3f}", *(f"{value:.1f}" for value in box))
     return table
 
 
-_CORNERS = ("x1", "y1", "x2", "y2")
-
-
-def _draw(image: NDArray[np.uint8], found: Detections, classes: Sequence[str], place: str) -> None:
-    """Put the image with the detections, the best on top."""
+def _draw(
+    image: NDArray[np.uint8], detections: ImageDetections, classes: Sequence[str], target: str
+) -> None:
+    """Put the image with its detections drawn, the best on top."""
     captions = [
         f"{classes[label]} {score:.2f}"
-        for score, label in zip(found.scores, found.labels, strict=True)
+        for score, label in zip(detections.scores, detections.labels, strict=True)
     ]
     drawn = imaging.draw_boxes(
-        image, found.boxes[::-1], captions[::-1], [int(label) for label in found.labels[::-1]]
+        image,
+        detections.boxes[::-1],
+        captions[::-1],
+        [int(label) for label in detections.labels[::-1]],
     )
-    encode = imaging.encode_png if place.lower().endswith(".png") else imaging.encode_jpeg
-    storage.put(storage.absolute(place), encode(drawn))
+    encode = imaging.encode_png if target.lower().endswith(".png") else imaging.encode_jpeg
+    storage.put(uris.make_absolute(target), encode(drawn))
 
 
-def run() -> None:
-    """Parse the command line, run, and end with one line and the error's code if that is due."""
+def run_command_line() -> None:
+    """Parse the command line and run; print an error as one line and exit with its code."""
     try:
-        main(tyro.cli(Options, config=(tyro.conf.FlagCreatePairsOff,)))
+        main(tyro.cli(DetectOptions, config=(tyro.conf.FlagCreatePairsOff,)))
     except PipelineError as error:
         print("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
         sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":
-    run()
+    run_command_line()

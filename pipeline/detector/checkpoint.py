@@ -1,7 +1,7 @@
-"""A trained model on any store: `model.safetensors`, and `model.json` that says what it is.
+"""Checkpoints on any store: `model.safetensors`, and the record `model.json` that describes it.
 
-The record is put last and holds the digest of the weights, so a half-written checkpoint, or weights of
-one run beside the record of another, is noticed when it is read.
+The record is put last and holds the digest of the weights. Loading therefore detects a half-written
+checkpoint, and weights that belong to another record.
 """
 
 from __future__ import annotations
@@ -17,117 +17,121 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pipeline import storage
+from pipeline import storage, uris
 from pipeline.detector.checkpoint_record import (
-    RECORD_NAME,
+    CHECKPOINT_RECORD_NAME,
     WEIGHTS_NAME,
     CheckpointRecord,
-    peek,
+    read_checkpoint_record,
 )
 from pipeline.detector.network import FastRCNN
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.errors import InvalidCheckpoint
 
-__all__ = ["Checkpoint", "load", "peek", "save"]
-
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A network with what belongs to it."""
+class TrainedNetwork:
+    """A network and the preprocessing that its weights expect."""
 
-    model: FastRCNN
+    network: FastRCNN
     """In evaluation mode; its deltas are raw, not normalised."""
     preprocessing: Preprocessing
     digest: str = ""
-    """Of weights, architecture and preprocessing; empty for a model that was never saved."""
+    """Digest of weights, architecture and preprocessing; empty for a network that was never saved."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    """What the training run added, as JSON values."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names; `label_id` of a detection counts them from 0."""
-        return self.model.architecture.classes
+        """The class names; `label_id` of a detection is an index into them."""
+        return self.network.architecture.classes
 
 
-def save(
-    uri: str,
-    model: FastRCNN,
+def save_checkpoint(
+    checkpoint_uri: str,
+    network: FastRCNN,
     preprocessing: Preprocessing,
     *,
     extra: Mapping[str, Any] | None = None,
 ) -> CheckpointRecord:
-    """Put weights, then record, into the folder `uri`.
+    """Put the weights, then the record, into a folder.
 
     Args:
-        uri: the folder; what lies there under the two names is replaced.
-        model: with raw deltas (`targets.fold_targets`), of any dtype and on any device.
-        preprocessing: of its weights.
-        extra: JSON values for the reader, such as the recipe and the number of steps.
+        checkpoint_uri: the folder; files there with the two names are replaced.
+        network: with raw deltas (`targets.fold_targets`), of any dtype and on any device.
+        preprocessing: what the weights expect.
+        extra: JSON values for readers, such as the recipe and the number of steps.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in model.state_dict().items()
+        for name, tensor in network.state_dict().items()
     }
-    data = safetensors.torch.save(tensors)
+    weights = safetensors.torch.save(tensors)
     record = CheckpointRecord(
-        model.architecture,
+        network.architecture,
         preprocessing,
-        hashlib.sha256(data).hexdigest(),
-        len(data),
+        hashlib.sha256(weights).hexdigest(),
+        len(weights),
         dict(extra or {}),
     )
-    told = json.dumps(record.to_json(), indent=2, sort_keys=True).encode() + b"\n"
-    storage.put(storage.join(uri, WEIGHTS_NAME), data)
-    storage.put(storage.join(uri, RECORD_NAME), told)
+    record_json = json.dumps(record.to_json(), indent=2, sort_keys=True).encode() + b"\n"
+    storage.put(uris.join(checkpoint_uri, WEIGHTS_NAME), weights)
+    storage.put(uris.join(checkpoint_uri, CHECKPOINT_RECORD_NAME), record_json)
     return record
 
 
-def load(uri: str) -> Checkpoint:
-    """The checkpoint in the folder `uri`, on the CPU, float32, in evaluation mode.
+def load_checkpoint(checkpoint_uri: str) -> TrainedNetwork:
+    """Load the network from a folder, on the CPU, in float32 and in evaluation mode.
 
     Raises:
         InvalidCheckpoint: a file is missing, damaged, of another version, or does not fit its record.
         StorageError: the store cannot be read.
     """
-    record = peek(uri)
-    place = storage.join(uri, WEIGHTS_NAME)
-    tensors = _tensors(_verified(place, record), storage.shown(place))
-    with torch.device("meta"):  # no time spent on random weights that are replaced at once
-        model = FastRCNN(record.architecture)
-    _check_fit(tensors, model.state_dict(), storage.shown(place))
-    model.load_state_dict(tensors, assign=True)
-    return Checkpoint(model.eval(), record.preprocessing, record.digest, record.extra)
+    record = read_checkpoint_record(checkpoint_uri)
+    weights_uri = uris.join(checkpoint_uri, WEIGHTS_NAME)
+    tensors = _parse_tensors(_read_weights(weights_uri, record), weights_uri)
+    with torch.device("meta"):  # random weights would be replaced at once: spend no time on them
+        network = FastRCNN(record.architecture)
+    _check_fit(tensors, network.state_dict(), weights_uri)
+    network.load_state_dict(tensors, assign=True)
+    return TrainedNetwork(network.eval(), record.preprocessing, record.digest, record.extra)
 
 
-def _verified(place: str, record: CheckpointRecord) -> bytes:
-    shown = storage.shown(place)
-    data = storage.read(place)
-    if hashlib.sha256(data).hexdigest() != record.weights_sha256:
+def _read_weights(weights_uri: str, record: CheckpointRecord) -> bytes:
+    weights = storage.read(weights_uri)
+    if hashlib.sha256(weights).hexdigest() != record.weights_sha256:
         raise InvalidCheckpoint(
-            f"{shown} is damaged or belongs to another {RECORD_NAME}: its SHA-256 differs"
+            f"{uris.redact_uri(weights_uri)} is damaged or belongs to another {CHECKPOINT_RECORD_NAME}: its "
+            "SHA-256 differs"
         )
-    return data
+    return weights
 
 
-def _tensors(data: bytes, shown: str) -> dict[str, Tensor]:
+def _parse_tensors(weights: bytes, weights_uri: str) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(data)
+        return safetensors.torch.load(weights)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise InvalidCheckpoint(f"{shown} is not a safetensors file: {error}") from error
+        raise InvalidCheckpoint(
+            f"{uris.redact_uri(weights_uri)} is not a safetensors file: {error}"
+        ) from error
 
 
-def _check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], shown: str) -> None:
+def _check_fit(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], weights_uri: str
+) -> None:
     faults = [f"lacks {name}" for name in expected if name not in tensors]
-    faults += [f"has {name} too many" for name in tensors if name not in expected]
+    faults += [f"has an unexpected {name}" for name in tensors if name not in expected]
     faults += [
         f"has {name} as {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
         for name, tensor in tensors.items()
         if name in expected and tensor.shape != expected[name].shape
     ]
     if faults:
-        more = f" and {len(faults) - 6} faults more" if len(faults) > 6 else ""
+        more = f" and {len(faults) - 6} more faults" if len(faults) > 6 else ""
         raise InvalidCheckpoint(
-            f"{shown} does not fit the architecture in {RECORD_NAME}: {'; '.join(faults[:6])}{more}"
+            f"{uris.redact_uri(weights_uri)} does not fit the architecture in {CHECKPOINT_RECORD_NAME}: "
+            f"{'; '.join(faults[:6])}{more}"
         )

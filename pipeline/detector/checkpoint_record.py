@@ -1,4 +1,4 @@
-"""The JSON part of a checkpoint: all that a driver needs to know of it. Importing this is free of torch."""
+"""The record of a checkpoint: everything that a driver needs to know. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -8,47 +8,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import storage
+from pipeline import storage, uris
 from pipeline.detector.architecture import Architecture
 from pipeline.detector.preprocessing import Preprocessing
-from pipeline.errors import InvalidCheckpoint, InvalidConfiguration
+from pipeline.errors import InvalidCheckpoint, InvalidConfiguration, MissingObject
 
 WEIGHTS_NAME = "model.safetensors"
-RECORD_NAME = "model.json"
-VERSION = 1
+CHECKPOINT_RECORD_NAME = "model.json"
+RECORD_VERSION = 1
 
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """What `model.json` says."""
+    """The content of `model.json`."""
 
     architecture: Architecture
     preprocessing: Preprocessing
     weights_sha256: str
-    """Of the bytes of `model.safetensors`."""
+    """Digest of the bytes of `model.safetensors`."""
     weights_bytes: int
+    """Size of `model.safetensors`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """What the training run adds, as JSON; it does not change what the model computes."""
+    """What the training run adds, as JSON values; it does not change what the network computes."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names; `label_id` of a detection counts them from 0."""
+        """The class names; `label_id` of a detection is an index into them."""
         return self.architecture.classes
 
     @property
     def digest(self) -> str:
-        """A digest of all that decides the model's output."""
-        told = {
+        """A digest of everything that decides the network's output."""
+        identity = {
             "architecture": self.architecture.to_json(),
             "preprocessing": self.preprocessing.to_json(),
             "weights": self.weights_sha256,
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """The content of `model.json`."""
         return {
-            "version": VERSION,
+            "version": RECORD_VERSION,
             "classes": list(self.classes),
             "architecture": self.architecture.to_json(),
             "preprocessing": self.preprocessing.to_json(),
@@ -61,29 +62,31 @@ class CheckpointRecord:
         }
 
 
-def peek(uri: str) -> CheckpointRecord:
-    """The record of the checkpoint in the folder `uri`; of the weights only the size is looked at.
+def read_checkpoint_record(checkpoint_uri: str) -> CheckpointRecord:
+    """Read the record in a checkpoint's folder and check the size of the weights, but do not read them.
 
     Raises:
-        InvalidCheckpoint: the folder holds no record, not one of this version, or no weights of its size.
+        InvalidCheckpoint: no record, a record of another version, or weights of another size.
         StorageError: the store cannot be read.
     """
-    place = storage.join(uri, RECORD_NAME)
-    shown = storage.shown(place)
+    record_uri = uris.join(checkpoint_uri, CHECKPOINT_RECORD_NAME)
+    redacted = uris.redact_uri(record_uri)
     try:
-        data = storage.read(place)
-    except storage.MissingObject as error:
+        content = storage.read(record_uri)
+    except MissingObject as error:
         raise InvalidCheckpoint(
-            f"{storage.shown(uri)} is no checkpoint: {shown} does not exist; expected is a folder that "
-            f"training wrote, with {RECORD_NAME} and {WEIGHTS_NAME}"
+            f"{uris.redact_uri(checkpoint_uri)} is no checkpoint: {redacted} does not exist; expected a "
+            f"folder that training wrote, with {CHECKPOINT_RECORD_NAME} and {WEIGHTS_NAME}"
         ) from error
     try:
-        stored = json.loads(data)
+        stored = json.loads(content)
         version = stored["version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidCheckpoint(f"{shown} is not a checkpoint's record: {error!r}") from error
-    if version != VERSION:
-        raise InvalidCheckpoint(f"{shown} has version {version}, this program reads {VERSION}")
+        raise InvalidCheckpoint(f"{redacted} is not a checkpoint's record: {error!r}") from error
+    if version != RECORD_VERSION:
+        raise InvalidCheckpoint(
+            f"{redacted} has version {version}, this program reads {RECORD_VERSION}"
+        )
     try:
         record = CheckpointRecord(
             Architecture.from_json(stored["architecture"]),
@@ -93,20 +96,20 @@ def peek(uri: str) -> CheckpointRecord:
             dict(stored["extra"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, InvalidConfiguration) as error:
-        raise InvalidCheckpoint(f"{shown} cannot be used: {error!r}") from error
-    _check_size(storage.join(uri, WEIGHTS_NAME), record)
+        raise InvalidCheckpoint(f"{redacted} cannot be used: {error!r}") from error
+    _check_size(uris.join(checkpoint_uri, WEIGHTS_NAME), record)
     return record
 
 
-def _check_size(place: str, record: CheckpointRecord) -> None:
+def _check_size(weights_uri: str, record: CheckpointRecord) -> None:
     try:
-        found = storage.size(place)
-    except storage.MissingObject as error:
+        size = storage.get_size(weights_uri)
+    except MissingObject as error:
         raise InvalidCheckpoint(
-            f"{storage.shown(place)} does not exist, though {RECORD_NAME} does"
+            f"{uris.redact_uri(weights_uri)} does not exist, though {CHECKPOINT_RECORD_NAME} does"
         ) from error
-    if found != record.weights_bytes:
+    if size != record.weights_bytes:
         raise InvalidCheckpoint(
-            f"{storage.shown(place)} has {found} bytes, {RECORD_NAME} says {record.weights_bytes}: it is "
-            "truncated or belongs to another record"
+            f"{uris.redact_uri(weights_uri)} has {size} bytes, {CHECKPOINT_RECORD_NAME} says "
+            f"{record.weights_bytes}: it is truncated or belongs to another record"
         )

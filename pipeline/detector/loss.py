@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-
-class Losses(NamedTuple):
-    """Scalars; `total` is what is minimised."""
-
-    total: Tensor
-    classification: Tensor
-    localisation: Tensor
+TOTAL = "total"
+"""Name of the loss that training minimises, beside the names of its parts."""
 
 
 def multi_task_loss(
@@ -25,25 +18,31 @@ def multi_task_loss(
     *,
     normalizer: float | Tensor | None = None,
     localisation_weight: float = 1.0,
-) -> Losses:
+) -> dict[str, Tensor]:
     """Log loss over classes, and smooth L1 (beta 1) over the deltas of the true class.
+
+    A part that is added here appears in the training log, TensorBoard and the progress line by its name.
 
     Args:
         logits: `(R, K + 1)`.
         deltas: `(R, 4 (K + 1))`, of the normalised targets.
-        labels: int64 `(R,)`, 0 for background, whose deltas count for nothing.
-        targets: `(R, 4)`, normalised; rows of background are not looked at.
+        labels: int64 `(R,)`, 0 for background, whose deltas do not count.
+        targets: `(R, 4)`, normalised; the rows of background RoIs are ignored.
         normalizer: divides both sums; None takes R, the number of sampled RoIs (the released code).
             With several workers it is the mean of R over them, so that all RoIs weigh the same.
         localisation_weight: lambda; 0 trains classification alone.
+
+    Returns:
+        Scalars by name: `total`, which training minimises, and its parts before weighting, `class` and
+        `box`.
     """
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits, deltas = logits.float(), deltas.float()
     divisor = max(len(labels), 1) if normalizer is None else normalizer
     classification = functional.cross_entropy(logits, labels, reduction="sum") / divisor
     foreground = torch.nonzero(labels > 0).squeeze(1)
-    of_class = deltas.view(len(labels), deltas.shape[1] // 4, 4)[foreground, labels[foreground]]
-    wanted = targets[foreground].to(of_class.dtype)
-    localisation = functional.smooth_l1_loss(of_class, wanted, reduction="sum") / divisor
+    predicted = deltas.view(len(labels), deltas.shape[1] // 4, 4)[foreground, labels[foreground]]
+    expected = targets[foreground].to(predicted.dtype)
+    localisation = functional.smooth_l1_loss(predicted, expected, reduction="sum") / divisor
     total = classification + localisation_weight * localisation
-    return Losses(total, classification, localisation)
+    return {TOTAL: total, "class": classification, "box": localisation}

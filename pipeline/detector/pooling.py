@@ -1,8 +1,8 @@
 """RoI max pooling (Fast R-CNN, section 2.1) for half-open boxes, as an operator that torch can trace.
 
-On the CPU our own kernel computes it (`pooling_kernels`), elsewhere torchvision's. Registered through
-`torch.library`, so that autograd and `torch.compile` treat it like any other; autocast passes the
-features on in the dtype in which they come.
+`pooling_kernels` computes it on the CPU, torchvision on other devices. It is registered through
+`torch.library`, so that autograd and `torch.compile` treat it like any other operator; autocast leaves
+the dtype of the features unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LAST_PIXEL = (0.0, 0.0, 0.0, 1.0, 1.0)
 
 
 def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:
-    """The largest value in each cell of a `size` x `size` grid over each RoI.
+    """Pool the largest value in each cell of a `size` x `size` grid over each RoI.
 
     Args:
         features: `(B, C, h, w)`.
@@ -31,13 +31,13 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
     Returns:
         `(R, C, size, size)` of the features' dtype; channels last in memory on the CPU.
 
-    Scaled corners are rounded and the last cell is inside, as in the released layer; its boxes hold
-    their last pixel, so it gets x2 - 1, y2 - 1. A RoI covers one cell at least. Neither RoIs of
-    another image than the batch has nor corners outside the image are checked.
+    Scaled corners are rounded and the last cell belongs to the RoI, as in the released layer, whose boxes
+    include their last pixel: it receives x2 - 1, y2 - 1. A RoI covers at least one cell. The index in the
+    batch and corners outside the image are not checked.
     """
     inclusive = rois.float() - rois.new_tensor(LAST_PIXEL, dtype=torch.float32)
     if features.device.type != "cpu" or features.dtype not in (torch.float32, torch.bfloat16):
-        return _by_torchvision(features, inclusive, size, spatial_scale)
+        return _pool_by_torchvision(features, inclusive, size, spatial_scale)
     if torch.is_grad_enabled() and features.requires_grad:
         wide, _ = _pool_with_argmax(features.float(), inclusive, size, spatial_scale)
         pooled: Tensor = wide.to(features.dtype)
@@ -46,8 +46,8 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
     return pooled
 
 
-def _by_torchvision(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:
-    # The op takes RoIs of the features' dtype; in the mantissa of fp16 they would be off by pixels.
+def _pool_by_torchvision(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:
+    # The operator takes RoIs of the features' dtype; the mantissa of fp16 would shift them by pixels.
     wide = features.double() if features.dtype == torch.float64 else features.float()
     pooled: Tensor = roi_pool(wide, rois.to(wide.dtype), size, spatial_scale)
     return pooled.to(features.dtype)
@@ -55,13 +55,13 @@ def _by_torchvision(features: Tensor, rois: Tensor, size: int, spatial_scale: fl
 
 @torch.library.custom_op("fast_rcnn::roi_max_pool", mutates_args=(), device_types="cpu")
 def _pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:
-    pooled = _empty(features, rois, size, features.dtype)
+    pooled = _allocate_pooled(features, rois, size, features.dtype)
     target = pooled.view(torch.int16) if pooled.dtype == torch.bfloat16 else pooled
     cells = target.permute(0, 2, 3, 1).numpy()
     if pooled.dtype == torch.bfloat16:
         cells = cells.view(np.uint16)
     pooling_kernels.pool(
-        _rows(features.float()), _plain(rois), np.float32(spatial_scale), size, cells
+        _to_rows(features.float()), _to_numpy(rois), np.float32(spatial_scale), size, cells
     )
     return pooled
 
@@ -70,11 +70,11 @@ def _pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Te
 def _pool_with_argmax(
     features: Tensor, rois: Tensor, size: int, spatial_scale: float
 ) -> tuple[Tensor, Tensor]:
-    pooled = _empty(features, rois, size, torch.float32)
-    argmax = _empty(features, rois, size, torch.int32)
+    pooled = _allocate_pooled(features, rois, size, torch.float32)
+    argmax = _allocate_pooled(features, rois, size, torch.int32)
     pooling_kernels.pool_with_argmax(
-        _rows(features),
-        _plain(rois),
+        _to_rows(features),
+        _to_numpy(rois),
         np.float32(spatial_scale),
         size,
         pooled.permute(0, 2, 3, 1).numpy(),
@@ -84,13 +84,13 @@ def _pool_with_argmax(
 
 
 @torch.library.custom_op("fast_rcnn::roi_max_pool_backward", mutates_args=(), device_types="cpu")
-def _scatter(gradient: Tensor, argmax: Tensor, rois: Tensor, shape: list[int]) -> Tensor:
+def _scatter_gradient(gradient: Tensor, argmax: Tensor, rois: Tensor, shape: list[int]) -> Tensor:
     batch, channels, height, width = shape
     result = torch.zeros((batch, height, width, channels))
     pooling_kernels.scatter(
-        _rows(gradient),
-        _rows(argmax),
-        _plain(rois),
+        _to_rows(gradient),
+        _to_rows(argmax),
+        _to_numpy(rois),
         result.view(batch, height * width, channels).numpy(),
     )
     return result.permute(0, 3, 1, 2)
@@ -98,7 +98,7 @@ def _scatter(gradient: Tensor, argmax: Tensor, rois: Tensor, shape: list[int]) -
 
 @_pool.register_fake
 def _(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:  # noqa: ARG001
-    return _empty(features, rois, size, features.dtype)
+    return _allocate_pooled(features, rois, size, features.dtype)
 
 
 @_pool_with_argmax.register_fake
@@ -109,18 +109,18 @@ def _(
     spatial_scale: float,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor]:
     return (
-        _empty(features, rois, size, torch.float32),
-        _empty(features, rois, size, torch.int32),
+        _allocate_pooled(features, rois, size, torch.float32),
+        _allocate_pooled(features, rois, size, torch.int32),
     )
 
 
-@_scatter.register_fake
+@_scatter_gradient.register_fake
 def _(gradient: Tensor, argmax: Tensor, rois: Tensor, shape: list[int]) -> Tensor:  # noqa: ARG001
     batch, channels, height, width = shape
     return gradient.new_empty((batch, height, width, channels)).permute(0, 3, 1, 2)
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     features, rois, _, _ = inputs
     ctx.save_for_backward(output[1], rois)
     ctx.mark_non_differentiable(output[1])
@@ -129,22 +129,22 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 
 def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
     argmax, rois = ctx.saved_tensors
-    return _scatter(gradient.float(), argmax, rois, ctx.shape), None, None, None
+    return _scatter_gradient(gradient.float(), argmax, rois, ctx.shape), None, None, None
 
 
-_pool_with_argmax.register_autograd(_backward, setup_context=_remember)
+_pool_with_argmax.register_autograd(_backward, setup_context=_save_for_backward)
 
 
-def _empty(features: Tensor, rois: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    """`(R, C, size, size)`, channels last."""
+def _allocate_pooled(features: Tensor, rois: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """Allocate `(R, C, size, size)`, channels last."""
     shape = (rois.shape[0], size, size, features.shape[1])
     return torch.empty(shape, dtype=dtype, device=features.device).permute(0, 3, 1, 2)
 
 
-def _rows(tensor: Tensor) -> Any:
-    """`(N, C, h, w)` as a numpy array `(N, h, w, C)` without gaps."""
+def _to_rows(tensor: Tensor) -> Any:
+    """View `(N, C, h, w)` as a numpy array `(N, h, w, C)` without gaps."""
     return tensor.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _plain(rois: Tensor) -> Any:
+def _to_numpy(rois: Tensor) -> Any:
     return rois.detach().contiguous().numpy()

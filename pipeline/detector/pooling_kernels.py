@@ -1,8 +1,8 @@
-"""RoI max pooling on the CPU, compiled by Numba: channels lie together, and the inner loop is over them.
+"""RoI max pooling on the CPU, compiled by Numba: channels are contiguous, and the inner loop runs over them.
 
-torchvision's kernel walks one channel at a time over a map whose channels lie apart. Here each cell of
-the feature map is a row of channels, which the compiler maximises in vectors. One thread: Ray owns the
-cores, and a worker's share of pooling is small.
+torchvision's kernel processes one channel at a time, over a map whose channels are far apart in memory.
+Here each cell of the feature map is a row of channels, and the compiler vectorises the maximum. It uses
+one thread: Ray owns the cores, and a worker's share of pooling is small.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ LOWEST = np.float32(np.finfo(np.float32).min)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _rounded(value: Any) -> Any:
-    """To the nearest integer, halves away from zero, as C's `round`."""
+def _round(value: Any) -> Any:
+    """Round to the nearest integer, halves away from zero, as C's `round` does."""
     below = np.floor(value)
     up = value - below > float32(0.5) or (value - below == float32(0.5) and value >= 0)
     return int64(below) + (1 if up else 0)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _cell(first: Any, extent: Any, index: Any, size: Any, limit: Any) -> Any:
-    """First and end of cell `index` of `size` over `extent` from `first`, within [0, limit)."""
+def _bound_cell(first: Any, extent: Any, index: Any, size: Any, limit: Any) -> Any:
+    """Compute first and end of cell `index` of `size` over `extent` from `first`, within [0, limit)."""
     step = float32(float32(extent) / float32(size))
     start = int64(np.floor(float32(float32(index) * step))) + first
     end = int64(np.ceil(float32(float32(index + 1) * step))) + first
@@ -44,24 +44,24 @@ def pool(
 ) -> None:
     """Fill `pooled` `(R, size, size, C)` from `features` `(B, h, w, C)`.
 
-    `rois` `(R, 5)` hold their last pixel. `pooled` is float32, or uint16 for the upper halves of
-    float32, which is bfloat16 and exact when the features come from bfloat16.
+    `rois` `(R, 5)` include their last pixel. `pooled` is float32, or uint16 for the upper halves of
+    float32; that is bfloat16, and exact if the features come from bfloat16.
     """
     _, height, width, channels = features.shape
     largest = np.empty(channels, np.float32)
     bits = largest.view(np.uint32)
-    halved = pooled.itemsize == 2
+    is_bf16 = pooled.itemsize == 2
     for r in range(len(rois)):
         image = int64(rois[r, 0])
-        x1, y1 = _rounded(rois[r, 1] * scale), _rounded(rois[r, 2] * scale)
-        across = max(_rounded(rois[r, 3] * scale) - x1 + 1, 1)
-        down = max(_rounded(rois[r, 4] * scale) - y1 + 1, 1)
+        x1, y1 = _round(rois[r, 1] * scale), _round(rois[r, 2] * scale)
+        across = max(_round(rois[r, 3] * scale) - x1 + 1, 1)
+        down = max(_round(rois[r, 4] * scale) - y1 + 1, 1)
         for row in range(size):
-            top, bottom = _cell(y1, down, row, size, height)
+            top, bottom = _bound_cell(y1, down, row, size, height)
             for column in range(size):
-                left, right = _cell(x1, across, column, size, width)
-                empty = bottom <= top or right <= left
-                largest[:] = float32(0) if empty else LOWEST
+                left, right = _bound_cell(x1, across, column, size, width)
+                is_empty = bottom <= top or right <= left
+                largest[:] = float32(0) if is_empty else LOWEST
                 for y in range(top, bottom):
                     for x in range(left, right):
                         values = features[image, y, x]
@@ -69,7 +69,7 @@ def pool(
                             value = values[c]
                             largest[c] = value if value > largest[c] else largest[c]
                 cell = pooled[r, row, column]
-                if halved:
+                if is_bf16:
                     for c in range(channels):
                         cell[c] = bits[c] >> np.uint32(16)
                 else:
@@ -86,30 +86,30 @@ def pool_with_argmax(  # noqa: PLR0917  compiled code takes its arrays by positi
     pooled: NDArray[np.float32],
     argmax: NDArray[np.int32],
 ) -> None:
-    """As `pool`; `argmax` `(R, size, size, C)` is the place y w + x of each largest value, or -1."""
+    """As `pool`; `argmax` `(R, size, size, C)` is the index y w + x of each largest value, or -1."""
     _, height, width, channels = features.shape
     for r in range(len(rois)):
         image = int64(rois[r, 0])
-        x1, y1 = _rounded(rois[r, 1] * scale), _rounded(rois[r, 2] * scale)
-        across = max(_rounded(rois[r, 3] * scale) - x1 + 1, 1)
-        down = max(_rounded(rois[r, 4] * scale) - y1 + 1, 1)
+        x1, y1 = _round(rois[r, 1] * scale), _round(rois[r, 2] * scale)
+        across = max(_round(rois[r, 3] * scale) - x1 + 1, 1)
+        down = max(_round(rois[r, 4] * scale) - y1 + 1, 1)
         for row in range(size):
-            top, bottom = _cell(y1, down, row, size, height)
+            top, bottom = _bound_cell(y1, down, row, size, height)
             for column in range(size):
-                left, right = _cell(x1, across, column, size, width)
+                left, right = _bound_cell(x1, across, column, size, width)
                 largest, place = pooled[r, row, column], argmax[r, row, column]
-                empty = bottom <= top or right <= left
-                largest[:] = float32(0) if empty else LOWEST
+                is_empty = bottom <= top or right <= left
+                largest[:] = float32(0) if is_empty else LOWEST
                 place[:] = -1
                 for y in range(top, bottom):
                     for x in range(left, right):
                         values = features[image, y, x]
-                        here = np.int32(y * width + x)
+                        index = np.int32(y * width + x)
                         for c in range(channels):
                             value = values[c]
-                            better = value > largest[c]
-                            largest[c] = value if better else largest[c]
-                            place[c] = here if better else place[c]
+                            is_larger = value > largest[c]
+                            largest[c] = value if is_larger else largest[c]
+                            place[c] = index if is_larger else place[c]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -119,7 +119,7 @@ def scatter(
     rois: NDArray[np.float32],
     result: NDArray[np.float32],
 ) -> None:
-    """Add `gradient` `(R, size, size, C)` to `result` `(B, h w, C)` where each value came from."""
+    """Add `gradient` `(R, size, size, C)` to `result` `(B, h w, C)` at the index of each largest value."""
     _, size, _, channels = gradient.shape
     for r in range(len(rois)):
         image = int64(rois[r, 0])

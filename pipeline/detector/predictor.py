@@ -1,8 +1,8 @@
-"""Detection in images with given proposals: no Ray, no storage, a plain callable.
+"""Detection in images with given proposals, as a plain callable without Ray.
 
-What makes it quick, apart from the device: frozen norms folded into the filters, ReLUs and shortcuts
-fused with the convolutions before them, channels last, bf16 where the processor has it, RoIs that pool
-the same cells computed once, bounded batches of RoIs.
+Apart from the device, it is fast because frozen norms are folded into the filters, ReLUs and shortcuts
+are fused with the convolutions before them, memory is channels last, the processor computes in bf16 if
+it can, RoIs that pool the same cells are computed once, and batches of RoIs are bounded.
 """
 
 from __future__ import annotations
@@ -16,21 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import imaging
-from pipeline.detector import checkpoint as checkpoints
-from pipeline.detector.inference import InferenceNetwork, device_named, dtype_named, precision_of
-from pipeline.detector.keep import Keep
-from pipeline.detector.keeping import kept
-from pipeline.detector.pyramid import Part, Pyramid, Size, parts
-from pipeline.detector.rois import Rois, gather, usable
-
-__all__ = ["Detections", "Keep", "Predictor"]
-
-Image = NDArray[np.uint8]
-Boxes = NDArray[np.float32]
+from pipeline.detector.checkpoint import TrainedNetwork, load_checkpoint
+from pipeline.detector.device_selection import get_precision_name, select_device, select_dtype
+from pipeline.detector.inference import InferenceNetwork
+from pipeline.detector.postprocessing import select_detections
+from pipeline.detector.postprocessing_settings import PostprocessingSettings
+from pipeline.detector.pyramid import LevelRois, Pyramid, Size, split_by_level
+from pipeline.detector.rois import RoiBatch, build_roi_batch, clip_proposals
 
 
-class Detections(NamedTuple):
-    """The objects found in one image, best first."""
+class ImageDetections(NamedTuple):
+    """The objects detected in one image, best first."""
 
     boxes: NDArray[np.float32]
     """`(D, 4)` in pixels of the original image, clipped to it."""
@@ -39,148 +35,157 @@ class Detections(NamedTuple):
     labels: NDArray[np.int32]
     """`(D,)`: classes counted from 0."""
 
-    def of_score(self, least: float) -> Detections:
-        """Those that score `least` or better."""
-        good = self.scores >= least
-        return Detections(self.boxes[good], self.scores[good], self.labels[good])
+    @classmethod
+    def create_empty(cls) -> ImageDetections:
+        """Return the detections of an image without any."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+    def filter_by_score(self, min_score: float) -> ImageDetections:
+        """Return the detections with a score of `min_score` or more."""
+        is_good = self.scores >= min_score
+        return ImageDetections(self.boxes[is_good], self.scores[is_good], self.labels[is_good])
 
 
 class Predictor:
-    """`Predictor(checkpoint)(images, proposals)`."""
+    """A trained network on one device: `Predictor(network)(images, proposals)`."""
 
     def __init__(
         self,
-        checkpoint: str | checkpoints.Checkpoint,
+        network: str | TrainedNetwork,
         *,
         device: str = "auto",
         precision: str = "auto",
-        keep: Keep = Keep(),
+        postprocessing: PostprocessingSettings = PostprocessingSettings(),
         pyramid: Pyramid = Pyramid(),
         max_rois_per_batch: int | None = None,
         max_images_per_batch: int | None = None,
     ) -> None:
-        """Load a model and make it ready.
+        """Prepare a network for inference.
 
         Args:
-            checkpoint: a folder's URI, or what `checkpoint.load` gave; its model is copied.
-            device: `auto` takes a GPU if there is one; otherwise as torch names it.
+            network: the URI of a checkpoint's folder, or what `load_checkpoint` returned; it is copied.
+            device: `auto` uses a GPU if there is one; otherwise a name that torch knows.
             precision: `fp32`, `bf16` or `fp16` for trunk and head; the last layers and the softmax stay
-                fp32. `auto` takes bf16 where the device computes in it.
-            keep: which boxes become detections.
-            pyramid: other scales than the checkpoint's own at which images are looked at.
-            max_rois_per_batch: how many RoIs go through the head at once; None suits the device.
-            max_images_per_batch: how many images go through the trunk at once; likewise.
+                fp32. `auto` uses bf16 if the device supports it.
+            postprocessing: how boxes become detections.
+            pyramid: scales to use in place of the checkpoint's own.
+            max_rois_per_batch: RoIs that go through the head at once; None suits the device.
+            max_images_per_batch: images that go through the trunk at once; None suits the device.
 
         Raises:
             InvalidCheckpoint: the checkpoint cannot be used.
-            InvalidConfiguration: an unknown device or precision, fp16 where the processor lacks it, a
+            InvalidConfiguration: an unknown device or precision, fp16 on a processor without it, or a
                 scale above the cap.
             StorageError: the store cannot be read.
         """
-        if isinstance(checkpoint, str):
-            checkpoint = checkpoints.load(checkpoint)
-        self.device = device_named(device)
-        self.dtype = dtype_named(precision, self.device)
-        self.precision = precision_of(self.dtype)
-        self.keep = keep
-        self.preprocessing = checkpoint.preprocessing
-        self.levels = pyramid.levels(checkpoint.preprocessing)
-        self.classes = checkpoint.classes
+        trained = load_checkpoint(network) if isinstance(network, str) else network
+        self.device = select_device(device)
+        self.dtype = select_dtype(precision, self.device)
+        self.precision = get_precision_name(self.dtype)
+        self.postprocessing = postprocessing
+        self.preprocessing = trained.preprocessing
+        self.levels = pyramid.build_levels(trained.preprocessing)
+        self.classes = trained.classes
         on_gpu = self.device.type == "cuda"
-        self.max_rois_per_batch = max_rois_per_batch or (
-            4096 if on_gpu else 256
-        )  # 256 fit the CPU's caches
+        # 256 RoIs fit the CPU's caches.
+        self.max_rois_per_batch = max_rois_per_batch or (4096 if on_gpu else 256)
         self.max_images_per_batch = max_images_per_batch or (8 if on_gpu else 1)
-        self.network = InferenceNetwork(checkpoint.model, self.device, self.dtype)
+        self.network = InferenceNetwork(trained.network, self.device, self.dtype)
 
     def __call__(
-        self, images: Sequence[Image], proposals: Sequence[NDArray[np.floating]]
-    ) -> list[Detections]:
+        self, images: Sequence[NDArray[np.uint8]], proposals: Sequence[NDArray[np.floating]]
+    ) -> list[ImageDetections]:
         """Detect in each image.
 
         Args:
             images: uint8 RGB `(H, W, 3)`.
-            proposals: per image `(N, 4)` in its pixels; what lies outside is cut off.
+            proposals: per image `(N, 4)` in its pixels; parts outside the image are cut off.
 
-        Images whose resized shapes are equal go through the trunk together, in the order given and
-        never padded. An image without proposals has no detections. With several scales each proposal
-        is looked at in one of them (`pyramid.nearest`).
+        Images whose resized shapes are equal go through the trunk together, in the order of `images` and
+        without padding. An image without proposals has no detections. With several scales, each proposal
+        is pooled at one of them (`pyramid.assign_levels`).
         """
-        found = [_nothing() for _ in images]
         boxes = [
-            usable(ours, *image.shape[:2]) for image, ours in zip(images, proposals, strict=True)
+            clip_proposals(rois, *image.shape[:2])
+            for image, rois in zip(images, proposals, strict=True)
         ]
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        outputs = [_Outputs() for _ in images]
-        for shape, batch in self._batches(parts(boxes, sizes, self.levels)):
-            rois = gather(
-                [boxes[part.image][part.rows] for part in batch],
-                [sizes[part.image] for part in batch],
+        outputs = [_ImageOutputs() for _ in images]
+        detections = [ImageDetections.create_empty() for _ in images]
+        for shape, batch in self._iterate_batches(split_by_level(boxes, sizes, self.levels)):
+            rois = build_roi_batch(
+                [boxes[at_level.image_index][at_level.rows] for at_level in batch],
+                [sizes[at_level.image_index] for at_level in batch],
                 shape,
                 self.network.spatial_scale,
             )
-            scores, deltas = self._computed([images[part.image] for part in batch], shape, rois)
-            for position, part in enumerate(batch):
-                mine = torch.from_numpy(rois.unique_index[rois.image == position])
-                mine = mine.to(self.device)
-                image = part.image
-                outputs[image].add(part.rows, scores[mine], deltas[mine])
-                if outputs[image].count == len(boxes[image]):
-                    found[image] = self._detections(
-                        *outputs[image].ordered(), boxes[image], sizes[image]
+            batch_images = [images[at_level.image_index] for at_level in batch]
+            scores, deltas = self._compute_outputs(batch_images, shape, rois)
+            for position, at_level in enumerate(batch):
+                rows = torch.from_numpy(rois.unique_index[rois.image_index == position])
+                rows = rows.to(self.device)
+                index = at_level.image_index
+                outputs[index].add(at_level.rows, scores[rows], deltas[rows])
+                if outputs[index].count == len(boxes[index]):
+                    detections[index] = self._postprocess(
+                        *outputs[index].concatenate(), boxes[index], sizes[index]
                     )
-                    outputs[image] = _Outputs()
-        return found
+                    outputs[index] = _ImageOutputs()  # frees the tensors
+        return detections
 
-    def _batches(self, work: Sequence[Part]) -> Iterator[tuple[Size, list[Part]]]:
-        """The parts of each batch, which are of one resized shape."""
-        by_shape: dict[Size, list[Part]] = {}
-        for part in work:
-            by_shape.setdefault(part.shape, []).append(part)
-        for shape, of_shape in by_shape.items():
-            for start in range(0, len(of_shape), self.max_images_per_batch):
-                yield shape, of_shape[start : start + self.max_images_per_batch]
+    def _iterate_batches(
+        self, rois_by_level: Sequence[LevelRois]
+    ) -> Iterator[tuple[Size, list[LevelRois]]]:
+        """Yield batches of one resized shape, with that shape."""
+        by_shape: dict[Size, list[LevelRois]] = {}
+        for at_level in rois_by_level:
+            by_shape.setdefault(at_level.shape, []).append(at_level)
+        for shape, with_shape in by_shape.items():
+            for start in range(0, len(with_shape), self.max_images_per_batch):
+                yield shape, with_shape[start : start + self.max_images_per_batch]
 
     @torch.inference_mode()
-    def _computed(self, images: Sequence[Image], shape: Size, rois: Rois) -> tuple[Tensor, Tensor]:
-        """Softmax scores `(U, K + 1)` and deltas `(U, K + 1, 4)` of the unique RoIs, in fp32."""
-        features = self.network.features(self._preprocessed(images, shape))
-        rows = torch.from_numpy(rois.unique).to(self.device)
-        return self.network.scores_and_deltas(features, rows, self.max_rois_per_batch)
+    def _compute_outputs(
+        self, images: Sequence[NDArray[np.uint8]], shape: Size, rois: RoiBatch
+    ) -> tuple[Tensor, Tensor]:
+        """Compute softmax scores `(U, K + 1)` and deltas `(U, K + 1, 4)` of the unique RoIs, in fp32."""
+        features = self.network.extract_features(self._preprocess(images, shape))
+        unique = torch.from_numpy(rois.unique).to(self.device)
+        return self.network.score_rois(features, unique, self.max_rois_per_batch)
 
-    def _preprocessed(self, images: Sequence[Image], shape: Size) -> Tensor:
-        """Float32 `(B, 3, h, w)` on the device."""
+    def _preprocess(self, images: Sequence[NDArray[np.uint8]], shape: Size) -> Tensor:
+        """Resize and normalise to float32 `(B, 3, h, w)` on the device."""
         resized = np.stack([imaging.resize(image, shape[1], shape[0]) for image in images])
-        return self.preprocessing.normalised(torch.from_numpy(resized).to(self.device))
+        return self.preprocessing.normalise(torch.from_numpy(resized).to(self.device))
 
     @torch.inference_mode()
-    def _detections(self, scores: Tensor, deltas: Tensor, rois: Boxes, size: Size) -> Detections:
-        boxes = torch.from_numpy(rois).to(self.device)
-        found, values, labels = kept(scores, deltas, boxes, size, self.keep)
-        return Detections(
-            found.cpu().numpy(), values.cpu().numpy(), labels.cpu().numpy().astype(np.int32)
+    def _postprocess(
+        self, scores: Tensor, deltas: Tensor, rois: NDArray[np.float32], size: Size
+    ) -> ImageDetections:
+        on_device = torch.from_numpy(rois).to(self.device)
+        boxes, box_scores, labels = select_detections(
+            scores, deltas, on_device, size, self.postprocessing
+        )
+        return ImageDetections(
+            boxes.cpu().numpy(), box_scores.cpu().numpy(), labels.cpu().numpy().astype(np.int32)
         )
 
 
-class _Outputs:
-    """What the network said of one image's RoIs, scale by scale."""
+class _ImageOutputs:
+    """The network's outputs for one image's RoIs, collected level by level."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._parts: list[tuple[NDArray[np.intp], Tensor, Tensor]] = []
+        self._by_level: list[tuple[NDArray[np.intp], Tensor, Tensor]] = []
 
     def add(self, rows: NDArray[np.intp], scores: Tensor, deltas: Tensor) -> None:
         self.count += len(rows)
-        self._parts.append((rows, scores, deltas))
+        self._by_level.append((rows, scores, deltas))
 
-    def ordered(self) -> tuple[Tensor, Tensor]:
-        """Scores `(R, K + 1)` and deltas `(R, K + 1, 4)` in the order of the proposals."""
-        rows, scores, deltas = zip(*self._parts, strict=True)
+    def concatenate(self) -> tuple[Tensor, Tensor]:
+        """Return scores `(R, K + 1)` and deltas `(R, K + 1, 4)` in the order of the proposals."""
+        rows, scores, deltas = zip(*self._by_level, strict=True)
         if len(rows) == 1:
             return scores[0], deltas[0]
         order = torch.from_numpy(np.argsort(np.concatenate(rows))).to(scores[0].device)
         return torch.cat(scores)[order], torch.cat(deltas)[order]
-
-
-def _nothing() -> Detections:
-    return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))

@@ -1,7 +1,7 @@
-"""From a decoded image to what a network was trained on: size, channel order, scale, mean, deviation.
+"""From a decoded image to a network's input: size, channel order, scale, mean, deviation.
 
-These belong to the weights and travel with them. Importing this module does not import torch, so that
-CPU tasks can resize and a driver can read the settings.
+These settings belong to the weights and are stored with them. Importing this module loads no torch, so
+that CPU tasks can resize and a driver can read the settings.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.errors import InvalidConfiguration
 if TYPE_CHECKING:
     import torch
 
-SMALLEST_SIDE = 32  # in pixels: below it the strided layers of some trunks have no output at all
+SMALLEST_SIDE = 32  # in pixels: the strided layers of some trunks have no output for smaller images
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,27 @@ class Preprocessing:
     """How an image is resized and normalised: (channel * scale - mean) / std."""
 
     channel_order: Literal["RGB", "BGR"] = "RGB"
-    """The order in which the network takes the channels; mean and std are in it too."""
+    """Order of the channels in the network's input, in mean and in std."""
     scale: float = 1 / 255
-    """Multiplies the stored 0..255 first."""
+    """Factor of the stored values 0..255, applied first."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Subtracted after scaling, per channel."""
+    """Subtracted per channel after scaling."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Divides last, per channel."""
+    """Divisor per channel, applied last."""
     short_side: int = 600
     """Pixels of the shorter side after resizing (Fast R-CNN, section 5.2)."""
     max_side: int = 1000
-    """No side is longer than this, even if the shorter one then falls below `short_side`."""
+    """Maximum of the longer side in pixels, even if the shorter one then falls below `short_side`."""
 
     def __post_init__(self) -> None:
         if self.channel_order not in ("RGB", "BGR"):
-            raise InvalidConfiguration(f"channel order {self.channel_order!r} is not RGB or BGR")
+            raise InvalidConfiguration(
+                f"channel order is {self.channel_order!r}, expected RGB or BGR"
+            )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise InvalidConfiguration("mean and std need one number per channel, std positive")
+            raise InvalidConfiguration(
+                f"mean is {self.mean} and std {self.std}, expected one number per channel, std positive"
+            )
         if not SMALLEST_SIDE <= self.short_side <= self.max_side:
             raise InvalidConfiguration(
                 f"short side {self.short_side} and cap {self.max_side} of the images: expected "
@@ -52,27 +56,29 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:
-        """The settings from a checkpoint's JSON.
+        """Read the settings from a checkpoint's JSON.
 
         Raises:
-            TypeError, ValueError, InvalidConfiguration: missing or senseless fields.
+            TypeError, ValueError, InvalidConfiguration: missing fields or invalid values.
         """
-        return cls(**{**fields, "mean": _triple(fields["mean"]), "std": _triple(fields["std"])})
+        return cls(
+            **{**fields, "mean": _to_triple(fields["mean"]), "std": _to_triple(fields["std"])}
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values of all fields."""
+        """Return JSON values of all fields."""
         return asdict(self)
 
-    def resized_shape(
+    def compute_resized_shape(
         self, height: int, width: int, *, short_side: int | None = None, max_side: int | None = None
     ) -> tuple[int, int]:
-        """Height and width after resizing; a thin image is stretched to at least 32 pixels.
+        """Compute height and width after resizing; a thin image is stretched to at least 32 pixels.
 
         Args:
             height: of the original image, in pixels.
-            width: likewise.
-            short_side: another size than the weights' own, for multi-scale training and testing.
-            max_side: another cap.
+            width: of the original image, in pixels.
+            short_side: replaces the weights' own size, for multi-scale training and testing.
+            max_side: replaces the weights' own cap.
         """
         shorter, longer = min(height, width), max(height, width)
         factor = min(
@@ -80,23 +86,23 @@ class Preprocessing:
         )
         return max(SMALLEST_SIDE, round(height * factor)), max(SMALLEST_SIDE, round(width * factor))
 
-    def resized(
+    def resize(
         self,
         image: NDArray[np.uint8],
         *,
         short_side: int | None = None,
         max_side: int | None = None,
     ) -> NDArray[np.uint8]:
-        """The image `(H, W, 3)` at its size for the network, still uint8 RGB `(h, w, 3)`."""
-        height, width = self.resized_shape(
+        """Resize an image `(H, W, 3)` for the network; the result is still uint8 RGB `(h, w, 3)`."""
+        height, width = self.compute_resized_shape(
             *image.shape[:2], short_side=short_side, max_side=max_side
         )
         return imaging.resize(image, width, height)
 
-    def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """Float32 `(B, 3, h, w)`, channels last in memory, from resized uint8 RGB `(B, h, w, 3)`.
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise resized uint8 RGB `(B, h, w, 3)` to float32 `(B, 3, h, w)`, channels last in memory.
 
-        Works on the device of `images`, so that uint8 travels to a GPU, a quarter of the bytes.
+        It computes on the device of `images`: a transfer to a GPU then moves uint8, a quarter of the bytes.
         """
         gain = np.float32(self.scale) / np.asarray(self.std, np.float32)
         shift = -np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
@@ -113,31 +119,33 @@ class Preprocessing:
         short_side: int | None = None,
         max_side: int | None = None,
     ) -> torch.Tensor:
-        """Float32 `(3, h, w)` from a decoded uint8 RGB image `(H, W, 3)`."""
+        """Resize and normalise a decoded uint8 RGB image `(H, W, 3)` to float32 `(3, h, w)`."""
         import torch  # noqa: PLC0415  a driver reads these settings without torch
 
-        resized = self.resized(image, short_side=short_side, max_side=max_side)
-        return self.normalised(torch.from_numpy(np.array(resized))[None])[0]
+        resized = self.resize(image, short_side=short_side, max_side=max_side)
+        return self.normalise(torch.from_numpy(np.array(resized))[None])[0]
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
+def _to_triple(values: Any) -> tuple[float, float, float]:
     first, second, third = (float(value) for value in values)
     return first, second, third
 
 
 TORCHVISION = Preprocessing()
-"""What torchvision's ImageNet weights were trained with."""
+"""Of torchvision's ImageNet weights."""
 
 TENSORFLOW = Preprocessing(scale=1 / 127.5, mean=(1.0, 1.0, 1.0), std=(1.0, 1.0, 1.0))
-"""-1..1, as TensorFlow's MobileNets were trained."""
+"""Of TensorFlow's MobileNets: values from -1 to 1."""
 
 CAFFE = Preprocessing(
     channel_order="BGR", scale=1.0, mean=(102.9801, 115.9465, 122.7717), std=(1.0, 1.0, 1.0)
 )
 """The released Fast R-CNN models' BGR pixel means."""
 
-BY_NAME = {"torchvision": TORCHVISION, "tensorflow": TENSORFLOW, "caffe": CAFFE}
-"""Whose pretrained weights want it."""
+PREPROCESSING_BY_NAME = {"torchvision": TORCHVISION, "tensorflow": TENSORFLOW, "caffe": CAFFE}
+"""The settings by the framework of the pretrained weights."""
 
-DRAWN = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=240, max_side=400)
-"""For networks that are trained from scratch on small images."""
+FROM_SCRATCH = Preprocessing(
+    mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=240, max_side=400
+)
+"""For networks trained from scratch on small images."""

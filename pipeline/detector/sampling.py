@@ -1,6 +1,6 @@
-"""The RoIs of one image that a training step looks at (Fast R-CNN, section 2.3, mini-batch sampling).
+"""Sampling of the RoIs of one image for a training step (Fast R-CNN, section 2.3, mini-batch sampling).
 
-Importing this does not import torch: CPU tasks sample ahead of the training workers.
+Importing this loads no torch: CPU tasks sample ahead of the training workers.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 
 from pipeline import geometry
 
-CROWD_COVER = 0.7  # a proposal with this share of its area in a crowd is no example of background
+CROWD_COVER = 0.7  # a proposal with this share of its area in a crowd is not a background example
 
 
 class SampledRois(NamedTuple):
     """The sample of one image, foreground first."""
 
     boxes: NDArray[np.float32]
-    """`(S, 4)`, in pixels as the proposals."""
+    """`(S, 4)`, in the pixels of the proposals."""
     labels: NDArray[np.int64]
     """`(S,)`: 0 is background, class c of the manifest is c + 1."""
     targets: NDArray[np.float32]
     """`(S, 4)`: raw regression targets; 0 for background."""
     iou: NDArray[np.float32]
-    """`(S,)`: with the matched object."""
+    """`(S,)`: IoU with the matched object."""
 
 
 def sample_rois(
@@ -44,24 +44,24 @@ def sample_rois(
 
     Args:
         proposals: `(P, 4)`.
-        gt_boxes: `(G, 4)` objects; those that are no crowd join the proposals.
+        gt_boxes: `(G, 4)` objects; all but crowds join the proposals.
         gt_labels: `(G,)`, from 1.
-        gt_crowd: `(G,)`: crowds are never foreground, and what lies in one is not background either.
+        gt_crowd: `(G,)`: crowds are never foreground, and proposals inside a crowd are not background.
         rng: keyed by (seed, epoch, image_id).
-        rois_per_image: 64 of each of 2 images in the paper.
-        fg_fraction: the share that foreground may take; background fills the rest.
-        fg_iou: a RoI is foreground from this IoU with its best object on.
-        bg_iou: background has an IoU in [low, high). In an image with none there, it is widened to
+        rois_per_image: 64 in the paper, for each of 2 images.
+        fg_fraction: maximum share of foreground; background fills the rest.
+        fg_iou: a RoI is foreground if its IoU with its best object is at least this.
+        bg_iou: background has an IoU in [low, high). If an image has none there, the range widens to
             [0, high), so that images without objects still teach background.
 
-    Fewer come back when there are not enough of a kind; none when there are no candidates at all.
+    Returns fewer RoIs if there are not enough of a kind, and none without candidates.
     """
     objects, classes = gt_boxes[~gt_crowd], gt_labels[~gt_crowd]
     candidates = np.concatenate([proposals, objects]).astype(np.float32)
-    best, match = _best_objects(candidates, objects)
-    foreground = np.flatnonzero(best >= fg_iou)
-    below = (best < min(bg_iou[1], fg_iou)) & ~_in_crowd(candidates, gt_boxes[gt_crowd])
-    background = np.flatnonzero(below & (best >= bg_iou[0]))
+    best_iou, match = _match_objects(candidates, objects)
+    foreground = np.flatnonzero(best_iou >= fg_iou)
+    below = (best_iou < min(bg_iou[1], fg_iou)) & ~_is_in_crowd(candidates, gt_boxes[gt_crowd])
+    background = np.flatnonzero(below & (best_iou >= bg_iou[0]))
     if not len(background):
         background = np.flatnonzero(below)
 
@@ -74,16 +74,16 @@ def sample_rois(
     targets = np.zeros((len(chosen), 4), np.float32)
     if len(foreground):
         labels[: len(foreground)] = classes[match[foreground]]
-        targets[: len(foreground)] = geometry.encode(
+        targets[: len(foreground)] = geometry.encode_deltas(
             objects[match[foreground]], candidates[foreground]
         )
-    return SampledRois(candidates[chosen], labels, targets, best[chosen])
+    return SampledRois(candidates[chosen], labels, targets, best_iou[chosen])
 
 
-def _best_objects(
+def _match_objects(
     candidates: NDArray[np.float32], objects: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """The largest IoU of each candidate with an object, and which object that is."""
+    """Find each candidate's largest IoU with an object, and the index of that object."""
     if not len(objects):
         return np.zeros(len(candidates), np.float32), np.zeros(len(candidates), np.intp)
     overlaps = geometry.iou(candidates, objects.astype(np.float32))
@@ -91,7 +91,7 @@ def _best_objects(
     return overlaps[np.arange(len(candidates)), match], match
 
 
-def _in_crowd(candidates: NDArray[np.float32], crowds: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _is_in_crowd(candidates: NDArray[np.float32], crowds: NDArray[np.float32]) -> NDArray[np.bool_]:
     if not len(crowds):
         return np.zeros(len(candidates), bool)
     shared = geometry.intersection(candidates, crowds.astype(np.float32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.error import URLError
 
@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from pipeline import storage
+from pipeline import storage, uris
 from pipeline.detector.backbones.catalog import is_torchvision_name
 from pipeline.detector.network import FastRCNN
 from pipeline.errors import InvalidCheckpoint
@@ -22,96 +22,119 @@ from pipeline.errors import InvalidCheckpoint
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What became of a state dict, by name; `missing` and `unused` are for the user to see."""
+    """Which tensors `load_pretrained` filled, by name; users see `missing` and `unused`."""
 
     loaded: tuple[str, ...] = ()
     """Tensors of the backbone that were filled."""
     missing: tuple[str, ...] = ()
-    """Tensors of the backbone that stay as they were initialised."""
+    """Tensors of the backbone that keep their initial values."""
     unused: tuple[str, ...] = ()
-    """Tensors of the source that have no place, such as an ImageNet classifier's."""
+    """Tensors of the source that the backbone does not have, such as an ImageNet classifier's."""
 
     @property
     def parameters(self) -> frozenset[str]:
         """The filled tensors' names in the whole network."""
         return frozenset(f"backbone.{name}" for name in self.loaded)
 
-    def lines(self) -> list[str]:
-        """What a person wants to know of it."""
-        told = [f"{len(self.loaded)} tensors of the network are taken from the weights"]
+    def describe(self) -> list[str]:
+        """Describe the outcome for a person, in one to three lines."""
+        lines = [f"{len(self.loaded)} tensors of the backbone come from the weights"]
         if self.missing:
-            told.append(
-                f"{len(self.missing)} are not among them and start random: {_some(self.missing)}"
+            lines.append(
+                f"{len(self.missing)} are not in the weights and start random: "
+                f"{_shorten(self.missing)}"
             )
         if self.unused:
-            told.append(f"{len(self.unused)} of the weights have no place: {_some(self.unused)}")
-        return told
+            lines.append(
+                f"{len(self.unused)} tensors of the weights are unused: {_shorten(self.unused)}"
+            )
+        return lines
 
 
-def load_pretrained(model: FastRCNN, source: str) -> LoadedWeights:
-    """Fill the model's backbone from pretrained weights, by name.
+def load_pretrained(network: FastRCNN, source: str) -> LoadedWeights:
+    """Fill the network's backbone from pretrained weights, by name.
 
     Args:
-        model: changed in place.
+        network: changed in place.
         source: a URI of a state dict (`.pth`, read with `weights_only=True`) or of `.safetensors`, or
             a name like `ResNet18_Weights.IMAGENET1K_V1`, which torchvision fetches.
 
     Raises:
-        InvalidCheckpoint: no state dict, another network's (nothing fits, or shapes differ), or one
-            that leaves a frozen layer random.
+        InvalidCheckpoint: not a state dict, the state dict of another network (no name or shape fits),
+            or one that leaves a frozen layer random.
         StorageError: the URI cannot be read.
     """
     tensors = read_state_dict(source)
-    shown = storage.shown(source)
-    backbone = model.backbone
+    backbone = network.backbone
     own = dict(backbone.state_dict())
-    names = backbone.renamed()
-    wanted = {name: names.get(name, name) for name in own}
-    loaded = {name: tensors[theirs] for name, theirs in wanted.items() if theirs in tensors}
-    if not loaded:
-        raise InvalidCheckpoint(
-            f"{shown} holds nothing for {model.architecture.backbone}: it has {_some(tensors)}, "
-            f"expected are names such as {_some(list(wanted.values()))}"
-        )
-    misfits = [
-        f"{wanted[name]} is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
-        for name, tensor in loaded.items()
-        if tensor.shape != own[name].shape
-    ]
-    if misfits:
-        raise InvalidCheckpoint(
-            f"{shown} does not fit {model.architecture.backbone}: {_some(misfits, '; ')}"
-        )
+    pretrained_names = backbone.get_pretrained_names()
+    source_names = {name: pretrained_names.get(name, name) for name in own}
+    loaded = {
+        name: tensors[source_name]
+        for name, source_name in source_names.items()
+        if source_name in tensors
+    }
     missing = [name for name in own if name not in loaded]
-    trained = {name for name, tensor in backbone.named_parameters() if tensor.requires_grad}
-    random = [name for name in missing if name not in trained]
-    if random:
-        raise InvalidCheckpoint(
-            f"{shown} lacks {_some(random)}, which would stay random because they are frozen"
-        )
+    mismatch = _describe_mismatch(
+        network, loaded, source_names, list(tensors)
+    ) or _describe_random_frozen(network, missing)
+    if mismatch:
+        raise InvalidCheckpoint(f"{uris.redact_uri(source)} {mismatch}")
     backbone.load_state_dict(loaded, strict=False)
     unused = sorted(
         name
-        for name in set(tensors) - {wanted[name] for name in loaded}
+        for name in set(tensors) - {source_names[name] for name in loaded}
         if not name.endswith(".num_batches_tracked")  # a BatchNorm's counter, of no use when frozen
     )
     return LoadedWeights(tuple(loaded), tuple(missing), tuple(unused))
 
 
+def _describe_mismatch(
+    network: FastRCNN,
+    loaded: Mapping[str, Tensor],
+    source_names: Mapping[str, str],
+    available: Sequence[str],
+) -> str:
+    """Say how tensors of the source do not fit the backbone; empty if they fit."""
+    name_of_backbone = network.architecture.backbone
+    if not loaded:
+        return (
+            f"holds nothing for {name_of_backbone}: it has {_shorten(available)}, expected names such "
+            f"as {_shorten(list(source_names.values()))}"
+        )
+    own = network.backbone.state_dict()
+    misfits = [
+        f"{source_names[name]} is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
+        for name, tensor in loaded.items()
+        if tensor.shape != own[name].shape
+    ]
+    return f"does not fit {name_of_backbone}: {_shorten(misfits, '; ')}" if misfits else ""
+
+
+def _describe_random_frozen(network: FastRCNN, missing: Sequence[str]) -> str:
+    """Say which missing tensors are frozen and would stay random; empty if there are none."""
+    parameters = network.backbone.named_parameters()
+    trained = {name for name, tensor in parameters if tensor.requires_grad}
+    random = [name for name in missing if name not in trained]
+    if not random:
+        return ""
+    return f"lacks {_shorten(random)}, which would stay random because they are frozen"
+
+
 def read_state_dict(source: str) -> Mapping[str, Tensor]:
-    """The tensors by name, on the CPU; see `load_pretrained`.
+    """Read the tensors by name, on the CPU, from a source that `load_pretrained` describes.
 
     Raises:
-        InvalidCheckpoint: the content is no state dict.
+        InvalidCheckpoint: the content is not a state dict.
         StorageError: the URI cannot be read.
     """
     if is_torchvision_name(source):
-        return _from_torchvision(source)
-    data, shown = storage.read(source), storage.shown(source)
+        return _fetch_from_torchvision(source)
+    content, redacted = storage.read(source), uris.redact_uri(source)
     try:
         if source.endswith(".safetensors"):
-            return safetensors.torch.load(data)
-        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            return safetensors.torch.load(content)
+        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (
         safetensors.SafetensorError,
         pickle.UnpicklingError,
@@ -122,16 +145,16 @@ def read_state_dict(source: str) -> Mapping[str, Tensor]:
     ) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InvalidCheckpoint(
-            f"{shown} is not a state dict ({len(data)} bytes): {reason}"
+            f"{redacted} is not a state dict ({len(content)} bytes): {reason}"
         ) from error
     if not isinstance(tensors, Mapping) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
-        raise InvalidCheckpoint(f"{shown} is not a mapping of names to tensors")
+        raise InvalidCheckpoint(f"{redacted} is not a mapping of names to tensors")
     return tensors
 
 
-def _from_torchvision(name: str) -> Mapping[str, Tensor]:
+def _fetch_from_torchvision(name: str) -> Mapping[str, Tensor]:
     try:
         weights = torchvision.models.get_weight(name)
     except (ValueError, AttributeError, KeyError) as error:
@@ -139,11 +162,11 @@ def _from_torchvision(name: str) -> Mapping[str, Tensor]:
     try:
         tensors: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
-        raise InvalidCheckpoint(f"the weights {name} cannot be fetched: {error}") from error
+        raise InvalidCheckpoint(f"torchvision cannot fetch the weights {name}: {error}") from error
     return tensors
 
 
-def _some(names: Iterable[str], separator: str = ", ") -> str:
+def _shorten(names: Iterable[str], separator: str = ", ") -> str:
     listed = list(names)
     rest = f"{separator}and {len(listed) - 6} more" if len(listed) > 6 else ""
     return separator.join(listed[:6]) + rest

@@ -1,5 +1,5 @@
-"""The only package that imports ray: cluster, shard runner, the runs over shards, training, progress.
+"""The only package that imports ray: cluster, shard runner, runs over shards, training, progress.
 
-May import every other station. Whatever a worker needs of torch is imported inside the worker, so that
-the driver and the proposal workers stay free of it.
+It may import every other station. Workers import torch inside their own process, so the driver and the
+proposal workers stay free of it.
 """

@@ -1,4 +1,4 @@
-"""The Ray cluster: connect to one or start one, ask what it has, settle a worker's threads."""
+"""The Ray cluster: connect to one or start one, ask what it has, set the environment of its workers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from pipeline.errors import InvalidConfiguration, NoCapacity
 
 log = logging.getLogger(__name__)
 
-SILENCE = 30.0
-"""Seconds after which a wait is told."""
+LOG_EVERY = 30.0
+"""Seconds between log lines while something is awaited."""
 
 WORKER_ENVIRONMENT = {
     # One thread per worker: Ray owns the cores. Torch's threads are set where an actor starts.
@@ -37,77 +37,80 @@ WORKER_ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def connected() -> Iterator[None]:
+def connect_to_cluster() -> Iterator[None]:
     """Connect to the cluster of `RAY_ADDRESS` (which `ray job submit` sets), else start a local Ray.
 
-    What was started here is stopped at the end of the block. In a process that is connected already
-    (a notebook, or a job that calls several stages) the connection is used and left open.
+    A Ray started here is stopped at the end of the block. If the process is already connected (a notebook,
+    or a job that calls several stages), this connection is used and left open.
 
     Raises:
         InvalidConfiguration: no cluster answers at that address.
     """
+    # Otherwise Ray prints `Unhandled error` for each failed task whose result the driver drops: the chunks of
+    # a task that failed, or work left when a run ends. The driver reports or retries every error itself.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if ray.is_initialized():
         yield
         return
-    address = _address()
+    address = _get_address()
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    _check_answers(address)
+    _check_reachable(address)
     try:
         ray.init(
             address=address,
             include_dashboard=False if address == "local" else None,
             logging_level=logging.ERROR,
             log_to_driver=log.isEnabledFor(logging.DEBUG),
-            runtime_env={"env_vars": WORKER_ENVIRONMENT | _numba_cache(address)},
+            runtime_env={"env_vars": WORKER_ENVIRONMENT | _locate_numba_cache(address)},
         )
     except ConnectionError as error:
         raise InvalidConfiguration(
             f"RAY_ADDRESS {address}: no cluster to connect to: {error}"
         ) from error
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would leave without a word
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own exits without a message
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
-    """Knock first: Ray itself tries for minutes."""
+def _check_reachable(address: str) -> None:
+    """Fail at once if nothing listens at the address: Ray itself tries for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not (host and port.isdigit()):
-        return  # local, auto: Ray knows
+        return  # local and auto are no addresses
     try:
         socket.create_connection((host, int(port)), timeout=10.0).close()
     except OSError as error:
         raise InvalidConfiguration(
-            f"RAY_ADDRESS {address}: nothing answers there: {error.strerror or error}"
+            f"RAY_ADDRESS {address}: nothing answers: {error.strerror or error}"
         ) from error
 
 
-def is_own() -> bool:
-    """Whether the cluster is, or will be, a local Ray that this process starts: one machine, one disk."""
-    return _address() == "local" and not ray.is_initialized()
+def is_local() -> bool:
+    """Whether the cluster is, or will be, a Ray that this process starts: one machine, one disk."""
+    return _get_address() == "local" and not ray.is_initialized()
 
 
-def _address() -> str:
+def _get_address() -> str:
     return os.environ.get("RAY_ADDRESS") or "local"
 
 
-def _numba_cache(address: str) -> dict[str, str]:
-    """Numba keys its cache by the source's path, which differs for each job under --working-dir."""
+def _locate_numba_cache(address: str) -> dict[str, str]:
+    """The folder of Numba's cache: its default is the source's, which `--working-dir` moves in each job."""
     if "NUMBA_CACHE_DIR" in os.environ:
         return {"NUMBA_CACHE_DIR": os.environ["NUMBA_CACHE_DIR"]}
-    if address == "local":  # the folder beside the source is shared by all of this user's runs
+    if address == "local":  # all runs of this user share the folder beside the source
         return {}
     return {"NUMBA_CACHE_DIR": str(Path(tempfile.gettempdir()) / f"numba-cache-{os.getuid()}")}
 
 
 @dataclass(frozen=True)
 class Host:
-    """One living node and what it has in total."""
+    """One living node and its total resources."""
 
     node: str
     """Its id."""
@@ -119,7 +122,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the living nodes have in total."""
+    """The total resources of the living nodes."""
 
     cpus: int
     gpus: float
@@ -128,7 +131,7 @@ class Capacity:
     object_store: float
     """Bytes."""
     hosts: tuple[Host, ...]
-    """The living nodes, in an order that stays."""
+    """The living nodes, in a stable order."""
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -136,13 +139,13 @@ class Capacity:
         return tuple(host.node for host in self.hosts if host.cpus)
 
 
-def _nodes() -> list[dict[str, Any]]:
+def _list_nodes() -> list[dict[str, Any]]:
     return list(ray.nodes())  # type: ignore[no-untyped-call]
 
 
-def capacity() -> Capacity:
-    """Ask Ray for the living nodes and their total resources."""
-    alive = [node for node in _nodes() if node["Alive"]]
+def get_capacity() -> Capacity:
+    """The living nodes and their total resources, as Ray reports them."""
+    alive = [node for node in _list_nodes() if node["Alive"]]
     totals = [node["Resources"] for node in alive]
     return Capacity(
         cpus=max(1, int(sum(total.get("CPU", 0) for total in totals))),
@@ -162,34 +165,34 @@ def capacity() -> Capacity:
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
 def await_core(seconds: float) -> None:
-    """Wait until a task of one core could run: other jobs may hold them all, and Ray queues without limit.
+    """Wait until a task of one core can run: other jobs may hold all cores, and Ray queues without limit.
 
     Raises:
-        NoCapacity: none could within `seconds`; nothing is done yet.
+        NoCapacity: none could within `seconds`; nothing is written yet.
     """
-    task = _nothing.remote()
+    task = _do_nothing.remote()
     start = monotonic()
-    while not ray.wait([task], timeout=max(0.1, min(SILENCE, start + seconds - monotonic())))[0]:
-        free = ray.available_resources().get("CPU", 0.0) >= 1  # type: ignore[no-untyped-call]
-        held = "a worker, which is being started" if free else "CPU 1, which other jobs hold"
-        lack = missing({"CPU": 1.0}) or held
+    while not ray.wait([task], timeout=max(0.1, min(LOG_EVERY, start + seconds - monotonic())))[0]:
+        has_free_core = ray.available_resources().get("CPU", 0.0) >= 1  # type: ignore[no-untyped-call]
+        awaited = "a worker to start" if has_free_core else "CPU 1, which other jobs hold"
+        lack = describe_missing({"CPU": 1.0}) or awaited
         if monotonic() - start >= seconds:
             ray.cancel(task)
             raise NoCapacity(
-                f"for {seconds:.0f} s no task could start, missing is {lack}: "
+                f"for {seconds:.0f} s no task could start: waiting for {lack}; "
                 "run again when the cluster has it"
             )
         log.info("waiting for %s", lack)
 
 
-def missing(need: dict[str, float]) -> str | None:
-    """What no living node can give of a task's or actor's need, in words; None where one has it all."""
-    alive = [node["Resources"] for node in _nodes() if node["Alive"]]
+def describe_missing(need: dict[str, float]) -> str | None:
+    """What no living node has of a task's or actor's need, in words; None if one node has all of it."""
+    alive = [node["Resources"] for node in _list_nodes() if node["Alive"]]
     if any(all(has.get(name, 0) >= amount for name, amount in need.items()) for has in alive):
         return None
     most = {name: max((has.get(name, 0) for has in alive), default=0) for name in need}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 def end_after(seconds: float) -> None:
-    """End this process in `seconds` from now, unless this is called again or a `time_limit` ends before."""
+    """End this process in `seconds` from now, unless this is called again or a `time_limit` ends first."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
 
 
@@ -17,9 +17,9 @@ def end_after(seconds: float) -> None:
 def time_limit(seconds: float) -> Iterator[None]:
     """End this process if the block takes longer than `seconds`, or than `end_after` says in it.
 
-    Compiled code cannot be interrupted, so an image that hangs takes its worker with it; faulthandler's
-    watchdog is a C thread that works even while the interpreter's lock is held. The driver sees the
-    worker's death and does the shard again, at last one image per task.
+    Compiled code cannot be interrupted, so an image that hangs takes its worker with it. Faulthandler's
+    watchdog is a C thread that works even while the interpreter's lock is held. The driver notices the
+    worker's death and retries the shard, in the end one image per task.
     """
     end_after(seconds)
     try:

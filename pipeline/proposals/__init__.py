@@ -1,15 +1,15 @@
-"""Selective search (Uijlings et al., IJCV 2013): regions proposed as boxes, best first.
+"""Selective search (Uijlings et al., IJCV 2013): proposes regions as boxes, best first.
 
-May import `errors`, `boxes`, `images`, `storage`, numpy and numba; never torch, ray or what stands to the
-right. `python -m pipeline.proposals IMAGE --draw OUT.png` proposes boxes for one image.
+May import the modules beside the stations, numpy and numba; never torch, ray or a station to its right.
+`python -m pipeline.proposals IMAGE --draw OUT.png` proposes boxes for one image.
 """
 
+from pipeline.proposals.backends import Backend
 from pipeline.proposals.search import (
-    Backend,
-    image_seed,
-    provenance,
+    derive_image_seed,
+    describe_provenance,
     selective_search,
-    warm_up,
+    warm_up_kernels,
 )
 from pipeline.proposals.strategy import STRATEGIES, Strategy
 
@@ -17,8 +17,8 @@ __all__ = [
     "STRATEGIES",
     "Backend",
     "Strategy",
-    "image_seed",
-    "provenance",
+    "derive_image_seed",
+    "describe_provenance",
     "selective_search",
-    "warm_up",
+    "warm_up_kernels",
 ]

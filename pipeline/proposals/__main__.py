@@ -8,46 +8,47 @@ from typing import Annotated
 
 import tyro
 
-from pipeline import imaging, storage
+from pipeline import imaging, storage, uris
 from pipeline.errors import InvalidConfiguration, PipelineError
-from pipeline.proposals.search import Backend, selective_search
+from pipeline.proposals.backends import Backend
+from pipeline.proposals.search import selective_search
 
 
 @dataclass(frozen=True)
-class Options:
+class ProposeOptions:
     """Propose boxes for the objects in one image by selective search."""
 
     image: Annotated[str, tyro.conf.Positional]
     """The image: a path or any fsspec URI."""
     draw: str | None = None
-    """Where to put the image with the best boxes drawn in (.png, .jpg; a path or URI)."""
+    """Where to write the image with the best boxes drawn on it (.png, .jpg; a path or URI)."""
     top: int = 50
-    """How many of the best boxes to draw, or to print where nothing is drawn."""
+    """How many of the best boxes to draw, or to print without --draw."""
     strategy: str = "fast"
-    """single, fast or quality, or one's own: COLOUR_SPACES:SIMILARITIES:KS, as in HSV,Lab:CTSF,TSF:50,100."""
+    """single, fast, quality, or a custom COLOUR_SPACES:SIMILARITIES:KS such as HSV,Lab:CTSF,TSF:50,100."""
     max_boxes: int | None = None
-    """Keep so many boxes at most, the best ones."""
+    """Maximum number of boxes; the best ones are kept."""
     min_side: float = 20
-    """Leave out boxes with a smaller side, in pixels."""
+    """Drop boxes with a smaller side, in pixels."""
     max_side: int | None = None
-    """Work at this size if the image's longer side is larger; boxes are scaled back."""
+    """Shrink an image to this longer side, in pixels, before the search; its boxes are scaled back."""
     seed: int = 0
-    """Of the random numbers in the ranking."""
+    """Seed of the random numbers in the ranking."""
     backend: Backend = "native"
     """Who finds the boxes: the project's own code, or another package to compare with."""
 
 
-def main(options: Options) -> None:
-    """Propose, then draw or print."""
+def main(options: ProposeOptions) -> None:
+    """Propose boxes, then draw or print them."""
     if options.top < 0:
         raise InvalidConfiguration(f"--top must not be negative, got {options.top}")
     if options.draw is not None and not options.draw.lower().endswith((".png", ".jpg", ".jpeg")):
         raise InvalidConfiguration(f"--draw must end in .png, .jpg or .jpeg, got {options.draw}")
-    data = storage.read(storage.absolute(options.image))
+    encoded = storage.read(uris.make_absolute(options.image))
     try:
-        image = imaging.decode(data)
+        image = imaging.decode_image(encoded)
     except PipelineError as error:
-        raise type(error)(f"{storage.shown(options.image)}: {error}") from error
+        raise type(error)(f"{uris.redact_uri(options.image)}: {error}") from error
     boxes = selective_search(
         image,
         options.strategy,
@@ -63,15 +64,16 @@ def main(options: Options) -> None:
         for box in boxes[: options.top]:
             print(" ".join(f"{value:g}" for value in box))
         return
+    # The best box is drawn last, on top.
     drawn = imaging.draw_boxes(image, boxes[: options.top][::-1])
     encode = imaging.encode_png if options.draw.lower().endswith(".png") else imaging.encode_jpeg
-    storage.put(storage.absolute(options.draw), encode(drawn))
-    print(f"drew the best {min(options.top, len(boxes))} in {storage.shown(options.draw)}")
+    storage.put(uris.make_absolute(options.draw), encode(drawn))
+    print(f"drew the best {min(options.top, len(boxes))} in {uris.redact_uri(options.draw)}")
 
 
-def run() -> None:
-    """Parse the command line, run, and end with one line and the error's code if that is due."""
-    options = tyro.cli(Options, config=(tyro.conf.FlagCreatePairsOff,))
+def run_command_line() -> None:
+    """Parse the command line and run; a `PipelineError` becomes one line and its exit code."""
+    options = tyro.cli(ProposeOptions, config=(tyro.conf.FlagCreatePairsOff,))
     try:
         main(options)
     except PipelineError as error:
@@ -80,4 +82,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    run()
+    run_command_line()

@@ -1,25 +1,24 @@
 """Who finds the boxes: the project's own kernels, or another package to compare with.
 
-Each is imported when it is first asked for, so that importing this station loads no compiler.
+A function imports its backend's package when it first needs it, so importing this station loads no compiler.
 """
 
 from __future__ import annotations
 
 import warnings
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InvalidConfiguration
-from pipeline.proposals.strategy import Strategy, resolve
+from pipeline.proposals.strategy import Strategy, resolve_strategy
 
-if TYPE_CHECKING:
-    from pipeline.proposals.search import Backend
+Backend = Literal["native", "selectivesearch", "opencv"]
 
 _PACKAGES = {
-    "opencv": ("opencv-contrib-python-headless", "pip install 'fast-rcnn-pipeline[opencv]'"),
+    "opencv": ("opencv-contrib-python-headless", "pip install '.[opencv]'"),
     "selectivesearch": ("selectivesearch", "pip install selectivesearch"),
 }
 _OPENCV: dict[str, dict[str, float]] = {
@@ -27,153 +26,155 @@ _OPENCV: dict[str, dict[str, float]] = {
     "fast": {"base_k": 50, "inc_k": 50, "sigma": 0.8},
     "quality": {"base_k": 50, "inc_k": 50, "sigma": 0.8},
 }
-"""The paper's k; OpenCV makes k 50, 100, 150 of it for Fast and 50 to 250 for Quality."""
+"""The paper's k; from it OpenCV derives k 50, 100, 150 for Fast and 50 to 250 for Quality."""
 _PYPI = {"scale": 500, "sigma": 0.9, "min_size": 10}
-"""The values in the README of `selectivesearch`; it has one strategy only."""
+"""The values in the README of `selectivesearch`; it has only one strategy."""
 
 
-def check(backend: Backend, strategy: str | Strategy) -> None:
-    """Refuse a backend that is unknown, lacks its package or cannot do the strategy.
+def check_backend(backend: Backend, strategy: str | Strategy) -> None:
+    """Check that a backend exists, that its package is installed and that it supports the strategy.
 
     Raises:
         InvalidConfiguration: with what to do about it.
     """
     if backend == "native":
-        resolve(strategy)
+        resolve_strategy(strategy)
     elif backend == "opencv":
-        _opencv_module()
-        _opencv_name(strategy)
+        _import_opencv()
+        _check_opencv_strategy(strategy)
     elif backend == "selectivesearch":
-        _selectivesearch_module()
+        _import_selectivesearch()
         if strategy not in ("single", "fast"):
             raise InvalidConfiguration(
-                f"backend 'selectivesearch' has one strategy of its own: leave out {strategy!r}"
+                f"backend 'selectivesearch' has only its own strategy: leave out {strategy!r}"
             )
     else:
         raise InvalidConfiguration(
-            f"unknown backend {backend!r}; there are native, opencv, selectivesearch"
+            f"unknown backend {backend!r}; choose native, opencv or selectivesearch"
         )
 
 
-def boxes(
+def run_backend(
     backend: Backend,
     image: NDArray[np.uint8],
     strategy: str | Strategy,
     random: np.random.Generator,
 ) -> NDArray[np.int32]:
-    """Boxes int32 `(N, 4)`, half open, best first, no two equal, of an image uint8 `(H, W, 3)`.
+    """Find boxes int32 `(N, 4)`, half open, best first, no two equal, in an image uint8 `(H, W, 3)`.
 
-    OpenCV ranks by random numbers that it seeds itself: its boxes are always the same, their order is not.
+    OpenCV seeds its ranking itself: its boxes are always the same, but their order varies.
     """
     if backend == "native":
-        return _native(image, resolve(strategy), random)
-    check(backend, strategy)
+        return _run_native(image, resolve_strategy(strategy), random)
+    check_backend(backend, strategy)
     if backend == "opencv":
-        return _opencv(image, strategy)
-    return _selectivesearch(image, random)
+        return _run_opencv(image, strategy)
+    return _run_selectivesearch(image, random)
 
 
-def parameters(backend: Backend, strategy: str | Strategy) -> dict[str, Any]:
-    """What the backend is told, as JSON values."""
+def list_parameters(backend: Backend, strategy: str | Strategy) -> dict[str, Any]:
+    """List the parameters that the backend runs with, as JSON values."""
     if backend == "native":
-        return resolve(strategy).parameters()
-    return dict(_PYPI) if backend == "selectivesearch" else dict(_OPENCV[_opencv_name(strategy)])
+        return resolve_strategy(strategy).to_json()
+    if backend == "selectivesearch":
+        return dict(_PYPI)
+    return dict(_OPENCV[_check_opencv_strategy(strategy)])
 
 
-def version(backend: Backend, native_version: int) -> str:
-    """The version of the code that finds the boxes."""
+def get_backend_version(backend: Backend, native_version: int) -> str:
+    """Return the version of the code that finds the boxes."""
     if backend == "native":
         return str(native_version)
-    return f"{_PACKAGES[backend][0]} {metadata.version(_PACKAGES[backend][0])}"
+    package, _ = _PACKAGES[backend]
+    return f"{package} {metadata.version(package)}"
 
 
-def _native(
+def _run_native(
     image: NDArray[np.uint8], strategy: Strategy, random: np.random.Generator
 ) -> NDArray[np.int32]:
     # numba and the kernels take 0.5 s to import, and a driver that only plans never needs them.
-    from pipeline.proposals.hierarchy import segmentations  # noqa: PLC0415
-    from pipeline.proposals.ranking import hierarchy_positions, ranked  # noqa: PLC0415
-    from pipeline.proposals.workspace import of_this_thread  # noqa: PLC0415
+    from pipeline.proposals.hierarchy import build_hierarchies  # noqa: PLC0415
+    from pipeline.proposals.ranking import assign_positions, rank_boxes  # noqa: PLC0415
+    from pipeline.proposals.workspace import get_thread_workspace  # noqa: PLC0415
 
-    workspace = of_this_thread()
-    found = [
-        hierarchy_positions(segmentation.boxes, segmentation.merged_boxes)
-        for segmentation in segmentations(image, strategy, workspace)
+    workspace = get_thread_workspace()
+    boxes_and_positions = [
+        assign_positions(segmentation.boxes, segmentation.merged_boxes)
+        for segmentation in build_hierarchies(image, strategy, workspace)
     ]
     workspace.trim()
-    return ranked(
-        np.concatenate([boxes for boxes, _ in found]),
-        np.concatenate([positions for _, positions in found]),
+    return rank_boxes(
+        np.concatenate([boxes for boxes, _ in boxes_and_positions]),
+        np.concatenate([positions for _, positions in boxes_and_positions]),
         random,
     )
 
 
-def _missing(backend: str) -> InvalidConfiguration:
+def _missing_package(backend: str) -> InvalidConfiguration:
     package, hint = _PACKAGES[backend]
     return InvalidConfiguration(
         f"backend {backend!r} needs the package {package}, which is missing: {hint}"
     )
 
 
-def _opencv_module() -> Any:
+def _import_opencv() -> Any:
     try:
         import cv2  # noqa: PLC0415
     except ImportError as error:
-        raise _missing("opencv") from error
+        raise _missing_package("opencv") from error
     if not hasattr(cv2, "ximgproc"):  # the plain build lacks the contributed modules
-        raise _missing("opencv")
+        raise _missing_package("opencv")
     return cv2
 
 
-def _opencv_name(strategy: str | Strategy) -> str:
+def _check_opencv_strategy(strategy: str | Strategy) -> str:
     if not isinstance(strategy, str) or strategy not in _OPENCV:
         raise InvalidConfiguration(
-            f"backend 'opencv' takes the strategies single, fast and quality, got {strategy!r}"
+            f"backend 'opencv' supports the strategies single, fast and quality, got {strategy!r}"
         )
     return strategy
 
 
-def _opencv(image: NDArray[np.uint8], strategy: str | Strategy) -> NDArray[np.int32]:
-    search = _opencv_module().ximgproc.segmentation.createSelectiveSearchSegmentation()
+def _run_opencv(image: NDArray[np.uint8], strategy: str | Strategy) -> NDArray[np.int32]:
+    from pipeline.proposals.ranking import find_first_occurrences  # noqa: PLC0415
+
+    search = _import_opencv().ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(image[..., ::-1]))
-    name = _opencv_name(strategy)
+    name = _check_opencv_strategy(strategy)
     switches = {
         "single": search.switchToSingleStrategy,
         "fast": search.switchToSelectiveSearchFast,
         "quality": search.switchToSelectiveSearchQuality,
     }
     switches[name](**_OPENCV[name])
-    return _unique_from_xywh(search.process())
+    boxes = _convert_rectangles(search.process())
+    return np.asarray(boxes[find_first_occurrences(boxes)], np.int32)
 
 
-def _selectivesearch_module() -> Any:
+def _import_selectivesearch() -> Any:
     try:
         import selectivesearch  # noqa: PLC0415
     except ImportError as error:
-        raise _missing("selectivesearch") from error
+        raise _missing_package("selectivesearch") from error
     return selectivesearch
 
 
-def _selectivesearch(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.int32]:
-    # It gives the initial regions and then the merges, unranked; its widths are last - first pixel.
-    from pipeline.proposals.ranking import hierarchy_positions, ranked  # noqa: PLC0415
+def _run_selectivesearch(
+    image: NDArray[np.uint8], random: np.random.Generator
+) -> NDArray[np.int32]:
+    # It returns the initial regions and then the merges, unranked; its widths are last - first pixel.
+    from pipeline.proposals.ranking import assign_positions, rank_boxes  # noqa: PLC0415
 
     with warnings.catch_warnings():  # of its own use of scikit-image
         warnings.simplefilter("ignore")
-        _, regions = _selectivesearch_module().selective_search(image, **_PYPI)
-    corners = _corners([region["rect"] for region in regions])
-    corners[:, 2:] += 1
+        _, regions = _import_selectivesearch().selective_search(image, **_PYPI)
+    boxes = _convert_rectangles([region["rect"] for region in regions])
+    boxes[:, 2:] += 1
     initial = sum(len(region["labels"]) == 1 for region in regions)
-    return ranked(*hierarchy_positions(corners[:initial], (corners[initial:],)), random)
+    return rank_boxes(*assign_positions(boxes[:initial], (boxes[initial:],)), random)
 
 
-def _unique_from_xywh(found: Any) -> NDArray[np.int32]:
-    from pipeline.proposals.ranking import first_occurrences  # noqa: PLC0415
-
-    corners = _corners(found)
-    return np.asarray(corners[first_occurrences(corners)], np.int32)
-
-
-def _corners(rectangles: Any) -> NDArray[np.int32]:
-    found = np.asarray(rectangles, np.int32).reshape(-1, 4)
-    return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
+def _convert_rectangles(rectangles: Any) -> NDArray[np.int32]:
+    """Turn x, y, width, height into x1, y1, x2, y2."""
+    xywh = np.asarray(rectangles, np.int32).reshape(-1, 4)
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)

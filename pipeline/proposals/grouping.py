@@ -1,8 +1,9 @@
 """Hierarchical grouping: join the two most similar neighbours until one region is left (algorithm 1).
 
-Measured on 500x375 with some 500 regions: 0.6 ms per hierarchy, of which the histograms take half; four
+Measured on 500x375 with some 500 regions: 0.6 ms per hierarchy, half of it for the histograms; four
 segmentations take 50 times as long as the eight groupings on them.
 """
+
 
 # ruff: noqa: PLR0917 (a kernel takes its arrays by position: Numba's calls by name cost more)
 
@@ -11,117 +12,132 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from pipeline.proposals.features import UNIT, intersection
-from pipeline.proposals.heap import edge_of, order, push, rank, sift_down, similarity_bits
+from pipeline.proposals.features import UNIT, intersect
+from pipeline.proposals.heap import (
+    build_heap,
+    encode_similarity,
+    pack_rank,
+    push_rank,
+    sift_down,
+    unpack_edge,
+)
 
 COLOUR, TEXTURE, SIZE, FILL = 1, 2, 4, 8
 """Bits of a similarity's measures."""
 
-_OF_UNIT = np.float32(1.0 / UNIT)
+_PER_UNIT = np.float32(1.0 / UNIT)
 
 
-def measures(similarity: str) -> int:
-    """The bits of a similarity such as "CTSF"."""
+def encode_measures(similarity: str) -> int:
+    """Turn a similarity such as "CTSF" into bits."""
     bits = {"C": COLOUR, "T": TEXTURE, "S": SIZE, "F": FILL}
     return sum(bits[name] for name in similarity)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def group(sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measures, pixels):  # type: ignore[no-untyped-def]
+def group_regions(  # type: ignore[no-untyped-def]
+    sizes, boxes, colour, texture, pairs, pair_colour, pair_texture, measures, pixels
+):
     """Build one hierarchy over R regions, whose nodes are numbered 0 ... 2R - 2.
 
-    The node arrays come with the regions in their first R rows; merge m fills row R + m.
+    The first R rows of the node arrays hold the regions; merge m fills row R + m.
 
     Args:
         sizes: int32 `(2R - 1,)`, pixels per node.
         boxes: int32 `(2R - 1, 4)`.
-        colour: int32 `(2R - 1, ...)` histograms, any without columns where not measured.
-        texture: the same.
+        colour: int32 `(2R - 1, ...)` histograms; may have no columns if `measures` leaves colour out.
+        texture: likewise.
         pairs: int32 `(E, 2)`, neighbours.
         pair_colour: int64 `(E,)`, intersections of the pairs' histograms.
-        pair_texture: the same.
+        pair_texture: likewise.
         measures: bits of the measures that add up to the similarity (equation 6).
-        pixels: of the whole image.
+        pixels: pixels of the whole image.
 
     Returns:
-        int32 `(R - 1, 2)`: which two nodes each merge joins.
+        int32 `(R - 1, 2)`: the two nodes that each merge joins.
     """
-    # A heap holds the edges, the most similar first and the earliest among equals; one whose end is gone
-    # is skipped when it comes up. A node's edges are a linked list of half-edges (2e and 2e + 1 for edge
-    # e), so a merge walks two lists and changes no other. When the arrays are full, edges that lost an
-    # end are thrown out: a background that touches everything would otherwise leave n² of them.
+    # A heap holds the edges, the most similar first and the earliest among equals; an edge with a merged
+    # end is skipped when it comes up. A node's edges are a linked list of half-edges (2e and 2e + 1 for
+    # edge e), so a merge walks two lists and changes no other. When the arrays are full, edges that lost
+    # an end are dropped: a background that touches everything would otherwise leave n² of them.
     nodes = len(sizes)
     count = (nodes + 1) // 2
-    gone = np.zeros(nodes, np.bool_)
-    merged = np.empty((count - 1, 2), np.int32)
+    is_merged = np.zeros(nodes, np.bool_)
+    merges = np.empty((count - 1, 2), np.int32)
     capacity = 4 * len(pairs) + 16
     ends, following = np.empty(2 * capacity, np.int32), np.empty(2 * capacity, np.int32)
     heap = np.empty(capacity, np.uint64)
     heads = np.full(nodes, -1, np.int32)
-    seen, others = np.zeros(nodes, np.int32), np.empty(nodes, np.int32)
+    last_seen, neighbours = np.zeros(nodes, np.int32), np.empty(nodes, np.int32)
     edges = len(pairs)
     for e in range(edges):
         a, b = pairs[e, 0], pairs[e, 1]
-        value = _plain(sizes, boxes, a, b, measures, pixels)
+        value = _compare_extents(sizes, boxes, a, b, measures, pixels)
         if measures & COLOUR:
-            value += np.float32(pair_colour[e]) * _OF_UNIT
+            value += np.float32(pair_colour[e]) * _PER_UNIT
         if measures & TEXTURE:
-            value += np.float32(pair_texture[e]) * _OF_UNIT
-        _link(ends, following, heads, e, a, b)
-        heap[e] = rank(similarity_bits(value), e)
+            value += np.float32(pair_texture[e]) * _PER_UNIT
+        _link_edge(ends, following, heads, e, a, b)
+        heap[e] = pack_rank(encode_similarity(value), e)
     waiting = edges
-    order(heap, waiting)
+    build_heap(heap, waiting)
     for m in range(count - 1):
-        edge, waiting = _pop_live(heap, waiting, ends, gone)
+        edge, waiting = _pop_live_edge(heap, waiting, ends, is_merged)
         a, b, new = ends[2 * edge], ends[2 * edge + 1], count + m
-        merged[m, 0], merged[m, 1] = a, b
-        gone[a] = gone[b] = True
-        _join(sizes, boxes, colour, texture, measures, a, b, new)
-        found = _neighbours(ends, following, heads[a], gone, seen, new, others, 0)
-        found = _neighbours(ends, following, heads[b], gone, seen, new, others, found)
-        if edges + found > len(heap):
-            ends, following, heap, edges = _compacted(
-                ends, heap, heads, gone, edges, waiting, found
+        merges[m, 0], merges[m, 1] = a, b
+        is_merged[a] = is_merged[b] = True
+        _join_nodes(sizes, boxes, colour, texture, measures, a, b, new)
+        degree = _collect_neighbours(
+            ends, following, heads[a], is_merged, last_seen, new, neighbours, 0
+        )
+        degree = _collect_neighbours(
+            ends, following, heads[b], is_merged, last_seen, new, neighbours, degree
+        )
+        if edges + degree > len(heap):
+            ends, following, heap, edges = _compact(
+                ends, heap, heads, is_merged, edges, waiting, degree
             )
             waiting = edges
-        for at in range(found):
-            other = others[at]
-            value = _plain(sizes, boxes, other, new, measures, pixels)
+        for position in range(degree):
+            neighbour = neighbours[position]
+            value = _compare_extents(sizes, boxes, neighbour, new, measures, pixels)
             if measures & COLOUR:
-                value += np.float32(intersection(colour[other], colour[new])) * _OF_UNIT
+                value += np.float32(intersect(colour[neighbour], colour[new])) * _PER_UNIT
             if measures & TEXTURE:
-                value += np.float32(intersection(texture[other], texture[new])) * _OF_UNIT
-            _link(ends, following, heads, edges, other, new)
-            push(heap, waiting, rank(similarity_bits(value), edges))
+                value += np.float32(intersect(texture[neighbour], texture[new])) * _PER_UNIT
+            _link_edge(ends, following, heads, edges, neighbour, new)
+            push_rank(heap, waiting, pack_rank(encode_similarity(value), edges))
             waiting += 1
             edges += 1
-    return merged
+    return merges
 
 
 @njit(inline="always")
-def _neighbours(ends, following, half, gone, seen, new, others, found):  # type: ignore[no-untyped-def]
-    # Add the nodes at the other ends of a list of half-edges to `others`, each once.
+def _collect_neighbours(  # type: ignore[no-untyped-def]
+    ends, following, half, is_merged, last_seen, new, neighbours, degree
+):
+    # Add the nodes at the other ends of a list of half-edges to `neighbours`, without duplicates.
     while half >= 0:
-        other = ends[half ^ 1]
-        if not gone[other] and seen[other] != new:
-            seen[other] = new
-            others[found] = other
-            found += 1
+        neighbour = ends[half ^ 1]
+        if not is_merged[neighbour] and last_seen[neighbour] != new:
+            last_seen[neighbour] = new
+            neighbours[degree] = neighbour
+            degree += 1
         half = following[half]
-    return found
+    return degree
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _compacted(ends, heap, heads, gone, edges, waiting, wanted):  # type: ignore[no-untyped-def]
-    # Only edges with both ends are kept, in their order; at least half of the new arrays is free.
+def _compact(ends, heap, heads, is_merged, edges, waiting, room):  # type: ignore[no-untyped-def]
+    # Keep only edges with both ends, in their order; at least half of the new arrays is free.
     bits = np.zeros(edges, np.uint64)
     alive = 0
-    for at in range(waiting):
-        edge = edge_of(heap[at])
-        if not (gone[ends[2 * edge]] or gone[ends[2 * edge + 1]]):
-            bits[edge] = heap[at] >> np.uint64(32)
+    for position in range(waiting):
+        edge = unpack_edge(heap[position])
+        if not (is_merged[ends[2 * edge]] or is_merged[ends[2 * edge + 1]]):
+            bits[edge] = heap[position] >> np.uint64(32)
             alive += 1
-    capacity = max(len(heap), 2 * (alive + wanted))
+    capacity = max(len(heap), 2 * (alive + room))
     new_ends, following = (
         np.empty(2 * capacity, np.int32),
         np.empty(2 * capacity, np.int32),
@@ -129,32 +145,32 @@ def _compacted(ends, heap, heads, gone, edges, waiting, wanted):  # type: ignore
     new_heap = np.empty(capacity, np.uint64)
     for node in range(len(heads)):
         heads[node] = -1
-    kept = 0
+    edge_count = 0
     for edge in range(edges):
         a, b = ends[2 * edge], ends[2 * edge + 1]
-        if not (gone[a] or gone[b]):
-            _link(new_ends, following, heads, kept, a, b)
-            new_heap[kept] = rank(bits[edge], kept)
-            kept += 1
-    order(new_heap, kept)
-    return new_ends, following, new_heap, kept
+        if not (is_merged[a] or is_merged[b]):
+            _link_edge(new_ends, following, heads, edge_count, a, b)
+            new_heap[edge_count] = pack_rank(bits[edge], edge_count)
+            edge_count += 1
+    build_heap(new_heap, edge_count)
+    return new_ends, following, new_heap, edge_count
 
 
 @njit(inline="always")
-def _pop_live(heap, waiting, ends, gone):  # type: ignore[no-untyped-def]
-    # The most similar edge whose ends both still are; how many edges wait behind it.
+def _pop_live_edge(heap, waiting, ends, is_merged):  # type: ignore[no-untyped-def]
+    # Return the most similar edge whose ends both still exist, and the number of edges behind it.
     while True:
-        edge = edge_of(heap[0])
+        edge = unpack_edge(heap[0])
         waiting -= 1
         heap[0] = heap[waiting]
         sift_down(heap, 0, waiting)
-        if not (gone[ends[2 * edge]] or gone[ends[2 * edge + 1]]):
+        if not (is_merged[ends[2 * edge]] or is_merged[ends[2 * edge + 1]]):
             return edge, waiting
 
 
 @njit(inline="always")
-def _join(sizes, boxes, colour, texture, measures, a, b, new):  # type: ignore[no-untyped-def]
-    # The joint node's size, box and histograms (equation 2).
+def _join_nodes(sizes, boxes, colour, texture, measures, a, b, new):  # type: ignore[no-untyped-def]
+    # Fill the new node's size, box and histograms (equation 2).
     sizes[new] = sizes[a] + sizes[b]
     boxes[new, 0], boxes[new, 1] = (
         min(boxes[a, 0], boxes[b, 0]),
@@ -166,36 +182,36 @@ def _join(sizes, boxes, colour, texture, measures, a, b, new):  # type: ignore[n
     )
     share = np.float32(sizes[a]) / np.float32(sizes[new])
     if measures & COLOUR:
-        _blend(colour[a], colour[b], share, colour[new])
+        _blend_histograms(colour[a], colour[b], share, colour[new])
     if measures & TEXTURE:
-        _blend(texture[a], texture[b], share, texture[new])
+        _blend_histograms(texture[a], texture[b], share, texture[new])
 
 
 @njit(inline="always")
-def _plain(sizes, boxes, a, b, measures, pixels):  # type: ignore[no-untyped-def]
+def _compare_extents(sizes, boxes, a, b, measures, pixels):  # type: ignore[no-untyped-def]
     # The measures that need no histogram: size (equation 4) and fill (equation 5).
     together = sizes[a] + sizes[b]
     value = np.float32(0)
     if measures & SIZE:
         value += np.float32(1.0) - np.float32(together) / np.float32(pixels)
     if measures & FILL:
-        one, other = boxes[a], boxes[b]
-        across = np.int64(max(one[2], other[2]) - min(one[0], other[0]))
-        down = np.int64(max(one[3], other[3]) - min(one[1], other[1]))
+        first, second = boxes[a], boxes[b]
+        across = np.int64(max(first[2], second[2]) - min(first[0], second[0]))
+        down = np.int64(max(first[3], second[3]) - min(first[1], second[1]))
         value += np.float32(1.0) - np.float32(across * down - together) / np.float32(pixels)
     return value
 
 
 @njit(inline="always")
-def _blend(one, other, share, target):  # type: ignore[no-untyped-def]
+def _blend_histograms(first, second, share, target):  # type: ignore[no-untyped-def]
     rest = np.float32(1.0) - share
     for i in range(len(target)):
-        mixed = share * np.float32(one[i]) + rest * np.float32(other[i])
+        mixed = share * np.float32(first[i]) + rest * np.float32(second[i])
         target[i] = np.int32(mixed + np.float32(0.5))
 
 
 @njit(inline="always")
-def _link(ends, following, heads, edge, a, b):  # type: ignore[no-untyped-def]
+def _link_edge(ends, following, heads, edge, a, b):  # type: ignore[no-untyped-def]
     ends[2 * edge], ends[2 * edge + 1] = a, b
     following[2 * edge], following[2 * edge + 1] = heads[a], heads[b]
     heads[a], heads[b] = 2 * edge, 2 * edge + 1

@@ -1,4 +1,4 @@
-"""Asking for a cache line before it is needed: the processor's prefetch, which Numba has no name for."""
+"""The processor's prefetch, which Numba does not offer: it loads a cache line before it is needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 @intrinsic
 def prefetch(_typing: Any, rows: Any, row: Any) -> Any:
-    """Ask for the cache line where `rows[row]` of a contiguous array begins, to be read and written."""
+    """Prefetch the cache line where `rows[row]` of a contiguous array begins, for reading and writing."""
     byte, integer, word = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -29,9 +29,9 @@ def prefetch(_typing: Any, rows: Any, row: Any) -> Any:
             [first] + [word(0)] * (array_type.ndim - 1),
         )
         kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
-        ask = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        instruction = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
         to_write, keep_near, data = integer(1), integer(3), integer(1)
-        builder.call(ask, [builder.bitcast(address, byte), to_write, keep_near, data])
+        builder.call(instruction, [builder.bitcast(address, byte), to_write, keep_near, data])
         return context.get_dummy_value()
 
     return types.void(rows, row), generate

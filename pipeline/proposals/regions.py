@@ -1,4 +1,4 @@
-"""Initial regions seen as a graph: their boxes and which of them touch."""
+"""Initial regions as a graph: their boxes, and which regions touch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def bounding_boxes(labels, boxes):  # type: ignore[no-untyped-def]
-    """Fill `boxes` int32 `(R, 4)`, x1 y1 x2 y2 half open, with those of the regions of `labels` `(H, W)`."""
-    # A row is a few runs of equal labels: only where a run ends is there anything to compare.
+def fill_bounding_boxes(labels, boxes):  # type: ignore[no-untyped-def]
+    """Fill `boxes` int32 `(R, 4)`, x1 y1 x2 y2 half open, from the regions in `labels` `(H, W)`."""
+    # A row is a few runs of equal labels: only the end of a run needs a comparison.
     height, width = labels.shape
     for box in boxes:
         box[0], box[1], box[2], box[3] = width, height, 0, 0
@@ -27,20 +27,21 @@ def bounding_boxes(labels, boxes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def adjacent_pairs(labels, count):  # type: ignore[no-untyped-def]
-    """Pairs int32 `(E, 2)`, the lower label first, of the `count` regions that touch 4-connectedly.
+def find_adjacent_pairs(labels, regions):  # type: ignore[no-untyped-def]
+    """Find the pairs int32 `(E, 2)`, the lower label first, of regions that touch 4-connectedly.
 
-    In the order in which they are first met: row by row, within a row first to the right, then below.
+    Pairs come in the order of their first contact: row by row, within a row first to the right, then
+    below. `regions` is the number of labels.
     """
-    # An open-addressing table remembers the pairs met. Some 5 % of the pixels lie on a boundary, and
+    # An open-addressing table remembers the pairs. Some 5 % of the pixels are on a boundary, and
     # sorting their pairs took as long as all else in this file.
     height = len(labels)
     capacity = 64
-    while capacity < 8 * count:
+    while capacity < 8 * regions:
         capacity *= 2
     table = np.full(capacity, -1, np.int64)
-    found = np.empty((capacity // 2, 2), np.int32)
-    met = 0
+    pairs = np.empty((capacity // 2, 2), np.int32)
+    count = 0
     for y in range(height):
         for direction in range(2):
             if direction == 1 and y == height - 1:
@@ -56,17 +57,17 @@ def adjacent_pairs(labels, count):  # type: ignore[no-untyped-def]
                 if pair == last or not _insert(table, pair):
                     continue
                 last = pair
-                found[met, 0], found[met, 1] = low, high
-                met += 1
-                if met == capacity // 2:
+                pairs[count, 0], pairs[count, 1] = low, high
+                count += 1
+                if count == capacity // 2:
                     capacity *= 2
-                    table, found = _grown(found, capacity)
-    return found[:met].copy()
+                    table, pairs = _grow_table(pairs, capacity)
+    return pairs[:count].copy()
 
 
 @njit(inline="always")
 def _insert(table, key):  # type: ignore[no-untyped-def]
-    # Whether `key` is new; Fibonacci hashing, linear probing.
+    # Return whether `key` is new; Fibonacci hashing, linear probing.
     mask = np.uint64(len(table) - 1)
     at = ((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
     while table[at] != -1:
@@ -78,10 +79,11 @@ def _insert(table, key):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _grown(found, capacity):  # type: ignore[no-untyped-def]
+def _grow_table(pairs, capacity):  # type: ignore[no-untyped-def]
     table = np.full(capacity, -1, np.int64)
     larger = np.empty((capacity // 2, 2), np.int32)
-    for at in range(len(found)):  # a slice would do, and take Numba 4 s to compile
-        larger[at, 0], larger[at, 1] = found[at, 0], found[at, 1]
-        _insert(table, np.int64(found[at, 0]) << 32 | np.int64(found[at, 1]))
+    # A slice would be shorter, but takes Numba 4 s to compile.
+    for at in range(len(pairs)):
+        larger[at, 0], larger[at, 1] = pairs[at, 0], pairs[at, 1]
+        _insert(table, np.int64(pairs[at, 0]) << 32 | np.int64(pairs[at, 1]))
     return table, larger

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 _TAPS = 4
 
 
-def gaussian(sigma: float) -> NDArray[np.float32]:
-    """Half of a Gaussian, `(ceil(4 sigma) + 1,)` weights from the centre outwards, whole sum 1."""
+def build_gaussian(sigma: float) -> NDArray[np.float32]:
+    """Return half of a Gaussian: `(ceil(4 sigma) + 1,)` weights from the centre out, of whole sum 1."""
     if sigma == 0:
         return np.ones(1, np.float32)
     offsets = np.arange(math.ceil(4 * sigma) + 1)
@@ -20,24 +20,24 @@ def gaussian(sigma: float) -> NDArray[np.float32]:
     return np.asarray(weights / (2 * weights.sum() - weights[0]), np.float32)
 
 
-def _padded(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    # Zeros up to 4 n + 1 weights: the kernel takes four at a time.
+def _pad_weights(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    # Pad with zeros to 4 n + 1 weights: the kernel takes four at a time.
     return np.pad(weights, (0, -(len(weights) - 1) % _TAPS))
 
 
-def smooth(
+def smooth_planes(
     planes: NDArray[np.uint8], sigma: float, out: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Smooth planes `(C, H, W)` into `out` of that shape by a Gaussian of `sigma` pixels.
+    """Smooth planes `(C, H, W)` by a Gaussian of `sigma` pixels, into `out` of the same shape.
 
     Borders repeat the outermost pixel, as in Felzenszwalb and Huttenlocher's code.
     """
-    _smooth(planes, _padded(gaussian(sigma)), out)
+    _smooth_rows(planes, _pad_weights(build_gaussian(sigma)), out)
     return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _smooth(planes, weights, out):  # type: ignore[no-untyped-def]
+def _smooth_rows(planes, weights, out):  # type: ignore[no-untyped-def]
     # Down the columns into one padded row, then along it: the row stays in the nearest cache, and
     # both inner loops run over neighbouring pixels, which LLVM vectorises without fastmath. Four taps
     # per loop: one tap per loop, which loads and stores the row each time, took twice as long.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from pipeline.errors import InvalidConfiguration
 
@@ -16,12 +16,12 @@ MEASURES = "CTSF"
 """Colour, texture, size and fill (section 3.2, equations 1-4)."""
 
 
-def _check_choices(what: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
-    if not chosen:
-        raise InvalidConfiguration(f"a strategy needs at least one {what}")
-    for name in chosen:
-        if name not in known:
-            raise InvalidConfiguration(f"unknown {what} {name!r}; there are {', '.join(known)}")
+def _check_choices(kind: str, names: tuple[str, ...], choices: tuple[str, ...]) -> None:
+    if not names:
+        raise InvalidConfiguration(f"a strategy needs at least one {kind}")
+    for name in names:
+        if name not in choices:
+            raise InvalidConfiguration(f"unknown {kind} {name!r}; choose from {', '.join(choices)}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Strategy:
     sigma: float = 0.8
     """Standard deviation in pixels of the Gaussian that smooths before segmentation; 0 for none."""
     min_size: int | None = None
-    """Pixels that an initial segment has at least; None takes each k itself, as the authors do."""
+    """Smallest initial segment, in pixels; None takes each k itself, as the authors do."""
 
     def __post_init__(self) -> None:
         _check_choices("colour space", self.colour_spaces, COLOUR_SPACES)
@@ -56,16 +56,16 @@ class Strategy:
             raise InvalidConfiguration(f"min_size must be at least 1, got {self.min_size}")
 
     @property
-    def hierarchies(self) -> int:
-        """How many groupings it makes."""
+    def hierarchy_count(self) -> int:
+        """Number of groupings that the strategy makes."""
         return len(self.colour_spaces) * len(self.similarities) * len(self.ks)
 
-    def min_size_for(self, k: float) -> int:
-        """The smallest segment, in pixels, of the segmentation at scale `k`."""
+    def get_min_size(self, k: float) -> int:
+        """Return the smallest segment, in pixels, of the segmentation at scale `k`."""
         return round(k) if self.min_size is None else self.min_size
 
-    def parameters(self) -> dict[str, Any]:
-        """All parameters as JSON values."""
+    def to_json(self) -> dict[str, Any]:
+        """Return all parameters as JSON values."""
         return {
             "colour_spaces": list(self.colour_spaces),
             "similarities": list(self.similarities),
@@ -85,45 +85,48 @@ STRATEGIES: Mapping[str, Strategy] = {
 """The paper's three (table 7): 1, 8 and 80 hierarchies."""
 
 
-def resolve(strategy: str | Strategy) -> Strategy:
-    """The strategy itself, the one of that name, or the one that a text describes.
+def resolve_strategy(strategy: str | Strategy) -> Strategy:
+    """Return a strategy from its name or description; a `Strategy` is returned as it is.
 
-    A text is `COLOUR_SPACES:SIMILARITIES:KS`, each a list with commas, and may go on with `:sigma=NUMBER`
-    and `:min_size=NUMBER`; "HSV,Lab:CTSF,TSF:50,100" is what `fast` stands for.
+    A description is `COLOUR_SPACES:SIMILARITIES:KS`, each a list with commas, optionally followed by
+    `:sigma=NUMBER` and `:min_size=NUMBER`; "HSV,Lab:CTSF,TSF:50,100" is the same as `fast`.
 
     Raises:
-        InvalidConfiguration: no strategy has that name, or the text describes none.
+        InvalidConfiguration: no strategy has that name, or the description is malformed.
     """
     if isinstance(strategy, Strategy):
         return strategy
     if ":" in strategy:
-        return _described(strategy)
+        return _parse_strategy(strategy)
     if strategy not in STRATEGIES:
         raise InvalidConfiguration(
-            f"unknown strategy {strategy!r}; there are {', '.join(STRATEGIES)}, and one's own as in "
+            f"unknown strategy {strategy!r}; choose {', '.join(STRATEGIES)}, or describe one as in "
             "'HSV,Lab:CTSF,TSF:50,100'"
         )
     return STRATEGIES[strategy]
 
 
-def _described(text: str) -> Strategy:
-    spaces, similarities, *rest = text.split(":")
-    ks, further = rest[:1], dict(part.partition("=")[::2] for part in rest[1:])
+def _parse_strategy(text: str) -> Strategy:
+    spaces, similarities, *parts = text.split(":")
     try:
-        return Strategy(
-            tuple(spaces.split(",")),
-            tuple(similarities.split(",")),
-            tuple(float(k) for k in "".join(ks).split(",")),
-            sigma=float(further.pop("sigma", "0.8")),
-            min_size=int(further.pop("min_size")) if "min_size" in further else None,
-            **{name: _no_such_part(name) for name in further},
-        )
+        ks = tuple(float(k) for k in "".join(parts[:1]).split(","))
+        sigma, min_size = _parse_options(parts[1:])
     except ValueError as error:
         raise InvalidConfiguration(
             f"strategy {text!r} is not of the form 'HSV,Lab:CTSF,TSF:50,100[:sigma=0.8][:min_size=20]': "
             f"{error}"
         ) from error
+    return Strategy(tuple(spaces.split(",")), tuple(similarities.split(",")), ks, sigma, min_size)
 
 
-def _no_such_part(name: str) -> NoReturn:
-    raise ValueError(f"{name!r} is neither sigma nor min_size")
+def _parse_options(parts: Sequence[str]) -> tuple[float, int | None]:
+    sigma, min_size = 0.8, None
+    for part in parts:
+        name, _, value = part.partition("=")
+        if name == "sigma":
+            sigma = float(value)
+        elif name == "min_size":
+            min_size = int(value)
+        else:
+            raise ValueError(f"{name!r} is neither sigma nor min_size")
+    return sigma, min_size

@@ -18,8 +18,8 @@ IMAGE_ERRORS = (
     AssertionError,
     MemoryError,
 )
-"""Errors that computing on an image's pixels may end in, and that fail it. Others, such as a disk that is
-full, may be its node's fault: the shard is tried again, perhaps elsewhere."""
+"""Errors that computing on an image's pixels may raise and that fail the image. Others, such as a full disk,
+may be the node's fault: the shard is retried, perhaps elsewhere."""
 
 
 @dataclass

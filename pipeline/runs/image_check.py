@@ -1,4 +1,4 @@
-"""A look at some images before a run: that they have not moved, and how large their files are."""
+"""A check of some images before a run: whether they still exist, and how large their files are."""
 
 from __future__ import annotations
 
@@ -6,83 +6,73 @@ import contextlib
 import threading
 from time import monotonic
 
-from pipeline import storage
-from pipeline.errors import PipelineError, StorageError, UnreadableDataset
+from pipeline import storage, uris
+from pipeline.errors import MissingObject, PipelineError, StorageError, UnreadableDataset
 from pipeline.manifests import Manifest
 
-IMAGES = 16
-"""How many are looked up, spread over the manifest."""
-SECONDS = 20.0
-"""How long that may take; the rest is taken to be there."""
+SAMPLE_SIZE = 16
+"""Images checked, spread over the manifest."""
+TIME_LIMIT = 20.0
+"""Seconds that the check may take; images that it does not reach are assumed to exist."""
 
 
-class FirstLook:
-    """Looks at some of a run's images, from the driver."""
+def check_sampled_images(
+    manifest: Manifest, rows: int, *, all_may_fail: bool, own_disk: bool
+) -> float:
+    """Check from the driver that some of a run's images exist, and return their mean size.
 
-    def __init__(
-        self, manifest: Manifest, rows: int, *, all_may_fail: bool, own_disk: bool
-    ) -> None:
-        """Prepare it.
+    Args:
+        manifest: the images.
+        rows: only the first `rows` images belong to the run.
+        all_may_fail: the user accepts a run whose images are all missing.
+        own_disk: the workers read this machine's disk, so a local path that is missing here is missing.
 
-        Args:
-            manifest: the images.
-            rows: only the first so many are meant.
-            all_may_fail: the user does not mind if none is there.
-            own_disk: the workers read this machine's disk: a local path that is missing here is missing.
-        """
-        self.manifest = manifest
-        self.rows = rows
-        self.all_may_fail = all_may_fail
-        self.own_disk = own_disk
-        self.mean_size = 0.0
-        """Mean bytes of the files that were looked at; 0 where no store told."""
+    Returns:
+        The mean size of their files in bytes; 0 if no store says a size.
 
-    def __call__(self) -> None:
-        """Look.
+    Raises:
+        UnreadableDataset: none of them exists; the message names the first.
+    """
+    sample = sorted({index * rows // SAMPLE_SIZE for index in range(SAMPLE_SIZE)})
+    sizes: list[int | MissingObject | None] = [None] * len(sample)
 
-        Raises:
-            UnreadableDataset: not one of them exists; the message names the first.
-        """
-        rows = sorted({index * self.rows // IMAGES for index in range(IMAGES)})
-        found: list[int | storage.MissingObject | None] = [None] * len(rows)
+    def check_image(index: int) -> None:
+        with contextlib.suppress(PipelineError):  # the manifest's store fails by now
+            uri = manifest.read(sample[index], 1, ["uri"])["uri"][0].as_py()
+            sizes[index] = _find_size(uri, own_disk)
 
-        def look_up(index: int) -> None:
-            with contextlib.suppress(PipelineError):  # the manifest's store has trouble since
-                uri = self.manifest.read(rows[index], 1, ["uri"])["uri"][0].as_py()
-                found[index] = _looked_up(uri, self.own_disk)
-
-        # Daemons: a store that hangs must not keep the process when the run has ended.
-        threads = [
-            threading.Thread(target=look_up, args=(index,), daemon=True)
-            for index in range(len(rows))
-        ]
-        deadline = monotonic() + SECONDS
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(max(0.0, deadline - monotonic()))
-        gone = [one for one in found if isinstance(one, storage.MissingObject)]
-        if len(gone) == len(found) and not self.all_may_fail:
-            raise UnreadableDataset(
-                f"{storage.shown(self.manifest.uri)}: none of {len(found)} images that were looked up "
-                f"exists, have they moved? The first: {gone[0]} (--max-failed-fraction 1 runs all the same)"
-            )
-        sizes = [one for one in found if isinstance(one, int)]
-        self.mean_size = sum(sizes) / len(sizes) if sizes else 0.0
+    # Daemons: a store that hangs must not keep the process alive after the run.
+    threads = [
+        threading.Thread(target=check_image, args=(index,), daemon=True)
+        for index in range(len(sample))
+    ]
+    deadline = monotonic() + TIME_LIMIT
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - monotonic()))
+    missing = [error for error in sizes if isinstance(error, MissingObject)]
+    if len(missing) == len(sizes) and not all_may_fail:
+        raise UnreadableDataset(
+            f"{uris.redact_uri(manifest.uri)}: none of the {len(sizes)} images checked exist; have they "
+            f"moved? The first: {missing[0]} (--max-failed-fraction 1 runs all the same)"
+        )
+    readable = [size for size in sizes if isinstance(size, int)]
+    return sum(readable) / len(readable) if readable else 0.0
 
 
-def _looked_up(uri: str, own_disk: bool) -> int | storage.MissingObject | None:
-    """A file's bytes, that it is missing, or None where that cannot be said from here."""
+def _find_size(uri: str, own_disk: bool) -> int | MissingObject | None:
+    """A file's size in bytes, the error if it is missing, or None if that is unknown from here."""
     try:
-        return storage.size(uri)
-    except StorageError:  # a link that is signed for reading may not be asked for its size
+        return storage.get_size(uri)
+    except StorageError:  # a link that is signed for reading may not give its size
         pass
-    if storage.protocol(uri) == "file" and not own_disk:
-        return None  # the nodes may have disks that the driver has not
+    if uris.get_protocol(uri) == "file" and not own_disk:
+        return None  # the nodes may have disks that the driver lacks
     try:
         storage.read_start(uri, 1)
-    except storage.MissingObject as error:
+    except MissingObject as error:
         return error
-    except StorageError:  # the tasks will try again and say what is wrong
+    except StorageError:  # the tasks try again and report what is wrong
         pass
     return None

@@ -1,57 +1,49 @@
-"""The output folder of a run over shards: opened, resumed or refused at the start, closed at the end."""
+"""The output folder of a run over shards: opened at the start, checked and closed at the end."""
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from time import monotonic
 from typing import Any
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from pipeline import run_record, schema, shards, storage
-from pipeline.errors import InvalidConfiguration, MismatchedOutput
-from pipeline.manifests import Manifest
+from pipeline import shards, storage, uris
+from pipeline.errors import MismatchedOutput
 from pipeline.run_record import RunRecord
+from pipeline.runs.failures import read_failed_rows
 from pipeline.runs.options import RunOptions
-from pipeline.runs.report import Report
+from pipeline.runs.resume import TakenOver, check_not_taken_over, find_run_to_resume
 from pipeline.shards import Cut, Shard
 
 log = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.json"
-WINDOW = 1024
-"""Parts that are asked for at a time where all are looked at."""
-SILENCE = 30.0
-"""Seconds after which a wait is told."""
-FOOTER = 32_768
-"""Bytes at a part's end that hold its footer; ours have some 5 kB, and a longer one is read anew."""
 
 
 @dataclass(frozen=True)
 class RunOutput:
-    """An output folder that is ready for work: which shards there are and which are done."""
+    """An output folder that is ready for work: which shards it has and which are committed."""
 
     uri: str
     record: RunRecord
     shards: tuple[Shard, ...]
     committed: frozenset[int]
     retry: Mapping[Shard, tuple[int, ...]] = field(default_factory=dict)
-    """Rows of committed shards that failed and are to be done again."""
-    settled: dict[str, Any] = field(default_factory=dict)
-    """What settings that say auto came to, once it is known."""
+    """Failed rows of committed shards that this run does again."""
+    mean_image_bytes: float = 0.0
+    """Mean size of the images checked before the run, in bytes; 0 if unknown."""
 
     @property
     def todo(self) -> list[Shard]:
-        """The shards that are left, in order."""
+        """The shards that are not committed, in order."""
         return [shard for shard in self.shards if shard.ordinal not in self.committed]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a shard is not committed or an image is to be retried."""
+        return bool(self.todo or self.retry)
 
     @property
     def rows(self) -> int:
@@ -60,144 +52,71 @@ class RunOutput:
 
     @property
     def rows_committed(self) -> int:
-        """Images that are done."""
-        done = sum(shard.rows for shard in self.shards if shard.ordinal in self.committed)
-        return done - sum(len(rows) for rows in self.retry.values())
+        """Images that are committed and not to be retried."""
+        committed = sum(shard.rows for shard in self.shards if shard.ordinal in self.committed)
+        return committed - sum(len(rows) for rows in self.retry.values())
 
-    def failed_before(self) -> Counter[str]:
-        """Failed images, by stage and error type, that earlier runs committed and this one leaves."""
-        kept = [s for s in self.shards if s.ordinal in self.committed and s not in self.retry]
+    def count_failed_before(self) -> Counter[str]:
+        """Failed images by stage and error type that earlier runs committed and this run does not retry."""
+        untouched = [
+            shard
+            for shard in self.shards
+            if shard.ordinal in self.committed and shard not in self.retry
+        ]
         failed: Counter[str] = Counter()
-        for rows in failed_rows(self.uri, kept).values():
+        for rows in read_failed_rows(self.uri, untouched).values():
             failed.update(rows.values())
         return failed
 
-    def settle(self, resolved: Mapping[str, Any]) -> None:
-        """Note in run.json what settings that say auto came to, before any part is put.
+    def resolve(self, resolved: Mapping[str, Any]) -> RunOutput:
+        """Record in run.json what the settings `auto` resolve to, before any part is put.
+
+        Returns:
+            The output with these values in its record.
 
         Raises:
-            TakenOver: another run began here meanwhile, with other settings or on other hardware.
+            TakenOver: another run started here meanwhile, with other settings or on other hardware.
         """
-        told = _check_ours(self.uri, self.record, self.shards)
-        if not told.resolved:
-            replace(told, resolved=resolved).write(self.uri)
-        self.settled.update(resolved)
-        self._check_settled()
+        stored = _check_owned(self.uri, self.record, self.shards)
+        if not stored.resolved:
+            replace(stored, resolved=resolved).write(self.uri)
+        output = replace(self, record=replace(self.record, resolved=resolved))
+        output.check_owned()
+        return output
 
-    def _check_settled(self) -> None:
-        told = _check_ours(self.uri, self.record, self.shards).resolved
-        if self.settled and told != self.settled:
+    def check_owned(self) -> None:
+        """Check that no other run took the output over.
+
+        Raises:
+            TakenOver: one did, with other settings, another cut or other resolved values.
+        """
+        resolved = _check_owned(self.uri, self.record, self.shards).resolved
+        if self.record.resolved and resolved != self.record.resolved:
             raise TakenOver(
-                f"{storage.shown(self.uri)} was begun with {dict(told)} at the same time, this run has "
-                f"{self.settled}: start it again, with --overwrite"
+                f"{uris.redact_uri(self.uri)} was started with {dict(resolved)} at the same time, but this "
+                f"run has {dict(self.record.resolved)}: start it again with --overwrite"
             )
 
-    def finish(self, summary: dict[str, Any]) -> None:
+    def finish(self, summary: Mapping[str, Any]) -> None:
         """Remove parts that belong to no shard of this run, then put summary.json.
 
         Raises:
-            MismatchedOutput: a part that was committed is gone.
+            MismatchedOutput: a committed part is missing.
             TakenOver: another run took the output over.
         """
-        self._check_settled()
-        listing = shards.listing(self.uri, self.shards)
+        self.check_owned()
+        listing = shards.list_parts(self.uri, self.shards)
         for name in listing.strays:
             log.info("removing %s: it belongs to no shard of this run", name)
-            storage.remove(storage.join(self.uri, name))
-        if len(listing.committed) < len(self.shards):
-            missing = len(self.shards) - len(listing.committed)
+            storage.remove(uris.join(self.uri, name))
+        missing = len(self.shards) - len(listing.committed)
+        if missing:
             raise MismatchedOutput(
-                f"{missing} parts of {storage.shown(self.uri)} were removed while the run was at work: "
+                f"{missing} parts of {uris.redact_uri(self.uri)} were removed while the run was working: "
                 "run it again"
             )
         data = json.dumps(summary, indent=2, sort_keys=True).encode() + b"\n"
-        storage.put(storage.join(self.uri, SUMMARY_NAME), data)
-
-
-def failed_rows(output: str, committed: Sequence[Shard]) -> dict[Shard, dict[int, str]]:
-    """The failed rows of committed shards, each with its stage and error type.
-
-    Rows are read of those parts only whose footer says that a status other than ok is in them.
-    """
-
-    def failed_in(shard: Shard) -> dict[int, str]:
-        uri = storage.join(output, shard.part_name)
-        if _all_ok(uri):
-            return {}
-        with storage.opened(uri) as source, schema.reading(uri):
-            parquet = pq.ParquetFile(source)
-            names = parquet.schema_arrow.names
-            columns = [n for n in ("status", "stage", "error_type") if n in names]
-            rows = parquet.read(columns).to_pylist()
-        return {
-            index: f"{row.get('stage', 'propose')}: {row['error_type']}"
-            for index, row in enumerate(rows)
-            if row["status"] == "failed"
-        }
-
-    failed: dict[Shard, dict[int, str]] = {}
-    told = monotonic()
-    with ThreadPoolExecutor(16) as threads:
-        for start in range(0, len(committed), WINDOW):  # each that waits takes memory
-            if monotonic() - told > SILENCE:
-                told = monotonic()
-                log.info("looked for failed images in %d of %d parts", start, len(committed))
-            window = committed[start : start + WINDOW]
-            found = zip(window, threads.map(failed_in, window), strict=True)
-            failed.update({shard: rows for shard, rows in found if rows})
-    return failed
-
-
-def committed_report(output: str, shard: Shard) -> Report | None:
-    """What a shard's part came to, where it is committed: its attempt may be lost before it told.
-
-    The seconds are not known any more.
-
-    Raises:
-        StorageError: the store does not say.
-    """
-    uri = storage.join(output, shard.part_name)
-    try:
-        data = storage.read(uri)
-    except storage.MissingObject:
-        return None
-    with schema.reading(uri):
-        table = pq.read_table(io.BytesIO(data))
-    report = Report(
-        images=len(table), failed=Counter(failed_rows(output, [shard]).get(shard, {}).values())
-    )
-    report.counts["bytes"] = len(data)
-    for count, column in (("proposals", "boxes"), ("detections", "detections")):
-        if column in table.column_names:
-            report.counts[count] = pc.sum(pc.list_value_length(table[column])).as_py() or 0
-    return report
-
-
-def _all_ok(uri: str) -> bool:
-    """Whether a part's footer tells that each row's status is ok.
-
-    The status column's smallest and largest value stand in it as they are, a length before each. To look
-    for them takes a tenth of the time that parsing the footer does; what is not found is parsed.
-    """
-    end = storage.read_end(uri, FOOTER)
-    length = int.from_bytes(end[-8:-4], "little") + 8
-    footer = end[-length:]
-    return length <= len(end) and b"\x02ok" in footer and b"failed" not in footer
-
-
-def cut_of_output(output: str) -> list[int] | None:
-    """The rows of each shard of the cut that an output has already, or None."""
-    table = shards.read_table(output)
-    return None if table is None else [shard.rows for shard in table]
-
-
-def default_shard_size(rows: int) -> int:
-    """Images per shard where none is asked for: 256, fewer for a small dataset.
-
-    512 shards keep the cores of a large machine busy until near the end. The cluster has no say, so that
-    the same dataset is cut alike anywhere and before a cluster is asked for.
-    """
-    return max(8, min(256, rows // 512))
+        storage.put(uris.join(self.uri, SUMMARY_NAME), data)
 
 
 def open_run(
@@ -205,120 +124,70 @@ def open_run(
     record: RunRecord,
     cut: Cut,
     options: RunOptions,
-    look: Callable[[], None] = lambda: None,
+    check_images: Callable[[], float] = lambda: 0.0,
 ) -> RunOutput:
-    """Make an output ready: resume the same run, start a new one, or refuse.
+    """Make an output ready: start it, resume the same run, or reject another one.
 
     Args:
         output: the folder; other files in it are left alone.
-        record: what this run is told to do.
-        cut: the manifest's cut; where the output has one already it must be that one.
-        options: `overwrite` removes what another run wrote, the shard table first, so that a run which
-            is killed on the way leaves nothing that could be read as an output; `retry_failed` lists
-            the failed rows that are to be done again.
-        look: called where there is work to do, before anything is changed; what it raises ends it.
+        record: what this run does.
+        cut: the manifest's cut; it must be the output's if the output has one.
+        options: `overwrite` removes what another run wrote, the shard table first, so that an interrupted
+            run leaves nothing that could be read as an output; `retry_failed` lists the failed rows to
+            do again.
+        check_images: called if there is work to do, before anything is changed. Returns the images' mean
+            size in bytes; an error that it raises ends the run.
 
     Raises:
-        MismatchedOutput: a run with other settings wrote here and they do not say overwrite.
+        MismatchedOutput: a run with other settings wrote here and the options do not say overwrite.
         StorageError: the folder cannot be written.
     """
-    before = run_record.read_record(output)
-    resumed = before is not None and not options.overwrite
-    if before is None or options.overwrite:
-        look()
+    mean_image_bytes = 0.0
+    earlier = find_run_to_resume(output, record, overwrite=options.overwrite)
+    if earlier is None:
+        mean_image_bytes = check_images()
     else:
-        found = run_record.differences(before, record)
-        if found:
-            raise MismatchedOutput(
-                f"{storage.shown(output)} was written by a run with other settings ({'; '.join(found)}): "
-                "choose another --output or pass --overwrite"
-            )
-        record = replace(record, resolved=before.resolved)
+        record = replace(record, resolved=earlier.resolved)
     if options.overwrite:
         _clear(output)
-    planned = cut.shards(record.fingerprint)
-    if not resumed:
+    planned = cut.build_shards(record.fingerprint)
+    if earlier is None:
         record.write(output)
-    table = shards.read_table(output)
-    if table is None:
-        shards.write_table(output, planned)
-    _check_ours(output, record, planned)
-    committed = shards.listing(output, planned).committed
+    if shards.read_shard_table(output) is None:
+        shards.write_shard_table(output, planned)
+    _check_owned(output, record, planned)
+    committed = shards.list_parts(output, planned).committed
     retry: dict[Shard, tuple[int, ...]] = {}
     if options.retry_failed:
         done = [shard for shard in planned if shard.ordinal in committed]
-        retry = {shard: tuple(rows) for shard, rows in failed_rows(output, done).items()}
-    ready = RunOutput(output, record, tuple(planned), committed, retry)
-    if resumed and (ready.todo or ready.retry):
-        look()
+        retry = {shard: tuple(rows) for shard, rows in read_failed_rows(output, done).items()}
+    ready = RunOutput(output, record, tuple(planned), committed, retry, mean_image_bytes)
+    if earlier is not None and ready.has_work:
+        ready = replace(ready, mean_image_bytes=check_images())
     return ready
 
 
-def check_apart(output: str, **inputs: str | None) -> None:
-    """A run must not write over what it reads, whatever it is told.
+def _check_owned(output: str, record: RunRecord, planned: Sequence[Shard]) -> RunRecord:
+    """The record in the output, if output and shard table are still this run's.
 
-    Args:
-        output: the folder to write.
-        inputs: what is read, by the names of the options.
+    Two drivers may start on one output at once, or one may overwrite what the other still works on. With
+    equal settings and an equal cut they write the same parts. Otherwise run.json and the shard table say
+    whose the output is, and the other driver must neither go on nor remove parts that it does not know.
 
     Raises:
-        InvalidConfiguration: one of them is the output.
+        TakenOver: another run put its own record or shard table there.
     """
-    for option, uri in inputs.items():
-        if uri is not None and _place(uri) == _place(output):
-            raise InvalidConfiguration(
-                f"--output {storage.shown(output)} is the --{option}: choose another folder"
-            )
-
-
-def _place(uri: str) -> str:
-    """Where a URI leads, links followed."""
-    found = storage.absolute(uri)
-    return str(Path(found).resolve()) if storage.protocol(found) == "file" else found
-
-
-class TakenOver(MismatchedOutput):
-    """Another run began in this run's output: it is for that one to end."""
-
-
-def _check_ours(output: str, record: RunRecord, planned: Sequence[Shard]) -> RunRecord:
-    """Two drivers may start on one output at once, or one may overwrite what the other still does.
-
-    With equal settings and an equal cut they write the same parts. Otherwise run.json and the table tell
-    whose the output is, and the other one must neither go on nor remove parts that it does not know.
-    """
-    told = run_record.read_record(output)
-    if told is None or told.fingerprint != record.fingerprint:
+    stored = check_not_taken_over(output, record)
+    if shards.read_shard_table(output) != list(planned):
         raise TakenOver(
-            f"{storage.shown(output)}/{run_record.NAME} is not of this run: another run with other settings "
-            "began here at the same time or since; choose another --output, or pass --overwrite"
+            f"{uris.redact_uri(output)}/{shards.TABLE_NAME} is not the cut of this run: another run started "
+            "here at the same time or later; start again when it has ended, or pass --overwrite"
         )
-    if shards.read_table(output) != list(planned):
-        raise TakenOver(
-            f"{storage.shown(output)}/{shards.TABLE_NAME} is not the cut of this run: another run began here "
-            "at the same time or since; start again when it has ended, or pass --overwrite"
-        )
-    return told
+    return stored
 
 
 def _clear(output: str) -> None:
-    storage.remove(storage.join(output, shards.TABLE_NAME))
-    storage.remove(storage.join(output, SUMMARY_NAME))
-    for name in shards.listing(output, ()).strays:
-        storage.remove(storage.join(output, name))
-
-
-def plan_cut(
-    manifest: Manifest,
-    output: str,
-    options: RunOptions,
-    inherited: Sequence[int] | None = None,
-) -> Cut:
-    """Cut the manifest: as the output has it, else as stored proposals have it, else by size."""
-    rows = manifest.rows if options.limit is None else min(options.limit, manifest.rows)
-    earlier = None if options.overwrite else cut_of_output(output)
-    if earlier is not None and sum(earlier) == rows:
-        return shards.cut(manifest, earlier, rows)
-    # Another dataset or --limit than the output's is cut anew here; its record will say what differs.
-    sizes = inherited or options.shard_size or default_shard_size(rows)
-    return shards.cut(manifest, sizes, rows)
+    storage.remove(uris.join(output, shards.TABLE_NAME))
+    storage.remove(uris.join(output, SUMMARY_NAME))
+    for name in shards.list_parts(output, ()).strays:
+        storage.remove(uris.join(output, name))

@@ -1,4 +1,4 @@
-"""What a piece of work came to: images, failures, seconds and counts."""
+"""The outcome of work on images: how many, failures, seconds and counts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an image has no result: at which stage, what kind of error, in words that do not vary."""
+    """Why an image failed: the stage, the kind of error, and a message that is the same in every run."""
 
     stage: str
     error_type: str
     message: str
 
     @classmethod
-    def of(cls, stage: str, error: BaseException) -> Failure:
-        """The failure that an exception stands for."""
+    def from_error(cls, stage: str, error: BaseException) -> Failure:
+        """The failure that an exception causes, with its message's first line."""
         lines = str(error).splitlines() or [""]
         return cls(stage, type(error).__name__, lines[0][:500])
 
 
 @dataclass
 class Report:
-    """What a piece of work came to."""
+    """The outcome of work on images."""
 
     images: int = 0
     failed: Counter[str] = field(default_factory=Counter)
@@ -38,7 +38,7 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     """Other sums: boxes, detections, bytes."""
     table: pa.Table | None = None
-    """The rows of a piece that is not committed by its worker."""
+    """The rows of a piece that its worker does not commit."""
 
     def add(self, other: Report) -> None:
         """Add another report's sums to this one."""
@@ -53,7 +53,7 @@ class Report:
         self.failed[f"{failure.stage}: {failure.error_type}"] += 1
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def time_stage(self, stage: str) -> Iterator[None]:
         """Add the block's wall-clock seconds to a stage."""
         start = perf_counter()
         try:

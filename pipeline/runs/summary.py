@@ -1,30 +1,51 @@
-"""What a run came to: summary.json in its output, a few lines on the terminal, the failed-image limit."""
+"""The end of a run: summary.json in its output, a few lines for the terminal, the failed-image limit."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from time import monotonic, sleep
 from typing import Any
 
-from pipeline import storage
+from pipeline import uris
 from pipeline.errors import PipelineError, ShardFailed, StorageError, TooManyFailedImages
+from pipeline.runs.backoff import ATTEMPTS, DEFAULT_BACKOFF, Backoff
 from pipeline.runs.options import RunOptions
-from pipeline.runs.output import RunOutput, TakenOver
+from pipeline.runs.output import RunOutput
 from pipeline.runs.report import Report
+from pipeline.runs.resume import TakenOver
 
 log = logging.getLogger(__name__)
 
-WAITS = (1.0, 5.0, 20.0)
-"""Seconds before the end of a run is tried again."""
+
+@dataclass(frozen=True)
+class WorkDone:
+    """What a run did for its output."""
+
+    output: RunOutput
+    """The output as it is at the end of the work: its record may have resolved values since."""
+    report: Report = field(default_factory=Report)
+    """Sums over what this run did."""
+    work_began: float | None = None
+    """The `monotonic` time at which the first shard was started; None if there was nothing to do."""
+    utilisation: dict[str, float] = field(default_factory=dict)
+    """Busy share of each stage's slots, 0 to 1."""
 
 
-@dataclass
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C while shards are at work."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.images = images
+        """Images that this run had committed."""
+
+
+@dataclass(frozen=True)
 class Summary:
-    """The result of a run over shards."""
+    """What an output holds at the end of a run, and what the run did."""
 
     output: str
     images: int
@@ -39,14 +60,13 @@ class Summary:
     seconds: float = 0.0
     """Of the whole run on the cluster."""
     start_seconds: float = 0.0
-    """Of them, before the first shard was started: kernels compiled, detectors loaded."""
+    """Of them, before the first shard was started: compiling kernels, loading detectors."""
     labelled: bool = False
     """Whether the manifest names classes, so that the output can be scored against it."""
     utilisation: dict[str, float] = field(default_factory=dict)
     """Busy share of each stage's slots, 0 to 1, over this run."""
     rerun: str = "the same command"
-    """The command that goes on with the run, in words."""
-    began: float = field(default_factory=monotonic)
+    """The command that resumes the run, in words."""
 
     @property
     def images_failed(self) -> int:
@@ -55,13 +75,9 @@ class Summary:
 
     @property
     def rate(self) -> float:
-        """Images per second of this run, start-up left out."""
+        """Images per second of this run, without the start."""
         working = self.seconds - self.start_seconds
         return (self.images - self.done_before) / working if working > 0 else 0.0
-
-    def work_begins(self) -> None:
-        """The start-up is over."""
-        self.start_seconds = monotonic() - self.began
 
     def as_json(self) -> dict[str, Any]:
         """The content of summary.json."""
@@ -77,85 +93,120 @@ class Summary:
             "stage_seconds": {name: round(value, 3) for name, value in self.report.seconds.items()},
             "utilisation": {name: round(value, 3) for name, value in self.utilisation.items()},
             "counts": dict(self.report.counts),
-            "output": storage.shown(self.output),
+            "output": uris.redact_uri(self.output),
         }
 
-    def lines(self) -> list[str]:
-        """What a person wants to know at the end."""
+    def format_lines(self) -> list[str]:
+        """The lines that a person reads at the end."""
         failed = ", ".join(f"{count} {reason}" for reason, count in self.failed.most_common())
         stages = ", ".join(f"{name} {value:.1f} s" for name, value in self.report.seconds.items())
-        told = [
+        lines = [
             f"{self.images} images in {self.shards} shards, {self.images_failed} failed"
             + (f" ({failed})" if failed else "")
             + (f"; {self.done_before} were done before" if self.done_before else ""),
         ]
         if self.images > self.done_before:
-            told.append(
+            lines.append(
                 f"{self.seconds:.1f} s, {self.start_seconds:.1f} of them to start; then "
                 f"{self.rate:.1f} images/s; worker time: {stages}"
             )
             busy = ", ".join(f"{name} {share:.0%}" for name, share in self.utilisation.items())
-            told.append(f"slots in use: {busy}")
-        told.append(f"output: {storage.shown(self.output)}")
-        return told
+            lines.append(f"slots in use: {busy}")
+        lines.append(f"output: {uris.redact_uri(self.output)}")
+        return lines
 
 
-def _end(ready: RunOutput, summary: Summary) -> None:
-    """Count, clean and put the summary, as patiently as the rest of the run.
+def complete_run(
+    ready: RunOutput,
+    options: RunOptions,
+    do_work: Callable[[], WorkDone],
+    *,
+    is_labelled: bool = False,
+    backoff: Backoff = DEFAULT_BACKOFF,
+) -> Summary:
+    """Do the work that an output lacks, clean the output and write its summary.
 
-    Raises:
-        ShardFailed: the store has trouble and goes on having it.
-    """
-    summary.seconds = monotonic() - summary.began
-    for wait in (*WAITS, None):
-        try:
-            summary.failed = ready.failed_before() + summary.report.failed
-            ready.finish(summary.as_json())
-        except StorageError as error:
-            if wait is None:
-                raise ShardFailed(
-                    f"{error}; every image is committed, {summary.rerun} writes the summary"
-                ) from error
-            log.warning("to end the run: %s", error)
-            sleep(wait)
-        else:
-            return
+    If the run ends early, the log says how to resume it.
 
-
-@contextmanager
-def summarise(ready: RunOutput, options: RunOptions) -> Iterator[Summary]:
-    """Time the run in the block; when it ends well, clean the output and write its summary.
-
-    Where it does not, the log says how to go on.
+    Args:
+        ready: the output, opened.
+        options: the run's options.
+        do_work: commits the output's missing shards; called only if there are any.
+        is_labelled: whether the manifest names classes.
+        backoff: waits between attempts to end the run in a store that fails.
 
     Raises:
-        TooManyFailedImages: after all is committed, if more than the fraction failed.
+        TooManyFailedImages: after everything is committed, if more than the allowed fraction failed.
+        ShardFailed: the store keeps failing when the run ends.
     """
-    summary = Summary(
-        ready.uri, ready.rows, len(ready.shards), ready.rows_committed, rerun=options.rerun
-    )
+    start = monotonic()
     try:
-        yield summary
-        _end(ready, summary)
-    except KeyboardInterrupt:
+        done = do_work() if ready.has_work else WorkDone(ready)
+        seconds = monotonic() - start
+        summary = Summary(
+            ready.uri,
+            ready.rows,
+            len(ready.shards),
+            ready.rows_committed,
+            report=done.report,
+            seconds=seconds,
+            start_seconds=0.0 if done.work_began is None else done.work_began - start,
+            labelled=is_labelled,
+            utilisation=done.utilisation,
+            rerun=options.rerun,
+        )
+        summary = _finish(done.output, summary, backoff)
+    except KeyboardInterrupt as interrupt:
+        images = interrupt.images if isinstance(interrupt, RunInterrupted) else 0
         log.warning(
             "stopped: %d of %d images are committed in %s; %s does the rest",
-            summary.done_before + summary.report.images,
-            summary.images,
-            storage.shown(ready.uri),
+            ready.rows_committed + images,
+            ready.rows,
+            uris.redact_uri(ready.uri),
             options.rerun,
         )
         raise
     except PipelineError as error:
         if options.overwrite and not isinstance(error, TakenOver):
-            log.warning("to go on with what is committed: %s", options.rerun)
+            log.warning("to resume from what is committed: %s", options.rerun)
         raise
-    if summary.images_failed > options.max_failed_fraction * summary.images:
-        for line in summary.lines():
-            log.info(line)
-        common = ", ".join(f"{n} {reason}" for reason, n in summary.failed.most_common(3))
-        raise TooManyFailedImages(
-            f"{summary.images_failed} of {summary.images} images failed ({common}), more than the "
-            f"allowed fraction of {options.max_failed_fraction:g}; "
-            f"the output {storage.shown(ready.uri)} is complete"
-        )
+    _check_failed_fraction(summary, options)
+    return summary
+
+
+def _finish(output: RunOutput, summary: Summary, backoff: Backoff) -> Summary:
+    """Count failed images, clean the output and put the summary, as patiently as shards are retried.
+
+    Raises:
+        ShardFailed: the store keeps failing.
+    """
+    attempt = 0
+    while True:
+        try:
+            failed = output.count_failed_before() + summary.report.failed
+            complete = replace(summary, failed=failed)
+            output.finish(complete.as_json())
+        except StorageError as error:
+            attempt += 1
+            if attempt == ATTEMPTS:
+                raise ShardFailed(
+                    f"{error}; every image is committed, {summary.rerun} writes the summary"
+                ) from error
+            log.warning("cannot end the run yet: %s", error)
+            sleep(backoff.wait(attempt))
+        else:
+            return complete
+
+
+def _check_failed_fraction(summary: Summary, options: RunOptions) -> None:
+    """Raise TooManyFailedImages, after logging the summary, if more than the allowed fraction failed."""
+    if summary.images_failed <= options.max_failed_fraction * summary.images:
+        return
+    for line in summary.format_lines():
+        log.info(line)
+    common = ", ".join(f"{n} {reason}" for reason, n in summary.failed.most_common(3))
+    raise TooManyFailedImages(
+        f"{summary.images_failed} of {summary.images} images failed ({common}), more than the "
+        f"allowed fraction of {options.max_failed_fraction:g}; "
+        f"the output {uris.redact_uri(summary.output)} is complete"
+    )

@@ -1,4 +1,4 @@
-"""Datasets read into manifest rows: one file per format, each a function that yields `ManifestRow`.
+"""Datasets read into manifest rows: one file per format, with one function that opens a `Dataset`.
 
-May import `errors`, `boxes`, `images`, `schema`, `storage`, `manifest`; never torch or ray.
+May import `errors`, `geometry`, `imaging`, `schema`, `storage`, `uris`, `manifests`; never torch or ray.
 """

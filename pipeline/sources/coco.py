@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import geometry, storage
+from pipeline import geometry, storage, uris
 from pipeline.errors import UnreadableDataset
 from pipeline.manifests import AnnotatedObject, ManifestRow
 from pipeline.sources.checking import (
     LARGEST_SIDE,
     check_inside,
-    checked_objects,
-    image_size,
-    reaches_over,
+    clip_objects,
+    extends_beyond,
+    read_image_size,
 )
 from pipeline.sources.dataset import Counts, Dataset, stream_rows
 
@@ -29,53 +29,57 @@ def open_coco(
 ) -> Dataset:
     """The images of a COCO instances file, in its order; `image_id` is the id as a string.
 
-    Classes are numbered by ascending category id; the ids go into the manifest beside them. A
-    image without annotations holds nothing: its `objects` are empty.
+    Classes are numbered by ascending category id, and the manifest stores the ids beside them. An image
+    without annotations has empty `objects`.
 
     Args:
         annotations: the JSON file, in any store.
         images: the folder that `file_name` is relative to.
-        unlabelled: use images and categories only (the files of COCO's test splits have no
+        unlabelled: use only images and categories (the files of COCO's test splits have no
             annotations); `objects` are null.
-        skip_invalid: leave out images with an error instead of raising it.
+        skip_invalid: skip images with an error instead of raising it.
 
     Raises:
-        UnreadableDataset: malformed JSON, a missing field, an id twice, an annotation of an unknown
-            image or category, an image that is missing.
-        InvalidBox: while streaming, a box that cannot be.
+        UnreadableDataset: the JSON is malformed, a field is missing, an id occurs twice, an annotation
+            names an unknown image or category, or (while streaming) an image is missing.
+        InvalidBox: while streaming, a box is invalid.
         StorageError: the file or the store cannot be reached.
     """
-    uri = storage.absolute(annotations)
-    where = storage.shown(uri)
-    content = _parsed(storage.read(uri), where)
-    categories = _categories(content, where)
-    records = _image_records(content, where)
-    found = None if unlabelled else _annotations(content, records, categories, where)
-    root = storage.absolute(images)
-    present = frozenset(storage.files_below(root))
+    uri = uris.make_absolute(annotations)
+    where = uris.redact_uri(uri)
+    content = _parse_json(storage.read(uri), where)
+    categories = _read_categories(content, where)
+    records = _index_images(content, where)
+    annotations_by_image = (
+        None if unlabelled else _group_annotations(content, records, categories, where)
+    )
+    root = uris.make_absolute(images)
+    present = frozenset(storage.list_below(root))
 
     def read_row(image_id: Any) -> tuple[ManifestRow, int]:
         record, place = records[image_id], f"{where}: image {image_id}"
-        name = _field(record, "file_name", place)
+        name = _get_field(record, "file_name", place)
         check_inside(str(name), place)
         if name not in present:
-            raise UnreadableDataset(f"{place}: {name} does not lie in {storage.shown(root)}")
-        uri = storage.join(root, name)
-        objects = None if found is None else _objects(found[image_id], categories, place)
-        width, height = _side(record, "width"), _side(record, "height")
-        if not (width and height) or reaches_over(objects or (), width, height):
-            width, height = image_size(uri)
+            raise UnreadableDataset(f"{place}: {name} does not exist in {uris.redact_uri(root)}")
+        uri = uris.join(root, name)
+        objects = None
+        if annotations_by_image is not None:
+            objects = _build_objects(annotations_by_image[image_id], categories, place)
+        width, height = _get_side(record, "width"), _get_side(record, "height")
+        if not (width and height) or extends_beyond(objects or (), width, height):
+            width, height = read_image_size(uri)
         if objects is None:
             return ManifestRow(str(image_id), uri, width, height, None), 0
-        kept, dropped = checked_objects(objects, width, height, place)
-        return ManifestRow(str(image_id), uri, width, height, kept), dropped
+        clipped, dropped = clip_objects(objects, width, height, place)
+        return ManifestRow(str(image_id), uri, width, height, clipped), dropped
 
     counts = Counts()
     rows = stream_rows(records, read_row, counts, skip_invalid)
     return Dataset(tuple(categories.values()), tuple(categories), rows, counts)
 
 
-def _parsed(data: bytes, where: str) -> Record:
+def _parse_json(data: bytes, where: str) -> Record:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -88,9 +92,9 @@ def _parsed(data: bytes, where: str) -> Record:
     return content
 
 
-def _records(content: Record, field: str, where: str) -> list[Record]:
+def _get_records(content: Record, field: str, where: str) -> list[Record]:
     if field not in content:
-        hint = "; for a file of images only say unlabelled" if field == "annotations" else ""
+        hint = "; pass --unlabelled for a file without them" if field == "annotations" else ""
         raise UnreadableDataset(f"{where}: field {field} is missing{hint}")
     records = content[field]
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
@@ -98,28 +102,28 @@ def _records(content: Record, field: str, where: str) -> list[Record]:
     return records
 
 
-def _field(record: Record, field: str, where: str) -> Any:
+def _get_field(record: Record, field: str, where: str) -> Any:
     if record.get(field) in (None, ""):
         raise UnreadableDataset(f"{where}: field {field} is missing or empty")
     return record[field]
 
 
-def _id(record: Record, field: str, where: str) -> int | str:
-    value = _field(record, field, where)
+def _get_id(record: Record, field: str, where: str) -> int | str:
+    value = _get_field(record, field, where)
     if not isinstance(value, int | str) or isinstance(value, bool):
         raise UnreadableDataset(f"{where}: field {field} is {value!r}, expected an integer")
     return value
 
 
-def _categories(content: Record, where: str) -> dict[int, str]:
+def _read_categories(content: Record, where: str) -> dict[int, str]:
     """Names by category id, in the order of the ids."""
     names: dict[int, str] = {}
-    for index, record in enumerate(_records(content, "categories", where)):
+    for index, record in enumerate(_get_records(content, "categories", where)):
         place = f"{where}: category {index}"
-        key = _id(record, "id", place)
+        key = _get_id(record, "id", place)
         if not isinstance(key, int):
             raise UnreadableDataset(f"{place}: field id is {key!r}, expected an integer")
-        name = str(_field(record, "name", place)).strip()
+        name = str(_get_field(record, "name", place)).strip()
         if key in names or name in names.values():
             raise UnreadableDataset(f"{place}: id {key} or name {name!r} occurs twice")
         names[key] = name
@@ -128,10 +132,10 @@ def _categories(content: Record, where: str) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
-def _image_records(content: Record, where: str) -> dict[int | str, Record]:
+def _index_images(content: Record, where: str) -> dict[int | str, Record]:
     records: dict[int | str, Record] = {}
-    for index, record in enumerate(_records(content, "images", where)):
-        key = _id(record, "id", f"{where}: image number {index}")
+    for index, record in enumerate(_get_records(content, "images", where)):
+        key = _get_id(record, "id", f"{where}: image number {index}")
         if key in records:
             raise UnreadableDataset(f"{where}: image id {key} occurs twice")
         records[key] = record
@@ -140,32 +144,35 @@ def _image_records(content: Record, where: str) -> dict[int | str, Record]:
     return records
 
 
-def _annotations(
+def _group_annotations(
     content: Record,
     records: Mapping[int | str, Record],
     categories: Mapping[int, str],
     where: str,
 ) -> dict[int | str, list[Record]]:
-    """Annotations by image; every reference in them is known to hold."""
-    found: dict[int | str, list[Record]] = defaultdict(list)
-    for index, record in enumerate(_records(content, "annotations", where)):
+    """Group annotations by image, after checking that the images and categories they name exist."""
+    by_image: dict[int | str, list[Record]] = defaultdict(list)
+    for index, record in enumerate(_get_records(content, "annotations", where)):
         place = f"{where}: annotation {record.get('id', f'number {index}')}"
-        image_id, category_id = _id(record, "image_id", place), _id(record, "category_id", place)
+        image_id, category_id = (
+            _get_id(record, "image_id", place),
+            _get_id(record, "category_id", place),
+        )
         if image_id not in records:
             raise UnreadableDataset(f"{place} is of image {image_id}, which images does not list")
         if category_id not in categories:
             raise UnreadableDataset(
                 f"{place} is of category {category_id}, which categories does not list"
             )
-        found[image_id].append(record)
-    return {key: found.get(key, []) for key in records}
+        by_image[image_id].append(record)
+    return {key: by_image.get(key, []) for key in records}
 
 
-def _objects(
+def _build_objects(
     records: Sequence[Record], categories: Mapping[int, str], where: str
 ) -> tuple[AnnotatedObject, ...]:
-    measured = [_xywh(record, f"{where}, object {i}") for i, record in enumerate(records)]
-    corners = geometry.from_xywh(np.array(measured, np.float64).reshape(-1, 4))
+    xywh = [_get_xywh(record, f"{where}, object {i}") for i, record in enumerate(records)]
+    corners = geometry.from_xywh(np.array(xywh, np.float64).reshape(-1, 4))
     return tuple(
         AnnotatedObject(
             categories[record["category_id"]], x1, y1, x2, y2, crowd=bool(record.get("iscrowd"))
@@ -174,8 +181,8 @@ def _objects(
     )
 
 
-def _xywh(record: Record, where: str) -> list[float]:
-    box = _field(record, "bbox", f"{where} (annotation {record.get('id', 'without id')})")
+def _get_xywh(record: Record, where: str) -> list[float]:
+    box = _get_field(record, "bbox", f"{where} (annotation {record.get('id', 'without id')})")
     try:
         x, y, width, height = (float(value) for value in box)
     except (TypeError, ValueError, OverflowError) as error:
@@ -185,8 +192,8 @@ def _xywh(record: Record, where: str) -> list[float]:
     return [x, y, width, height]
 
 
-def _side(record: Record, field: str) -> int:
-    """A stated width or height; 0 where it is missing or no side."""
+def _get_side(record: Record, field: str) -> int:
+    """An annotated width or height; 0 if it is missing or invalid."""
     side = record.get(field)
     if isinstance(side, int | float) and 0 < side < LARGEST_SIDE:
         return round(side)

@@ -1,4 +1,4 @@
-"""What every source gives: classes, a stream of manifest rows, and counts that grow with the stream."""
+"""What every source returns: classes, a stream of manifest rows, and counts that grow with the stream."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
-from pipeline import storage
-from pipeline.errors import UnreadableDataset
+from pipeline.errors import MissingObject, UnreadableDataset
 from pipeline.manifests import ManifestRow
 
-READERS = 16
+READER_THREADS = 16
 """Threads that read annotations and headers: enough to hide a remote store's latency."""
-AHEAD = 4 * READERS
+AHEAD = 4 * READER_THREADS
 """Images in flight, which bounds the memory of a stream."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class Counts:
-    """What a stream of rows has held so far."""
+    """The images and objects that a stream of rows has yielded so far."""
 
     images: int = 0
     objects: Counter[str] = field(default_factory=Counter)
@@ -35,14 +34,14 @@ class Counts:
     difficult: int = 0
     crowd: int = 0
     dropped_boxes: int = 0
-    """Annotated boxes without area; their images are kept."""
+    """Annotated boxes without area; their images remain."""
     skipped_images: int = 0
-    """Images left out because something is wrong with them (only where that was asked for)."""
+    """Images with errors that were skipped (only with `skip_invalid`)."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened dataset. `rows` can be streamed once; `counts` is complete when it is through."""
+    """An open dataset. `rows` can be streamed once; `counts` is complete when `rows` ends."""
 
     classes: tuple[str, ...] | None
     category_ids: tuple[int, ...] | None
@@ -59,24 +58,24 @@ def stream_rows(
     """Read one row per item, in order, and count.
 
     Args:
-        items: what names an image in the source, such as an id of a list.
-        read_row: gives the row and the number of its boxes that were dropped; called in threads.
-        counts: is updated row by row.
+        items: the source's names of images, such as the ids of a list.
+        read_row: returns the row and the number of its boxes that were dropped; called in threads.
+        counts: updated row by row.
         skip_invalid: log and count an image with an error instead of raising it.
 
     Raises:
-        UnreadableDataset: an image or its annotation that is missing or wrong.
-        MissingObject: one that was listed is gone.
-        StorageError: the store does not answer, or not to these credentials; never skipped.
+        UnreadableDataset: an image or its annotation is missing or invalid.
+        MissingObject: a listed object no longer exists.
+        StorageError: the store does not answer, or rejects the credentials; never skipped.
     """
     for outcome in map_in_order(read_row, items):
         try:
             row, dropped = outcome.result()
-        except (UnreadableDataset, storage.MissingObject) as error:
+        except (UnreadableDataset, MissingObject) as error:
             if not skip_invalid:
                 raise
             counts.skipped_images += 1
-            _log.warning("image skipped: %s", error)
+            log.warning("image skipped: %s", error)
             continue
         counts.images += 1
         counts.dropped_boxes += dropped
@@ -92,7 +91,7 @@ def map_in_order(
 ) -> Iterator[Future[Result]]:
     """Call `function` on each item in a pool of threads; yield the finished futures in order."""
     source = iter(items)
-    with ThreadPoolExecutor(READERS, thread_name_prefix="source") as pool:
+    with ThreadPoolExecutor(READER_THREADS, thread_name_prefix="source") as pool:
         pending = deque(pool.submit(function, item) for item in islice(source, AHEAD))
         try:
             while pending:

@@ -25,16 +25,16 @@ def _square(u: Plane, v: Plane) -> Plane:
 
 
 def _triangle(u: Plane, v: Plane) -> Plane:
-    """Equilateral, the corners on a circle of radius 1.05."""
+    """Equilateral, with its corners on a circle of radius 1.05."""
     return np.asarray(np.maximum(v, np.abs(u) * np.sqrt(3) / 2 - v / 2)) - 0.525
 
 
 def _star(u: Plane, v: Plane) -> Plane:
-    """Five points at radius 1.05, the notches between them at 0.46."""
+    """Five points at radius 1.05, with notches between them at 0.46."""
     angle = np.abs((np.arctan2(v, u) * 5 / (2 * np.pi)) % 1 - 0.5) * 2  # 1 at a point, 0 in a notch
     turn = angle * np.pi / 5
     notch = np.pi / 5
-    # The edge from notch to point in polar form: a straight line between the two radii.
+    # The edge from notch to point is a straight line between the two radii, in polar form.
     inner, outer = 0.46, 1.05
     edge: Plane = (
         inner * outer * np.sin(notch) / (outer * np.sin(notch - turn) + inner * np.sin(turn))
@@ -59,13 +59,13 @@ SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {
     "star": _star,
     "triangle": _triangle,
 }
-"""By class: a function of the object's own coordinates, about -1 to 1, that is negative inside."""
+"""By class: a signed distance in the object's own coordinates, about -1 to 1; it is negative inside."""
 
 TEXTURES = ("plain", "stripes", "checker", "gradient", "noise", "dots")
 
 
-def texture(kind: str, u: Plane, v: Plane, generator: np.random.Generator) -> Plane:
-    """How much of an object's second colour each pixel takes, 0 to 1, from its own coordinates."""
+def compute_texture(kind: str, u: Plane, v: Plane, generator: np.random.Generator) -> Plane:
+    """The share of an object's second colour in each pixel, 0 to 1, from the object's own coordinates."""
     waves = generator.uniform(1.5, 3.0)
     if kind == "stripes":
         return (np.sin(2 * np.pi * waves * u) > 0).astype(float)
@@ -81,18 +81,18 @@ def texture(kind: str, u: Plane, v: Plane, generator: np.random.Generator) -> Pl
     return np.zeros_like(u)
 
 
-def colour(hue: float, saturation: float, value: float) -> Colour:
-    """RGB `(3,)`, 0 to 255; hue, saturation and value as in HSV, 0 to 1."""
+def hsv_to_rgb(hue: float, saturation: float, value: float) -> Colour:
+    """RGB `(3,)`, 0 to 255, from hue, saturation and value, 0 to 1; a hue outside wraps around."""
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value)) * 255
 
 
-def background(width: int, height: int, generator: np.random.Generator) -> Plane:
-    """A muted image `(H, W, 3)`, 0 to 255: a gradient with patches, lines and noise."""
+def draw_background(width: int, height: int, generator: np.random.Generator) -> Plane:
+    """Draw a muted image `(H, W, 3)`, 0 to 255: a gradient with patches, lines and noise."""
     y, x = np.mgrid[0:height, 0:width].astype(float)
     value = generator.uniform(0.35, 0.8)
     hue = generator.uniform()
-    first = colour(hue, generator.uniform(0.05, 0.25), value)
-    second = colour(
+    first = hsv_to_rgb(hue, generator.uniform(0.05, 0.25), value)
+    second = hsv_to_rgb(
         hue + generator.uniform(-0.1, 0.1), 0.15, value + generator.uniform(-0.15, 0.15)
     )
     turn = generator.uniform(0, 2 * np.pi)
@@ -107,15 +107,15 @@ def background(width: int, height: int, generator: np.random.Generator) -> Plane
 
 
 def _add_patch(image: Plane, x: Plane, y: Plane, generator: np.random.Generator) -> None:
-    """A rotated rectangle or ellipse that shifts the background's colour a little."""
+    """Add a rotated rectangle or ellipse that shifts the background's colour slightly."""
     height, width = x.shape
     centre_x, centre_y = generator.uniform(0, width), generator.uniform(0, height)
     turn = generator.uniform(0, np.pi)
     u = (x - centre_x) * np.cos(turn) + (y - centre_y) * np.sin(turn)
     v = (y - centre_y) * np.cos(turn) - (x - centre_x) * np.sin(turn)
     u, v = u / generator.uniform(30, 130), v / generator.uniform(30, 130)
-    inside = (np.hypot(u, v) if generator.uniform() < 0.5 else np.maximum(abs(u), abs(v))) < 1
-    image[inside] += generator.normal(0, 10, 3) + generator.choice([-14, 14])
+    is_inside = (np.hypot(u, v) if generator.uniform() < 0.5 else np.maximum(abs(u), abs(v))) < 1
+    image[is_inside] += generator.normal(0, 10, 3) + generator.choice([-14, 14])
 
 
 def _add_line(image: Plane, x: Plane, y: Plane, generator: np.random.Generator) -> None:

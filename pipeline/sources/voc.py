@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline import storage
-from pipeline.errors import UnreadableDataset
+from pipeline import storage, uris
+from pipeline.errors import MissingObject, UnreadableDataset
 from pipeline.manifests import ManifestRow
-from pipeline.sources.checking import check_inside, checked_objects, image_size, reaches_over
+from pipeline.sources.checking import check_inside, clip_objects, extends_beyond, read_image_size
 from pipeline.sources.dataset import Counts, Dataset, map_in_order, stream_rows
 from pipeline.sources.voc_xml import VocAnnotation, parse_annotation
 
@@ -18,16 +18,16 @@ STANDARD_CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
     *("train", "tvmonitor"),
 )
-"""The 20 classes of VOC2007 to VOC2012, in the order that the challenge numbers them."""
+"""The 20 classes of VOC2007 to VOC2012, in the order of the challenge."""
 
 _YEARS = range(2005, 2013)
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-_NAMED_LISTS = 12
+_LISTS_SHOWN = 12
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a VOC dataset keeps what, and which files are there."""
+    """The folder of a VOC dataset and the files that exist in it."""
 
     folder: str
     images: frozenset[str]
@@ -35,11 +35,11 @@ class _Layout:
     annotations: frozenset[str]
     """Paths relative to Annotations."""
 
-    def annotation(self, image_id: str) -> str:
-        return storage.join(self.folder, "Annotations", f"{image_id}.xml")
+    def join_annotation(self, image_id: str) -> str:
+        return uris.join(self.folder, "Annotations", f"{image_id}.xml")
 
-    def image(self, name: str) -> str:
-        return storage.join(self.folder, "JPEGImages", name)
+    def join_image(self, name: str) -> str:
+        return uris.join(self.folder, "JPEGImages", name)
 
 
 def open_voc(
@@ -51,70 +51,75 @@ def open_voc(
     unlabelled: bool = False,
     skip_invalid: bool = False,
 ) -> Dataset:
-    """One split of a VOC dataset, in the order of its list; `image_id` is the file's stem.
+    """Open one split of a VOC dataset, in the order of its list; `image_id` is the file's stem.
 
-    The classes are those given; else the 20 standard ones where `year` is given and no annotation
-    has another; else all labels of all annotations, sorted. So every split numbers labels alike.
+    The classes are `classes` if set. Otherwise they are the 20 standard classes if `year` is set and no
+    annotation has another label, or else all labels of all annotations, sorted. So all splits number labels
+    alike.
 
     Args:
         root: a devkit that holds VOC<year>, or a folder that itself holds JPEGImages, Annotations
-            and ImageSets; any store.
+            and ImageSets, in any store.
         split: a list in ImageSets/Main.
-        year: of the devkit; None where `root` itself holds the data.
-        classes: the labels in the order to number them.
+        year: the year of the devkit; None if `root` itself holds the data.
+        classes: the labels in the order of their numbers.
         unlabelled: read no annotations (VOC's later test splits have none).
-        skip_invalid: leave out images with an error instead of raising it.
+        skip_invalid: skip images with an error instead of raising it.
 
     Raises:
-        UnreadableDataset: folders, list, annotation or image missing or wrong.
-        InvalidBox: while streaming, a box that cannot be.
+        UnreadableDataset: a folder, list, annotation or image is missing or invalid.
+        InvalidBox: while streaming, a box is invalid.
         StorageError: the store cannot be reached.
     """
-    layout = _layout(storage.absolute(root), year, unlabelled)
+    layout = _open_layout(uris.make_absolute(root), year, unlabelled)
     ids = _read_list(layout.folder, split)
     if not classes and not unlabelled:
-        classes = _all_classes(layout, year is not None, skip_invalid)
+        classes = _collect_classes(layout, year is not None, skip_invalid)
     reader = (
-        _unlabelled_reader(layout) if unlabelled else _labelled_reader(layout, frozenset(classes))
+        _make_unlabelled_reader(layout)
+        if unlabelled
+        else _make_labelled_reader(layout, frozenset(classes))
     )
     counts = Counts()
     rows = stream_rows(ids, reader, counts, skip_invalid)
     return Dataset(tuple(classes) if classes or not unlabelled else None, None, rows, counts)
 
 
-def _layout(root: str, year: int | None, unlabelled: bool) -> _Layout:
-    folder = root if year is None else storage.join(root, f"VOC{year}")
-    needed = ["JPEGImages", "ImageSets"] + ([] if unlabelled else ["Annotations"])
-    missing = [name for name in needed if not storage.is_folder(storage.join(folder, name))]
+def _open_layout(root: str, year: int | None, unlabelled: bool) -> _Layout:
+    folder = root if year is None else uris.join(root, f"VOC{year}")
+    folders = ["JPEGImages", "ImageSets"] + ([] if unlabelled else ["Annotations"])
+    missing = [name for name in folders if not storage.is_folder(uris.join(folder, name))]
     if missing:
-        years = [str(y) for y in _YEARS if storage.is_folder(storage.join(root, f"VOC{y}"))]
+        years = [str(y) for y in _YEARS if storage.is_folder(uris.join(root, f"VOC{y}"))]
         hint = (
-            f"; {storage.shown(root)} is a devkit, year is one of {', '.join(years)}"
+            f"; {uris.redact_uri(root)} is a devkit: set the year to one of {', '.join(years)}"
             if years
             else ""
         )
-        if year is not None and storage.is_folder(storage.join(root, "JPEGImages")):
-            hint = f"; {storage.shown(root)} holds JPEGImages itself: leave the year out"
+        if year is not None and storage.is_folder(uris.join(root, "JPEGImages")):
+            hint = f"; {uris.redact_uri(root)} holds JPEGImages itself: omit the year"
         raise UnreadableDataset(
-            f"{storage.shown(folder)} is no VOC dataset, it has no folder {', '.join(missing)}{hint}"
+            f"{uris.redact_uri(folder)} is not a VOC dataset: it has no folder {', '.join(missing)}{hint}"
         )
-    annotations = [] if unlabelled else storage.files_below(storage.join(folder, "Annotations"))
-    images = storage.files_below(storage.join(folder, "JPEGImages"))
+    annotations = [] if unlabelled else storage.list_below(uris.join(folder, "Annotations"))
+    images = storage.list_below(uris.join(folder, "JPEGImages"))
     return _Layout(folder, frozenset(images), frozenset(annotations))
 
 
 def _read_list(folder: str, split: str) -> list[str]:
-    lists = storage.join(folder, "ImageSets", "Main")
-    found = [name.removesuffix(".txt") for name in storage.names(lists) if name.endswith(".txt")]
-    if split not in found:
-        found.sort(key=lambda name: ("_" in name, name))  # the class-wise lists last
-        more = f" and {len(found) - _NAMED_LISTS} more" if len(found) > _NAMED_LISTS else ""
+    lists = uris.join(folder, "ImageSets", "Main")
+    names = [
+        name.removesuffix(".txt") for name in storage.list_names(lists) if name.endswith(".txt")
+    ]
+    if split not in names:
+        names.sort(key=lambda name: ("_" in name, name))  # the lists of single classes last
+        more = f" and {len(names) - _LISTS_SHOWN} more" if len(names) > _LISTS_SHOWN else ""
         raise UnreadableDataset(
-            f"VOC list ImageSets/Main/{split}.txt does not exist in {storage.shown(folder)}; "
-            f"lists here: {', '.join(found[:_NAMED_LISTS]) or 'none'}{more}"
+            f"VOC list ImageSets/Main/{split}.txt does not exist in {uris.redact_uri(folder)}; "
+            f"lists here: {', '.join(names[:_LISTS_SHOWN]) or 'none'}{more}"
         )
-    uri = storage.join(lists, f"{split}.txt")
-    where = storage.shown(uri)
+    uri = uris.join(lists, f"{split}.txt")
+    where = uris.redact_uri(uri)
     try:
         lines = [line.split() for line in storage.read(uri).decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
@@ -127,7 +132,7 @@ def _read_list(folder: str, split: str) -> list[str]:
         if len(line) > 1:
             raise UnreadableDataset(
                 f"{where} has {len(line)} columns in line {number} ({' '.join(line)!r}): it looks like "
-                "the list of one class; name the split that holds all classes, such as train"
+                "the list of one class; choose a split of all classes, such as train"
             )
         check_inside(line[0], f"{where}, line {number},")
         if line[0] in seen:
@@ -136,10 +141,10 @@ def _read_list(folder: str, split: str) -> list[str]:
     return [line[0] for line in lines]
 
 
-def _all_classes(layout: _Layout, standard: bool, skip_invalid: bool) -> tuple[str, ...]:
+def _collect_classes(layout: _Layout, prefer_standard: bool, skip_invalid: bool) -> tuple[str, ...]:
     def read(name: str) -> VocAnnotation:
-        uri = storage.join(layout.folder, "Annotations", name)
-        return parse_annotation(storage.read(uri), storage.shown(uri))
+        uri = uris.join(layout.folder, "Annotations", name)
+        return parse_annotation(storage.read(uri), uris.redact_uri(uri))
 
     names = sorted(
         name
@@ -150,59 +155,59 @@ def _all_classes(layout: _Layout, standard: bool, skip_invalid: bool) -> tuple[s
     for outcome in map_in_order(read, names):
         try:
             labels.update(item.label for item in outcome.result().objects)
-        except (UnreadableDataset, storage.MissingObject):
+        except (UnreadableDataset, MissingObject):
             if not skip_invalid:
                 raise
-    if standard and labels <= set(STANDARD_CLASSES):
+    if prefer_standard and labels <= set(STANDARD_CLASSES):
         return STANDARD_CLASSES
     return tuple(sorted(labels))
 
 
-def _labelled_reader(
+def _make_labelled_reader(
     layout: _Layout, classes: frozenset[str]
 ) -> Callable[[str], tuple[ManifestRow, int]]:
     def read_row(image_id: str) -> tuple[ManifestRow, int]:
-        uri = layout.annotation(image_id)
-        where = storage.shown(uri)
+        uri = layout.join_annotation(image_id)
+        where = uris.redact_uri(uri)
         if f"{image_id}.xml" not in layout.annotations:
-            nothing = _image_name(layout, image_id, None) is None
-            other = "nor an image" if nothing else "though there is an image"
-            raise UnreadableDataset(f"image {image_id} has no annotation, {other}: {where}")
+            has_image = _find_image(layout, image_id, None) is not None
+            missing = "an annotation" if has_image else "an annotation and an image"
+            raise UnreadableDataset(f"{image_id} lacks {missing}: {where} does not exist")
         annotation = parse_annotation(storage.read(uri), where)
         if annotation.filename is not None:
             check_inside(annotation.filename, f"{where}: field filename")
-        name = _image_name(layout, image_id, annotation.filename)
+        name = _find_image(layout, image_id, annotation.filename)
         if name is None:
             raise UnreadableDataset(
-                f"{where} has no image: neither {image_id}.jpg, .jpeg or .png nor "
-                f"{annotation.filename} lies in JPEGImages"
+                f"{where} has no image: JPEGImages holds neither {image_id}.jpg, .jpeg or .png nor "
+                f"{annotation.filename}"
             )
-        image = layout.image(name)
+        image = layout.join_image(name)
         width, height = annotation.width, annotation.height
-        if width <= 0 or height <= 0 or reaches_over(annotation.objects, width, height):
-            width, height = image_size(image)
-        objects, dropped = checked_objects(annotation.objects, width, height, where, classes)
+        if width <= 0 or height <= 0 or extends_beyond(annotation.objects, width, height):
+            width, height = read_image_size(image)
+        objects, dropped = clip_objects(annotation.objects, width, height, where, classes)
         return ManifestRow(image_id, image, width, height, objects), dropped
 
     return read_row
 
 
-def _unlabelled_reader(layout: _Layout) -> Callable[[str], tuple[ManifestRow, int]]:
+def _make_unlabelled_reader(layout: _Layout) -> Callable[[str], tuple[ManifestRow, int]]:
     def read_row(image_id: str) -> tuple[ManifestRow, int]:
-        name = _image_name(layout, image_id, None)
+        name = _find_image(layout, image_id, None)
         if name is None:
             raise UnreadableDataset(
-                f"image {image_id} does not lie in {storage.shown(layout.image(''))}"
+                f"image {image_id} does not exist in {uris.redact_uri(layout.join_image(''))}"
             )
-        width, height = image_size(layout.image(name))
-        return ManifestRow(image_id, layout.image(name), width, height, None), 0
+        width, height = read_image_size(layout.join_image(name))
+        return ManifestRow(image_id, layout.join_image(name), width, height, None), 0
 
     return read_row
 
 
-def _image_name(layout: _Layout, image_id: str, filename: str | None) -> str | None:
-    """The image's path: the id decides; the annotation's file name gives the ending, or replaces it."""
-    stated = PurePosixPath(filename).suffix if filename else ""
-    candidates = [image_id + suffix for suffix in (stated, *_SUFFIXES) if suffix]
+def _find_image(layout: _Layout, image_id: str, filename: str | None) -> str | None:
+    """The image's path from its id, or else from the file name in its annotation."""
+    annotated = PurePosixPath(filename).suffix if filename else ""
+    candidates = [image_id + suffix for suffix in (annotated, *_SUFFIXES) if suffix]
     candidates += [filename] if filename else []
     return next((name for name in candidates if name in layout.images), None)

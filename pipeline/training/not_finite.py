@@ -1,4 +1,4 @@
-"""A step whose gradient is not finite: its samples are kept for reproduction, and training stops."""
+"""A step whose gradient is not finite: its samples are saved to reproduce it, and training stops."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import NoReturn
 
 import numpy as np
 
-from pipeline import storage
+from pipeline import storage, uris
 from pipeline.errors import TrainingFailed
 from pipeline.training import logs
-from pipeline.training.dataset import Sample
+from pipeline.training.sample_loader import Sample
 from pipeline.training.step import StepResult
 
 
-def stop_at(
+def stop_training(
     output: str, step: int, rank: int, samples: Sequence[Sample], result: StepResult
 ) -> NoReturn:
-    """Put this worker's samples of the step beside the logs and stop.
+    """Put this worker's samples of the step beside the logs, and fail.
 
     Raises:
-        TrainingFailed: always; it names the step, the images and where the samples are.
+        TrainingFailed: always; it names the step, the images and the file that holds the samples.
     """
-    parts = float(result.classification), float(result.localisation)
-    culprit = "gradient" if np.isfinite(sum(parts)) else "loss"
-    where = storage.join(output, logs.FOLDER, f"not-finite-step-{step}-worker-{rank}.npz")
+    losses = {name: float(loss) for name, loss in result.losses.items()}
+    culprit = "gradient" if np.isfinite(list(losses.values())).all() else "loss"
+    uri = uris.join(output, logs.FOLDER, f"not-finite-step-{step}-worker-{rank}.npz")
     arrays = {
         f"{name}_{index}": getattr(sample, name)
         for index, sample in enumerate(samples)
@@ -33,10 +33,10 @@ def stop_at(
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, image_ids=[s.image_id for s in samples], **arrays)
-    storage.put(where, buffer.getvalue())
+    storage.put(uri, buffer.getvalue())
     ids = ", ".join(repr(sample.image_id) for sample in samples)
+    values = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
     raise TrainingFailed(
-        f"step {step}: the {culprit} is not finite (classification {parts[0]:.3g}, boxes "
-        f"{parts[1]:.3g}) with images {ids}; they and their RoIs are in {storage.shown(where)}; "
-        "try a lower learning rate or gradient-clip"
+        f"step {step}: the {culprit} is not finite ({values}) with images {ids}; the images and their RoIs "
+        f"are saved in {uris.redact_uri(uri)}; try a lower learning rate or gradient-clip"
     )

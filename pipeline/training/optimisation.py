@@ -11,32 +11,32 @@ from pipeline.detector.network import FastRCNN
 from pipeline.training.recipe import Recipe
 
 
-def schedule(recipe: Recipe, step: int, steps: int) -> float:
-    """What the learning rates are multiplied with at step `step` (from 0) of `steps`.
+def compute_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
+    """The factor of the learning rates at step `step` (from 0) of `steps`.
 
-    A function of the step alone, so that a resumed run needs no state of it.
+    It depends on the step alone, so a resumed run needs no state for it.
     """
     warm_up = recipe.warm_up * steps
     rise = min(1.0, (step + 1) / warm_up) if warm_up > 0 else 1.0
     if recipe.schedule == "cosine":
-        done = max(0.0, step - warm_up) / max(1.0, steps - warm_up)
-        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        progress = max(0.0, step - warm_up) / max(1.0, steps - warm_up)
+        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return rise * (recipe.step_factor if step >= recipe.step_at * steps else 1.0)
 
 
-def optimiser(
-    model: FastRCNN, recipe: Recipe, pretrained: Collection[str], rate_factor: float
+def build_optimiser(
+    network: FastRCNN, recipe: Recipe, pretrained: Collection[str], rate_factor: float
 ) -> optim.Optimizer:
-    """The optimiser over the parameters that are trained; each group keeps its rate as `base_rate`.
+    """The optimiser of the trainable parameters; each group stores its rate as `base_rate`.
 
     Args:
-        model: the network; frozen parameters are left out.
+        network: frozen parameters are left out.
         recipe: rates, decay, and how biases are treated.
-        pretrained: names of the parameters that came with pretrained weights.
+        pretrained: names of the parameters with pretrained weights.
         rate_factor: multiplies all rates.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         rate, decay = recipe.learning_rate, recipe.weight_decay

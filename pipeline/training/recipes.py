@@ -1,4 +1,8 @@
-"""Named recipes: the paper's three networks, and others with what was found to suit them."""
+"""Named recipes: the paper's three networks, and others with the settings that suit them.
+
+Each docstring gives the command, the minutes of training on a named machine and the score: the mean
+average precision at IoU 0.5 with 11 points. DATA means `--manifest M --proposals P --output O`.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,38 @@ PAPER = Recipe()
 
 
 def paper_s() -> Recipe:
-    """The paper's S: CaffeNet."""
+    """The paper's S: CaffeNet.
+
+    Command: `python jobs/train.py DATA --recipe paper_s --weights caffenet.pth`.
+    Minutes and score: not measured.
+    """
     return replace(PAPER, network="caffenet")
 
 
 def paper_m() -> Recipe:
-    """The paper's M: VGG_CNN_M_1024."""
+    """The paper's M: VGG_CNN_M_1024.
+
+    Command: `python jobs/train.py DATA --recipe paper_m --weights vgg_cnn_m_1024.pth`.
+    Minutes and score: not measured.
+    """
     return replace(PAPER, network="vgg_cnn_m_1024")
 
 
 def paper_l() -> Recipe:
-    """The paper's L: VGG16."""
+    """The paper's L: VGG16.
+
+    Command: `python jobs/train.py DATA --recipe paper_l --weights VGG16_Weights.DEFAULT`.
+    Minutes and score: not measured.
+    """
     return replace(PAPER, network="vgg16")
 
 
 def resnet50() -> Recipe:
-    """ResNet-50 with its last stage as the head of each RoI (C4); the paper's step and image size."""
+    """ResNet-50 with its last stage as the head of each RoI (C4); the paper's step and image size.
+
+    Command: `python jobs/train.py DATA --recipe resnet50 --weights ResNet50_Weights.DEFAULT`.
+    Minutes and score: not measured.
+    """
     return replace(
         PAPER,
         network="resnet50",
@@ -47,10 +67,14 @@ def resnet50() -> Recipe:
 
 
 def mobilenet_v2() -> Recipe:
-    """MobileNetV2 with its last blocks as the head of each RoI; made for training on CPUs.
+    """MobileNetV2 with its last blocks as the head of each RoI, for training on CPUs.
 
-    Background may overlap nothing at all, unlike in the paper: on blood cells, of which many are not
-    annotated, mAP was 0.84 with such RoIs and 0.78 without them (docs/training.md).
+    Command: `python jobs/train.py DATA --recipe mobilenet_v2 --weights mobilenet_v2_imagenet1001.pth`.
+    On two cores of an AMD EPYC with bf16 (docs/training.md): VOC 2007, trained on 1200 images and scored
+    on 400 others, 41 minutes, 0.568; BCCD, trained on 205 images and scored on 72, 6 minutes, 0.842.
+
+    Unlike in the paper, background may overlap no object at all: on BCCD, where many blood cells are not
+    annotated, the score is 0.84 with such RoIs and 0.78 without them.
     """
     return replace(
         PAPER,
@@ -73,12 +97,22 @@ def mobilenet_v2() -> Recipe:
 
 
 def resnet18() -> Recipe:
-    """ResNet-18 with its last stage as the head of each RoI (C4): the smallest of the residual networks."""
+    """ResNet-18 with its last stage as the head of each RoI (C4): the smallest of the residual networks.
+
+    Command: `python jobs/train.py DATA --recipe resnet18 --weights ResNet18_Weights.DEFAULT`.
+    Minutes and score: not measured. From scratch, on two cores of an AMD EPYC with bf16, BCCD takes 20
+    minutes and scores 0.825 with `--freeze-until none --short-sides 480 --max-side 640
+    --background-iou-low 0 --epochs 16 --learning-rate 3e-4` (docs/detection.md).
+    """
     return replace(resnet50(), network="resnet18")
 
 
 def tiny() -> Recipe:
-    """A small network that learns drawn images from scratch in a minute or two."""
+    """A small network that learns drawn images from scratch.
+
+    Command: `python jobs/train.py DATA --recipe tiny`, as `make demo` runs it.
+    Minutes: one or two on two cores. Score: not measured.
+    """
     return replace(
         PAPER,
         network="tiny",
@@ -100,14 +134,14 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
     for recipe in (paper_s, paper_m, paper_l, mobilenet_v2, resnet50, resnet18, tiny)
 }
-"""The recipes that can be asked for by name."""
+"""The recipes by name."""
 
 
-def named(name: str) -> Recipe:
+def get_recipe(name: str) -> Recipe:
     """The recipe of that name.
 
     Raises:
-        InvalidConfiguration: there is none.
+        InvalidConfiguration: no recipe has the name; the message lists the names.
     """
     if name not in RECIPES:
         near = get_close_matches(name, RECIPES, 1)

@@ -1,4 +1,4 @@
-"""A look through the data before training: which images are usable, and the targets' statistics."""
+"""A survey of the datasets before training: which images are usable, and the targets' statistics."""
 
 from __future__ import annotations
 
@@ -8,102 +8,119 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import geometry, storage
+from pipeline import geometry, uris
 from pipeline.detector.targets import TargetMoments, TargetStatistics
 from pipeline.errors import UnreadableDataset
-from pipeline.training.plan import ShardRows, generator
+from pipeline.training.annotated_dataset import AnnotatedDataset, Annotations
 from pipeline.training.recipe import Recipe
-from pipeline.training.source import Annotations, Source
+from pipeline.training.sample_order import ShardRows, make_generator
 
 SURVEYED_IMAGES = 5000
-"""Images whose proposals are looked at: enough for the statistics, seconds of work."""
+"""Images whose proposals the survey reads: enough for the statistics, within seconds."""
 MIRRORED = np.array([-1, 1, 1, 1], np.float32)
 """Regression targets t_x, t_y, t_w, t_h of a mirrored image: only the shift in x changes its sign."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What training must know of its data before the first step."""
+    """What training must know of its datasets before the first step."""
 
     shards: tuple[ShardRows, ...]
     """The rows to train on."""
     images: int
     """Images to train on."""
     objects: int
-    """Objects in them that are no crowds."""
+    """Objects in them, crowds left out."""
     statistics: TargetStatistics
     recall: float
-    """Share of the objects looked at that a proposal overlaps by at least the foreground IoU."""
+    """Share of the surveyed objects that a proposal overlaps by at least the foreground IoU."""
 
 
-def candidates(proposals: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float32]:
-    """The proposals `(N, 4)` that a recipe samples from: large enough, the best of them."""
+def select_candidates(proposals: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float32]:
+    """The proposals `(N, 4)` that a recipe samples from: the best of those that are large enough."""
     sides = proposals[:, 2:] - proposals[:, :2]
     large = (sides > 0).all(axis=1) & (sides >= recipe.min_proposal_side).all(axis=1)
     return proposals[large][: recipe.max_proposals]
 
 
-def survey(sources: Sequence[Source], recipe: Recipe, max_images: int = SURVEYED_IMAGES) -> Survey:
-    """Stream the annotations once, and the proposals of up to `images` images.
+def survey_datasets(
+    datasets: Sequence[AnnotatedDataset], recipe: Recipe, max_images: int = SURVEYED_IMAGES
+) -> Survey:
+    """Stream the annotations once, and the proposals of up to `max_images` images.
 
     Raises:
-        UnreadableDataset: no RoI of the images looked at is foreground.
+        UnreadableDataset: no RoI of the surveyed images is foreground.
     """
     usable: list[ShardRows] = []
     objects = 0
-    for number, source in enumerate(sources):
-        for ordinal in range(len(source.shard_rows)):
-            found = source.read(ordinal, with_proposals=False).annotations
-            rows = [row for row, known in enumerate(found) if _is_usable(known, recipe)]
-            objects += sum(int((~known.crowd).sum()) for known in found if known is not None)
+    for number, dataset in enumerate(datasets):
+        for ordinal in range(len(dataset.shard_rows)):
+            annotations = dataset.read(ordinal, with_proposals=False).annotations
+            rows = [row for row, image in enumerate(annotations) if _is_usable(image, recipe)]
+            objects += sum(int((~image.crowd).sum()) for image in annotations if image is not None)
             usable.append(ShardRows(number, ordinal, np.array(rows, np.int32)))
-    statistics, recall = _look_at_proposals(sources, usable, recipe, max_images)
+    statistics, recall = _survey_proposals(datasets, usable, recipe, max_images)
     images = sum(len(shard.rows) for shard in usable)
     return Survey(tuple(usable), images, objects, statistics, recall)
 
 
-def _is_usable(known: Annotations | None, recipe: Recipe) -> bool:
-    if known is None:  # not annotated: what looks like background may be an object
+def _is_usable(annotations: Annotations | None, recipe: Recipe) -> bool:
+    if annotations is None:  # not annotated: what looks like background may be an object
         return False
-    return recipe.use_empty_images or bool((~known.crowd).any())
+    return recipe.use_empty_images or bool((~annotations.crowd).any())
 
 
-def _look_at_proposals(
-    sources: Sequence[Source], usable: Sequence[ShardRows], recipe: Recipe, max_images: int
+def _survey_proposals(
+    datasets: Sequence[AnnotatedDataset],
+    usable: Sequence[ShardRows],
+    recipe: Recipe,
+    max_images: int,
 ) -> tuple[TargetStatistics, float]:
-    moments = TargetMoments(len(sources[0].classes))
-    covered = seen = looked_at = 0
-    for index in generator("survey").permutation(len(usable)):
-        shard = usable[index]
-        part = sources[shard.source].read(shard.shard)
-        for row in shard.rows:
-            known = part.annotations[row]
-            if known is None or known.crowd.all():
+    """Statistics of the foreground's targets, and the recall of the proposals."""
+    moments = TargetMoments(len(datasets[0].classes))
+    covered = objects = images = 0
+    for index in make_generator("survey").permutation(len(usable)):
+        rows = usable[index]
+        shard = datasets[rows.dataset].read(rows.shard)
+        for row in rows.rows:
+            annotations = shard.annotations[row]
+            if annotations is None or annotations.crowd.all():
                 continue
-            boxes, labels = known.boxes[~known.crowd], known.labels[~known.crowd]
-            proposals = candidates(part.proposals[row], recipe)
-            overlaps = geometry.iou(np.concatenate([proposals, boxes]), boxes)
-            best, match = overlaps.max(axis=1), overlaps.argmax(axis=1)
-            foreground = np.flatnonzero(best >= recipe.foreground_iou)
-            rois = np.concatenate([proposals, boxes])[foreground]
-            targets = geometry.encode(boxes[match[foreground]], rois)
-            moments.add(targets, labels[match[foreground]])
-            if recipe.flip > 0:  # as the mirrored image would have it
-                moments.add(targets * MIRRORED, labels[match[foreground]])
-            if len(proposals):
-                reached = overlaps[: len(proposals)].max(axis=0) >= recipe.foreground_iou
-                covered += int(reached.sum())
-            seen += len(boxes)
-            looked_at += 1
-        if looked_at >= max_images:
+            boxes, labels = (
+                annotations.boxes[~annotations.crowd],
+                annotations.labels[~annotations.crowd],
+            )
+            proposals = select_candidates(shard.proposals[row], recipe)
+            covered += _add_foreground(moments, boxes, labels, proposals, recipe)
+            objects += len(boxes)
+            images += 1
+        if images >= max_images:
             break
     if not moments.counts.any():
+        shown_uris = ", ".join(uris.redact_uri(dataset.manifest.uri) for dataset in datasets)
         raise UnreadableDataset(
-            f"none of {looked_at} images of {_named(sources)} has a foreground RoI: their {seen} "
+            f"none of {images} images of {shown_uris} has a foreground RoI: their {objects} "
             f"objects have no area, or none reaches an IoU of {recipe.foreground_iou} with itself"
         )
-    return moments.statistics(), covered / max(seen, 1)
+    return moments.compute_statistics(), covered / max(objects, 1)
 
 
-def _named(sources: Sequence[Source]) -> str:
-    return ", ".join(storage.shown(source.manifest.uri) for source in sources)
+def _add_foreground(
+    moments: TargetMoments,
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    proposals: NDArray[np.float32],
+    recipe: Recipe,
+) -> int:
+    """Add the targets of one image's foreground RoIs; returns how many objects a proposal covers."""
+    candidates = np.concatenate([proposals, boxes])
+    overlaps = geometry.iou(candidates, boxes)
+    best, match = overlaps.max(axis=1), overlaps.argmax(axis=1)
+    foreground = np.flatnonzero(best >= recipe.foreground_iou)
+    targets = geometry.encode_deltas(boxes[match[foreground]], candidates[foreground])
+    moments.add(targets, labels[match[foreground]])
+    if recipe.flip > 0:  # as the mirrored image would have it
+        moments.add(targets * MIRRORED, labels[match[foreground]])
+    if not len(proposals):
+        return 0
+    return int((overlaps[: len(proposals)].max(axis=0) >= recipe.foreground_iou).sum())

@@ -8,8 +8,8 @@ from pipeline.analysis.evaluation import evaluate
 from pipeline.errors import UnreadableDataset
 from pipeline.manifests import open_manifest
 from tests.outputs import (
-    Failure,
-    an_object,
+    FailedImage,
+    make_object,
     write_annotations,
     write_detections,
     write_proposals,
@@ -23,11 +23,11 @@ def manifest(tmp_path):
     return write_annotations(
         str(tmp_path / "manifest.parquet"),
         {
-            "one": [an_object("cat", A), an_object("dog", B)],
-            "two": [an_object("cat", A), an_object("cat", B, difficult=True)],
+            "one": [make_object("cat", A), make_object("dog", B)],
+            "two": [make_object("cat", A), make_object("cat", B, difficult=True)],
             "three": [],
-            "four": [an_object("cat", A)],
-            "five": [an_object("dog", A, crowd=True)],
+            "four": [make_object("cat", A)],
+            "five": [make_object("dog", A, crowd=True)],
         },
         ("cat", "dog", "emu"),
     )
@@ -37,19 +37,19 @@ DETECTED = {
     "one": [("cat", 0.9, A), ("dog", 0.8, A)],
     "two": [("cat", 0.7, A), ("cat", 0.6, B)],
     "three": [("dog", 0.5, A)],
-    "four": Failure("UnreadableImage", "decode"),
+    "four": FailedImage("UnreadableImage", "decode"),
     "five": [("dog", 0.4, B), ("dog", 0.3, A)],
 }
 
 
-def detected(tmp_path, manifest, images=None, classes=("cat", "dog", "emu"), **options):
+def write_detected(tmp_path, manifest, images=None, classes=("cat", "dog", "emu"), **options):
     return write_detections(
         str(tmp_path / "detections"), manifest, images or DETECTED, classes, **options
     )
 
 
-def test_by_hand(tmp_path, manifest):
-    metrics = evaluate(detected(tmp_path, manifest), manifest)
+def test_metrics_match_a_hand_calculation(tmp_path, manifest):
+    metrics = evaluate(write_detected(tmp_path, manifest), manifest)
     cat, dog, emu = metrics.per_class
     # Cats: true, true, one ignored; the failed image's cat is missed: recall 2/3 at precision 1.
     assert (cat.objects, cat.detections) == (3, 3)
@@ -71,21 +71,21 @@ def test_by_hand(tmp_path, manifest):
     assert metrics.notes == ()
 
 
-def test_any_cut_gives_the_same(tmp_path, manifest):
+def test_metrics_do_not_depend_on_the_shard_size(tmp_path, manifest):
     by_size = [
-        evaluate(detected(tmp_path / str(size), manifest, shard_size=size), manifest)
+        evaluate(write_detected(tmp_path / str(size), manifest, shard_size=size), manifest)
         for size in (1, 2, 5)
     ]
     assert by_size[0] == by_size[1] == by_size[2]
 
 
-def test_opened_inputs_are_taken_too(tmp_path, manifest):
-    uri = detected(tmp_path, manifest)
+def test_opened_inputs_give_the_same_as_uris(tmp_path, manifest):
+    uri = write_detected(tmp_path, manifest)
     assert evaluate(shards.open_parts(uri), open_manifest(manifest)) == evaluate(uri, manifest)
 
 
 def test_json_has_no_nan(tmp_path, manifest):
-    metrics = evaluate(detected(tmp_path, manifest), manifest)
+    metrics = evaluate(write_detected(tmp_path, manifest), manifest)
     stored = json.loads(json.dumps(metrics.to_json(), allow_nan=False))
     assert stored["per_class"][2]["ap11"] is None
     assert math.isclose(stored["voc_map50"], 1 / 3)
@@ -93,44 +93,44 @@ def test_json_has_no_nan(tmp_path, manifest):
 
 def test_a_limited_run_is_scored_over_its_images(tmp_path, manifest):
     first = dict(list(DETECTED.items())[:2])
-    metrics = evaluate(detected(tmp_path, manifest, first), manifest)
+    metrics = evaluate(write_detected(tmp_path, manifest, first), manifest)
     assert metrics.per_class[0].ap_area == 1  # the third cat is in an image beyond the limit
     assert (metrics.images, metrics.manifest_images) == (2, 5)
     assert metrics.notes == ("scored over the first 2 of the manifest's 5 images",)
 
 
-def test_other_images_are_named(tmp_path, manifest):
-    uri = detected(tmp_path, manifest)
+def test_a_manifest_of_other_images_is_rejected_with_the_first_difference(tmp_path, manifest):
+    uri = write_detected(tmp_path, manifest)
     other = write_annotations(
         str(tmp_path / "other.parquet"),
-        {name: [an_object("cat", A)] for name in ("one", "two", "tree", "four", "five")},
+        {name: [make_object("cat", A)] for name in ("one", "two", "tree", "four", "five")},
         ("cat",),
     )
     with pytest.raises(UnreadableDataset, match=r"row 2 is 'three' in .*detections and 'tree' in"):
         evaluate(uri, other)
 
 
-def test_more_images_than_the_manifest_has(tmp_path, manifest):
-    uri = detected(tmp_path, manifest)
+def test_more_images_than_in_the_manifest_are_rejected(tmp_path, manifest):
+    uri = write_detected(tmp_path, manifest)
     short = write_annotations(
-        str(tmp_path / "short.parquet"), {"one": [an_object("cat", A)]}, ("cat",)
+        str(tmp_path / "short.parquet"), {"one": [make_object("cat", A)]}, ("cat",)
     )
     with pytest.raises(UnreadableDataset, match=r"has 5 images, the manifest .* only 1"):
         evaluate(uri, short)
 
 
-def test_an_unlabelled_manifest_is_refused(tmp_path):
+def test_an_unlabelled_manifest_is_rejected(tmp_path):
     manifest = write_annotations(str(tmp_path / "m.parquet"), {"one": None, "two": None})
-    uri = detected(tmp_path, manifest, {"one": [], "two": []})
+    uri = write_detected(tmp_path, manifest, {"one": [], "two": []})
     with pytest.raises(UnreadableDataset, match="no annotated objects"):
         evaluate(uri, manifest)
 
 
 def test_images_without_annotations_are_left_out(tmp_path):
     manifest = write_annotations(
-        str(tmp_path / "m.parquet"), {"one": None, "two": [an_object("cat", A)]}, ("cat",)
+        str(tmp_path / "m.parquet"), {"one": None, "two": [make_object("cat", A)]}, ("cat",)
     )
-    uri = detected(
+    uri = write_detected(
         tmp_path, manifest, {"one": [("cat", 0.9, B)], "two": [("cat", 0.8, A)]}, ("cat",)
     )
     metrics = evaluate(uri, manifest)
@@ -139,50 +139,52 @@ def test_images_without_annotations_are_left_out(tmp_path):
     assert metrics.notes == ("1 images without annotations are left out",)
 
 
-def test_annotated_images_that_hold_nothing(tmp_path):
+def test_annotated_images_without_objects_have_no_ap(tmp_path):
     manifest = write_annotations(str(tmp_path / "m.parquet"), {"one": [], "two": []}, ("cat",))
     metrics = evaluate(
-        detected(tmp_path, manifest, {"one": [("cat", 0.9, B)], "two": []}, ("cat",)), manifest
+        write_detected(tmp_path, manifest, {"one": [("cat", 0.9, B)], "two": []}, ("cat",)),
+        manifest,
     )
     assert metrics.voc07_map50 is None
     assert metrics.coco_ap is None
     assert metrics.detections == 1
 
 
-def test_classes_meet_by_name(tmp_path, manifest):
-    uri = detected(tmp_path, manifest, classes=("owl", "dog", "cat"))  # other numbers, other order
+def test_classes_are_matched_by_name(tmp_path, manifest):
+    # The class numbers and their order differ from the manifest's.
+    uri = write_detected(tmp_path, manifest, classes=("owl", "dog", "cat"))
     metrics = evaluate(uri, manifest)
     assert metrics.per_class[0].ap_area == pytest.approx(2 / 3)
     assert metrics.notes == (
-        "the manifest has no class owl: detections of it are left out",
+        "the manifest has no class owl: its detections are left out",
         "the checkpoint has no class emu: all its objects count as missed",
     )
 
 
-def test_no_class_in_common(tmp_path, manifest):
-    uri = detected(tmp_path, manifest, {"one": [("owl", 0.9, A)]}, classes=("owl",))
+def test_detections_without_a_common_class_are_rejected(tmp_path, manifest):
+    uri = write_detected(tmp_path, manifest, {"one": [("owl", 0.9, A)]}, classes=("owl",))
     with pytest.raises(UnreadableDataset, match=r"detections are of owl, .* cat, dog, emu"):
         evaluate(uri, manifest)
 
 
-def test_a_manifest_that_lists_no_classes(tmp_path):
+def test_classes_come_from_the_objects_if_the_manifest_lists_none(tmp_path):
     manifest = write_annotations(
         str(tmp_path / "m.parquet"),
-        {"one": [an_object("dog", A)], "two": [an_object("cat", B)]},
+        {"one": [make_object("dog", A)], "two": [make_object("cat", B)]},
         classes=None,
     )
-    uri = detected(tmp_path, manifest, {"one": [("dog", 0.9, A)], "two": []}, ("cat", "dog"))
+    uri = write_detected(tmp_path, manifest, {"one": [("dog", 0.9, A)], "two": []}, ("cat", "dog"))
     metrics = evaluate(uri, manifest)
     assert [(row.label, row.ap_area) for row in metrics.per_class] == [("cat", 0), ("dog", 1)]
 
 
-def test_an_output_of_another_job_is_refused(tmp_path, manifest):
+def test_an_output_of_another_job_is_rejected(tmp_path, manifest):
     uri = write_proposals(str(tmp_path / "proposals"), manifest, {"one": [A], "two": [B]})
     with pytest.raises(UnreadableDataset, match="no column detections, so no detect run"):
         evaluate(uri, manifest)
 
 
-def test_a_score_that_is_no_number_is_refused(tmp_path, manifest):
-    uri = detected(tmp_path, manifest, {"one": [], "two": [("cat", float("nan"), A)]})
+def test_a_score_that_is_not_a_number_is_rejected(tmp_path, manifest):
+    uri = write_detected(tmp_path, manifest, {"one": [], "two": [("cat", float("nan"), A)]})
     with pytest.raises(UnreadableDataset, match=r"'two'.*not a finite number"):
         evaluate(uri, manifest)

@@ -1,1 +1,1 @@
-"""Benchmarks: each is a module with `--help`, measures all sides in one run and prints their ratio."""
+"""Benchmarks: each module has `--help`, measures all sides in one run and prints their ratio."""

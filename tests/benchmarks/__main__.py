@@ -1,7 +1,7 @@
 """Run every benchmark in a short form: python -m tests.benchmarks (or `make bench`).
 
-On the VOC images that PIPELINE_DEV_DATA holds, else on drawn ones, which are small and easy: figures to
-quote come from the single benchmarks on real images.
+Uses the VOC images in PIPELINE_DEV_DATA if they exist, else drawn images, which are small and easy. Take
+figures to quote from the single benchmarks on real images.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import tempfile
 from pathlib import Path
 
 from pipeline.manifests import write_manifest
-from pipeline.sources.drawn import draw_dataset
+from pipeline.sources.drawn_dataset import draw_dataset
 from pipeline.sources.voc import open_voc
 
 LIMIT = 60
 
 
 def main() -> int:
-    """Run all; the exit code says whether all ran."""
+    """Run every benchmark and return the highest exit code."""
     root = Path(__file__).parents[2]
     data = Path(os.environ.get("PIPELINE_DEV_DATA", root.parent / "shared")) / "data"
     voc, split = data / "VOCdevkit" / "VOC2007", "devval"
@@ -46,8 +46,8 @@ def main() -> int:
         proposals = f"{folder}/proposals"
         propose = ["--manifest", manifest, "--output", proposals, "--limit", "4"]
         for recipe in ("mobilenet_v2", "resnet18"):
-            chosen = ["--recipe", recipe, "--proposals", proposals, "--limit", "4"]
-            commands.append(["predictor", "--manifest", manifest, *chosen])
+            options = ["--recipe", recipe, "--proposals", proposals, "--limit", "4"]
+            commands.append(["predictor", "--manifest", manifest, *options])
         codes = [_run(root, ["jobs/propose.py", *propose])]
         for name, *arguments in commands:
             print(f"\n== {name}", flush=True)

@@ -1,4 +1,4 @@
-"""The steps of the ablations: jobs that are done once, comparisons, measured seconds, the table."""
+"""The steps of the ablations: jobs that run once, comparisons, measured seconds, the table."""
 
 from __future__ import annotations
 
@@ -23,103 +23,105 @@ class Row:
 
     name: str
     comparison: Mapping[str, Any] | None = None
-    """`comparison.json` of the run it is measured by, first, and this one; none where only time counts."""
+    """`comparison.json` of the baseline and this run; None if only time is measured."""
     note: str = ""
-    first: bool = False
-    """What the rows after it are measured by."""
+    is_baseline: bool = False
+    """Whether the rows after it are compared with this one."""
 
 
 class Steps:
-    """Does each step once: what was done stands in `steps.jsonl` in the folder."""
+    """Runs each step once and records it in `steps.jsonl` in the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._log = folder / "steps.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         lines = self._log.read_text().splitlines() if self._log.exists() else []
-        self._done = [json.loads(line)["command"] for line in lines]
+        self._finished_commands = [json.loads(line)["command"] for line in lines]
 
-    def job(self, job: str, *arguments: str | Path) -> None:
-        """Run a job, unless this very command has ended well before.
+    def run_job(self, job: str, *arguments: str | Path) -> None:
+        """Run a job, unless the same command has already succeeded.
 
         Raises:
-            SystemExit: the job failed; the same command goes on where it stopped.
+            SystemExit: the job failed; the same command resumes it.
         """
         command = [f"jobs/{job}.py", *map(str, arguments)]
-        if command in self._done:
+        if command in self._finished_commands:
             return
         print(f"\n$ python {shlex.join(command)}", flush=True)
         start = perf_counter()
         code = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
         if code != 0:
             sys.exit(code)
-        self._done.append(command)
+        self._finished_commands.append(command)
         with self._log.open("a") as log:
             seconds = round(perf_counter() - start, 1)
             log.write(json.dumps({"command": command, "seconds": seconds}) + "\n")
 
     def compare(self, first: str, second: str, manifest: str) -> Mapping[str, Any]:
-        """The comparison of two runs' detections."""
+        """Compare the detections of two runs."""
         output = self.folder / "compared" / Path(second).name
-        self.job(
+        self.run_job(
             *("analyze", "compare", "--detections", first, second),
             *("--manifest", manifest, "--output", output),
         )
-        told: Mapping[str, Any] = json.loads((output / "comparison.json").read_text())
-        return told
+        comparison: Mapping[str, Any] = json.loads((output / "comparison.json").read_text())
+        return comparison
 
-    def seconds(self, name: str, checkpoints: Sequence[str], rois: int) -> list[float]:
-        """Seconds per image with each checkpoint, the median of some."""
+    def measure_seconds(self, name: str, checkpoints: Sequence[str], rois: int) -> list[float]:
+        """Median seconds per image with each checkpoint."""
 
         def measure() -> list[float]:
-            from pipeline.detector import checkpoint, cost
+            from pipeline.detector.checkpoint import load_checkpoint
+            from pipeline.detector.timing import measure_seconds
 
-            loaded = [checkpoint.load(uri) for uri in checkpoints]
-            return [taken.image for taken in cost.measured(loaded, rois, REPEATS)]
+            loaded = [load_checkpoint(uri) for uri in checkpoints]
+            return [figures.image for figures in measure_seconds(loaded, rois, REPEATS)]
 
         digests = [(Path(uri) / "model.json").read_text() for uri in checkpoints]
-        return self._measured(name, [rois, *digests], measure)
+        return self._measure_once(name, [rois, *digests], measure)
 
-    def seconds_of_vgg16(self, rois: int) -> list[float]:
-        """Seconds per image of VGG16 as it is and factorised; weights do not change the time."""
+    def measure_vgg16_seconds(self, rois: int) -> list[float]:
+        """Seconds per image of VGG16, whole and factorised; the weights do not change the time."""
 
         def measure() -> list[float]:
-            from pipeline.detector import cost
+            from pipeline.detector.architecture import Architecture
             from pipeline.detector.backbones.catalog import BACKBONES
-            from pipeline.detector.checkpoint import Checkpoint
-            from pipeline.detector.network import Architecture, build
+            from pipeline.detector.checkpoint import TrainedNetwork
+            from pipeline.detector.network import build_network
+            from pipeline.detector.timing import measure_seconds
 
             classes = tuple(f"class {k}" for k in range(20))
-            made = [
-                Checkpoint(
-                    build(Architecture(classes, "vgg16", fc_ranks=ranks)),
+            variants = [
+                TrainedNetwork(
+                    build_network(Architecture(classes, "vgg16", fc_ranks=ranks)),
                     BACKBONES["vgg16"].preprocessing,
                 )
                 for ranks in (None, (1024, 256))
             ]
-            return [taken.image for taken in cost.measured(made, rois, REPEATS)]
+            return [figures.image for figures in measure_seconds(variants, rois, REPEATS)]
 
-        return self._measured("vgg16", [rois], measure)
+        return self._measure_once("vgg16", [rois], measure)
 
-    def _measured(
-        self, name: str, of: Sequence[object], measure: Callable[[], list[float]]
+    def _measure_once(
+        self, name: str, inputs: Sequence[object], measure: Callable[[], list[float]]
     ) -> list[float]:
-        """What was measured before of the same thing, or is now."""
-        place = self.folder / "measured" / f"{name}.json"
-        digest = hashlib.sha256(json.dumps(of).encode()).hexdigest()
-        if place.exists():
-            known = json.loads(place.read_text())
-            if known["of"] == digest:
-                return [float(seconds) for seconds in known["seconds"]]
+        """Return the seconds stored for the same inputs, or measure and store them."""
+        path = self.folder / "measured" / f"{name}.json"
+        digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+        if path.exists():
+            stored = json.loads(path.read_text())
+            if stored["of"] == digest:
+                return [float(seconds) for seconds in stored["seconds"]]
         print(f"\nmeasuring {name}", flush=True)
         seconds = measure()
-        place.parent.mkdir(exist_ok=True)
-        place.write_text(json.dumps({"of": digest, "seconds": seconds}))
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"of": digest, "seconds": seconds}))
         return seconds
 
 
-def markdown(sections: Mapping[str, Sequence[Row]]) -> str:
-    """The table; differences are to the row without any that stands before."""
+def format_table(sections: Mapping[str, Sequence[Row]]) -> str:
+    """Format the Markdown table; differences are to the last baseline row."""
     lines = [
         "| | mAP@0.5, 11-point | difference | 95 % interval | seconds |",
         "| --- | ---: | ---: | ---: | --- |",
@@ -128,10 +130,10 @@ def markdown(sections: Mapping[str, Sequence[Row]]) -> str:
         for row in rows:
             cells = ["", "", ""]
             if row.comparison is not None:
-                found = row.comparison["voc07_map50"]
-                cells = [f"{found['second']:.3f}", "", ""]
-                if not row.first:
-                    cells[1] = f"{found['difference']:+.3f}"
-                    cells[2] = f"{found['low']:+.3f} to {found['high']:+.3f}"
+                metric = row.comparison["voc07_map50"]
+                cells = [f"{metric['second']:.3f}", "", ""]
+                if not row.is_baseline:
+                    cells[1] = f"{metric['difference']:+.3f}"
+                    cells[2] = f"{metric['low']:+.3f} to {metric['high']:+.3f}"
             lines.append(" | ".join([f"| {row.name}", *cells, f"{row.note} |"]))
     return "\n".join(lines) + "\n"

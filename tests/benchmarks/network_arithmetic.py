@@ -1,4 +1,4 @@
-"""How many operations a network takes, and how many the processor could do in the time."""
+"""The arithmetic of a network, and its share of what the processor could compute in the same time."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from pipeline.detector.network import FastRCNN
 
 
 class Arithmetic:
-    """Adds up the GFLOP of images, as torch counts them: two per multiplication, zeros of padding too."""
+    """Sums the GFLOP of images as torch counts them: two per multiply-add, including zero padding."""
 
     def __init__(self, model: FastRCNN) -> None:
         model = copy.deepcopy(model).to("meta")
         pooled = torch.empty(
             1, model.backbone.channels, model.roi_size, model.roi_size, device="meta"
         )
-        self._per_roi = counted(lambda: model.backbone.head(pooled))
+        self._per_roi = count_gflop(lambda: model.backbone.head(pooled))
         outputs = model.cls_score.out_features + model.bbox_pred.out_features
         self._per_roi += 2 * outputs * model.backbone.width / 1e9
         self._trunk = cache(
-            lambda shape: counted(
+            lambda shape: count_gflop(
                 lambda: model.backbone.trunk(torch.empty(1, 3, *shape, device="meta"))
             )
         )
         self.trunk, self.rois = 0.0, 0
 
     def add(self, shape: tuple[int, int], rois: int) -> None:
-        """One image of `shape` with so many RoIs."""
+        """Add one image of size `shape` with a number of RoIs."""
         self.trunk += self._trunk(shape)
         self.rois += rois
 
-    def against(
+    def compare_with_peak(
         self, peak: float, images: int, trunk_ms: float, head_ms: float
     ) -> dict[str, dict[str, float]]:
-        """Per image, and as a share of the peak, for the milliseconds that each part took."""
+        """GFLOP per image, GFLOP/s and share of the peak, from the milliseconds per image of each part."""
         parts = {"trunk": (self.trunk, trunk_ms), "head": (self._per_roi * self.rois, head_ms)}
         return {
             name: {
@@ -51,15 +51,15 @@ class Arithmetic:
         }
 
 
-def counted(function: Callable[[], Any]) -> float:
-    """GFLOP of a call."""
+def count_gflop(function: Callable[[], Any]) -> float:
+    """Count the GFLOP of a call."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         function()
     return counter.get_total_flops() / 1e9
 
 
-def peak_gflops(dtype: torch.dtype, clock: Callable[[], float], side: int = 2048) -> float:
-    """GFLOP/s of the quickest of some products of square matrices."""
+def measure_peak_gflops(dtype: torch.dtype, clock: Callable[[], float], side: int = 2048) -> float:
+    """GFLOP/s of the fastest of six products of square matrices."""
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(6):

@@ -1,4 +1,4 @@
-"""N plain loops at once, each a process of one thread without Ray: what a job is measured against."""
+"""N plain loops at once, each a single-threaded process without Ray: the baseline of a job."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing import NamedTuple
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
-class Spent(NamedTuple):
-    """What some work took."""
+class TimeSpent(NamedTuple):
+    """Wall and CPU time of some work."""
 
     wall: float
     """Seconds."""
     cpu: float
-    """CPU seconds of all its processes: a busy machine adds few of them."""
+    """CPU seconds of all its processes; other load on the machine adds little."""
 
 
-def spent_by(module: str, arguments: Sequence[str], cores: int) -> Spent:
-    """What `cores` loops took, from the moment that all are ready.
+def time_loops(module: str, arguments: Sequence[str], cores: int) -> TimeSpent:
+    """Run `cores` loops at once and time them from the moment that all are ready.
 
     Args:
-        module: a benchmark that runs one loop when it is given `--loop RANK WORLD`, through `one_loop`.
+        module: a benchmark that calls `run_loop` when its arguments include `--loop RANK WORLD`.
         arguments: its other arguments.
-        cores: how many loops.
+        cores: number of loops.
     """
     loops = [
         subprocess.Popen(
@@ -48,19 +48,19 @@ def spent_by(module: str, arguments: Sequence[str], cores: int) -> Spent:
         assert loop.stdin is not None
         loop.stdin.write("go\n")
         loop.stdin.flush()
-    told = []
+    reports = []
     for loop in loops:
         assert loop.stdout is not None
-        told.append(loop.stdout.readline())
+        reports.append(loop.stdout.readline())
     wall = perf_counter() - start
     for loop in loops:
         loop.communicate()
         assert loop.returncode == 0
-    return Spent(wall, sum(float(line) for line in told))
+    return TimeSpent(wall, sum(float(line) for line in reports))
 
 
-def one_loop(work: Callable[[], None]) -> None:
-    """Say that this loop is ready, wait for the others, do the work, tell its CPU seconds."""
+def run_loop(work: Callable[[], None]) -> None:
+    """Print that this loop is ready, wait for the others, do the work, print its CPU seconds."""
     print("ready", flush=True)
     sys.stdin.readline()
     begin = process_time()
@@ -68,23 +68,23 @@ def one_loop(work: Callable[[], None]) -> None:
     print(process_time() - begin, flush=True)
 
 
-def cpu_seconds_of_descendants() -> float:
-    """CPU seconds that this process's children have used, and theirs: of a local Ray, all of it."""
-    parents: dict[int, list[int]] = {}
+def measure_descendants_cpu() -> float:
+    """CPU seconds of all descendants of this process, such as a local Ray."""
+    children: dict[int, list[int]] = {}
     seconds: dict[int, float] = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process has ended
             continue
-        parents.setdefault(int(fields[1]), []).append(int(folder.name))
+        children.setdefault(int(fields[1]), []).append(int(folder.name))
         ticks = sum(int(field) for field in fields[11:15])  # own, and of children that ended
         seconds[int(folder.name)] = ticks / os.sysconf("SC_CLK_TCK")
-    found, left = 0.0, list(parents.get(os.getpid(), ()))
-    while left:
-        pid = left.pop()
-        found += seconds[pid]
-        left += parents.get(pid, ())
-    return found
+    total, pending = 0.0, list(children.get(os.getpid(), ()))
+    while pending:
+        pid = pending.pop()
+        total += seconds[pid]
+        pending += children.get(pid, ())
+    return total

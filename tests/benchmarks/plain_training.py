@@ -1,4 +1,4 @@
-"""Fast R-CNN's training step as one would compose it of torchvision's parts, for `train_step`."""
+"""Fast R-CNN's training step composed of torchvision's parts, the baseline of `train_step`."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ Parts = tuple[nn.Module, nn.Module, nn.Module, int]
 """Frozen trunk, trained trunk, head, and the length of the head's output."""
 
 
-def _mobilenet_v2() -> Parts:
+def _split_mobilenet_v2() -> Parts:
     blocks = torchvision.models.mobilenet_v2(norm_layer=FrozenBatchNorm2d).features
     return blocks[:7], blocks[7:14], blocks[14:], 1280
 
 
-def _mobilenet_v2_expanded() -> Parts:
+def _split_mobilenet_v2_expanded() -> Parts:
     blocks = torchvision.models.mobilenet_v2(norm_layer=FrozenBatchNorm2d).features
-    divided = blocks[14].conv
-    head = nn.Sequential(divided[1:], blocks[15:])
-    return blocks[:7], nn.Sequential(blocks[7:14], divided[0]), head, 1280
+    split_block = blocks[14].conv
+    head = nn.Sequential(split_block[1:], blocks[15:])
+    return blocks[:7], nn.Sequential(blocks[7:14], split_block[0]), head, 1280
 
 
-def _resnet18() -> Parts:
+def _split_resnet18() -> Parts:
     net = torchvision.models.resnet18(norm_layer=FrozenBatchNorm2d)
     frozen = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1)
     return frozen, nn.Sequential(net.layer2, net.layer3), net.layer4, 512
 
 
 NETWORKS: dict[str, Callable[[], Parts]] = {
-    "mobilenet_v2": _mobilenet_v2,
-    "mobilenet_v2_expanded": _mobilenet_v2_expanded,
-    "resnet18": _resnet18,
+    "mobilenet_v2": _split_mobilenet_v2,
+    "mobilenet_v2_expanded": _split_mobilenet_v2_expanded,
+    "resnet18": _split_resnet18,
 }
 
 
-def plain_step(
+def build_plain_step(
     network: str, classes: int, learning_rate: float
 ) -> Callable[[list[Tensor], list[Tensor], Tensor, Tensor], None]:
-    """A function that takes images `(1, 3, h, w)`, RoIs `(S, 4)` each, and labels and targets of all."""
+    """Build a step over images `(1, 3, h, w)`, RoIs `(S, 4)` each, and all RoIs' labels and targets."""
     frozen, trunk, head, width = NETWORKS[network]()
     frozen.requires_grad_(False)
     predictor = FastRCNNPredictor(width, classes)
-    trained = [*trunk.parameters(), *head.parameters(), *predictor.parameters()]
-    optimiser = torch.optim.AdamW(trained, learning_rate)
+    parameters = [*trunk.parameters(), *head.parameters(), *predictor.parameters()]
+    optimiser = torch.optim.AdamW(parameters, learning_rate)
 
     def step(images: list[Tensor], rois: list[Tensor], labels: Tensor, targets: Tensor) -> None:
         optimiser.zero_grad()
@@ -62,7 +62,7 @@ def plain_step(
         logits, deltas = predictor(head(pooled).mean((2, 3)))
         losses = fastrcnn_loss(logits, deltas, [labels], [targets])
         sum(losses).backward()
-        nn.utils.clip_grad_norm_(trained, CLIP)
+        nn.utils.clip_grad_norm_(parameters, CLIP)
         optimiser.step()
 
     return step

@@ -1,8 +1,8 @@
-"""How near the authors' own MATLAB boxes each method comes: mean best IoU of their boxes with a method's.
+"""Agreement with the authors' MATLAB boxes: the mean best IoU of their boxes with each method's.
 
 python -m tests.benchmarks.proposal_fidelity --folder DIR --json FILE
 
-DIR holds NAME.jpg and NAME_boxes.mat: `boxes`, x1 y1 x2 y2 from 0, inclusive at both ends.
+DIR holds NAME.jpg and NAME_boxes.mat, whose `boxes` are 0-based x1 y1 x2 y2, inclusive at both ends.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 from scipy.io import loadmat
 
 from pipeline import geometry, imaging
-from tests.benchmarks.proposal_methods import methods
+from tests.benchmarks.proposal_methods import list_methods
 
 
 def main() -> None:
-    """Compare, print, write the JSON."""
+    """Compare all methods, print the agreement and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="folder of images and boxes")
+    parser.add_argument("--json", type=Path, required=True, help="output file for the figures")
     options = parser.parse_args()
     rows = []
     for path in sorted(options.folder.glob("*_boxes.mat")):
         name = path.name.removesuffix("_boxes.mat")
-        theirs = geometry.from_inclusive(loadmat(path)["boxes"].astype(np.float32), 0)
-        image = imaging.decode((options.folder / f"{name}.jpg").read_bytes())
-        for method in methods(min_side=1):
-            best = geometry.iou(theirs, method.propose(image)).max(axis=1)
+        authors_boxes = geometry.from_inclusive(loadmat(path)["boxes"].astype(np.float32), 0)
+        image = imaging.decode_image((options.folder / f"{name}.jpg").read_bytes())
+        for method in list_methods(min_side=1):
+            best = geometry.iou(authors_boxes, method.propose(image)).max(axis=1)
             rows.append(
                 {
                     "image": name,

@@ -1,4 +1,4 @@
-"""The methods that the selective-search benchmark compares: this project's, and its peers where installed."""
+"""The methods that the selective-search benchmark compares: this project's and the installed peers."""
 
 from __future__ import annotations
 
@@ -11,52 +11,54 @@ import numpy as np
 
 from pipeline.errors import InvalidConfiguration
 from pipeline.proposals import STRATEGIES, Strategy, selective_search
-from pipeline.proposals.ranking import first_occurrences
+from pipeline.proposals.ranking import find_first_occurrences
 
 OPENCV_KS = (50.0, 100.0, 150.0)
-"""What OpenCV's Fast makes of base_k=50, inc_k=50: 12 hierarchies where the paper's Fast has 8."""
+"""The k of OpenCV's Fast with base_k=50, inc_k=50: 12 hierarchies, where the paper's Fast has 8."""
 
 
 class Method(NamedTuple):
-    """A way to propose boxes float32 `(N, 4)` for an image uint8 `(H, W, 3)`; slow ones do fewer."""
+    """A way to propose boxes float32 `(N, 4)` for an image uint8 `(H, W, 3)`; slow ones get fewer images."""
 
     name: str
     propose: Callable[[np.ndarray], np.ndarray]
     slow: bool = False
 
 
-def methods(min_side: int) -> list[Method]:
-    """All methods that are installed."""
+def list_methods(min_side: int) -> list[Method]:
+    """List the installed methods and print the missing ones."""
 
-    def native(strategy: str | Strategy, backend: str = "native") -> Callable:
+    def bind_strategy(strategy: str | Strategy, backend: str = "native") -> Callable:
         return lambda image: selective_search(image, strategy, min_side=min_side, backend=backend)
 
     fast = STRATEGIES["fast"]
-    found = [
-        Method("ours, single", native("single")),
-        Method("ours, fast", native("fast")),
+    methods = [
+        Method("ours, single", bind_strategy("single")),
+        Method("ours, fast", bind_strategy("fast")),
         Method(
             "ours, fast with OpenCV's 3 k",
-            native(Strategy(fast.colour_spaces, fast.similarities, OPENCV_KS)),
+            bind_strategy(Strategy(fast.colour_spaces, fast.similarities, OPENCV_KS)),
         ),
-        Method("ours, quality", native("quality"), slow=True),
+        Method("ours, quality", bind_strategy("quality"), slow=True),
     ]
     try:
         selective_search(np.zeros((8, 8, 3), np.uint8), backend="opencv")
-        found += _opencv(native, min_side)
+        methods += _list_opencv_methods(bind_strategy, min_side)
     except InvalidConfiguration as error:
-        print(f"left out: {error}")
-    found.append(Method("selectivesearch (PyPI)", native("single", "selectivesearch"), slow=True))
+        print(f"skipped: {error}")
+    methods.append(
+        Method("selectivesearch (PyPI)", bind_strategy("single", "selectivesearch"), slow=True)
+    )
     try:
         dlib = importlib.import_module("dlib")
-        found.append(Method("dlib", lambda image: _dlib(dlib, image, min_side)))
+        methods.append(Method("dlib", lambda image: _search_dlib(dlib, image, min_side)))
     except ImportError:
-        print("left out: dlib is not installed")
-    return found
+        print("skipped: dlib is not installed")
+    return methods
 
 
-def versions() -> dict[str, str]:
-    """Versions of what is compared."""
+def list_versions() -> dict[str, str]:
+    """Versions of the installed packages that are compared."""
     names = (
         "numpy",
         "numba",
@@ -65,46 +67,56 @@ def versions() -> dict[str, str]:
         "dlib",
         "dlib-bin",
     )
-    found = {}
+    installed = {}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
-def _opencv(native: Callable, min_side: int) -> list[Method]:
+def _list_opencv_methods(bind_strategy: Callable, min_side: int) -> list[Method]:
     import cv2
 
     cv2.setNumThreads(1)
-    default = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation
+    create_search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation
 
-    def own_k(switch: str) -> Callable:
+    def bind_default_k(switch: str) -> Callable:
         def propose(image: np.ndarray) -> np.ndarray:
-            search = default()
+            search = create_search()
             search.setBaseImage(np.ascontiguousarray(image[..., ::-1]))
             getattr(search, switch)()
-            return _from_xywh(search.process(), min_side)
+            return _convert_xywh(search.process(), min_side)
 
         return propose
 
     return [
-        Method("OpenCV, single (k 100)", native("single", "opencv")),
-        Method("OpenCV, fast (base_k 50, inc_k 50)", native("fast", "opencv")),
-        Method("OpenCV, fast, the paper's 8", lambda i: _opencv_paper(cv2, i, min_side), slow=True),
+        Method("OpenCV, single (k 100)", bind_strategy("single", "opencv")),
+        Method("OpenCV, fast (base_k 50, inc_k 50)", bind_strategy("fast", "opencv")),
         Method(
-            "OpenCV, fast, its own k (150, 300, 450)",
-            own_k("switchToSelectiveSearchFast"),
+            "OpenCV, fast, the paper's 8",
+            lambda i: _search_opencv_paper(cv2, i, min_side),
             slow=True,
         ),
-        Method("OpenCV, quality (base_k 50, inc_k 50)", native("quality", "opencv"), slow=True),
-        Method("OpenCV, quality, its own k", own_k("switchToSelectiveSearchQuality"), slow=True),
+        Method(
+            "OpenCV, fast, its own k (150, 300, 450)",
+            bind_default_k("switchToSelectiveSearchFast"),
+            slow=True,
+        ),
+        Method(
+            "OpenCV, quality (base_k 50, inc_k 50)", bind_strategy("quality", "opencv"), slow=True
+        ),
+        Method(
+            "OpenCV, quality, its own k",
+            bind_default_k("switchToSelectiveSearchQuality"),
+            slow=True,
+        ),
     ]
 
 
-def _opencv_paper(cv2: Any, image: np.ndarray, min_side: int) -> np.ndarray:
-    # HSV and Lab x k 50 and 100 x C+T+S+F and T+S+F, put together by hand.
+def _search_opencv_paper(cv2: Any, image: np.ndarray, min_side: int) -> np.ndarray:
+    # HSV and Lab x k 50 and 100 x C+T+S+F and T+S+F.
     kit = cv2.ximgproc.segmentation
     bgr = np.ascontiguousarray(image[..., ::-1])
     search = kit.createSelectiveSearchSegmentation()
@@ -120,18 +132,18 @@ def _opencv_paper(cv2: Any, image: np.ndarray, min_side: int) -> np.ndarray:
             part = getattr(kit, f"createSelectiveSearchSegmentationStrategy{kind}")()
             similarity.addStrategy(part, 1 / len(measures))
         search.addStrategy(similarity)
-    return _from_xywh(search.process(), min_side)
+    return _convert_xywh(search.process(), min_side)
 
 
-def _dlib(dlib: Any, image: np.ndarray, min_side: int) -> np.ndarray:
+def _search_dlib(dlib: Any, image: np.ndarray, min_side: int) -> np.ndarray:
     rectangles: list = []
     dlib.find_candidate_object_locations(image, rectangles)
-    found = [(r.left(), r.top(), r.width(), r.height()) for r in rectangles]
-    return _from_xywh(np.array(found, np.int32), min_side)
+    corners = [(r.left(), r.top(), r.width(), r.height()) for r in rectangles]
+    return _convert_xywh(np.array(corners, np.int32), min_side)
 
 
-def _from_xywh(found: np.ndarray, min_side: int) -> np.ndarray:
-    rectangles = np.asarray(found, np.int32).reshape(-1, 4)
+def _convert_xywh(xywh: np.ndarray, min_side: int) -> np.ndarray:
+    rectangles = np.asarray(xywh, np.int32).reshape(-1, 4)
     rectangles = rectangles[(rectangles[:, 2:] >= min_side).all(axis=1)]
     boxes = np.concatenate([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]], axis=1)
-    return boxes[first_occurrences(boxes)].astype(np.float32)
+    return boxes[find_first_occurrences(boxes)].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Where selective search spends its time: each kernel's thread time, summed over an image."""
+"""The phases of selective search: each kernel's thread time, summed over an image."""
 
 from __future__ import annotations
 
@@ -10,35 +10,42 @@ from unittest import mock
 
 import numpy as np
 
-from pipeline.proposals import colour, edges, features, hierarchy, ranking, segmentation
-from pipeline.proposals import selective_search as propose
+from pipeline.proposals import (
+    colour,
+    edges,
+    features,
+    hierarchy,
+    ranking,
+    segmentation,
+    selective_search,
+)
 
 _PHASES = {
-    "colour space": [(colour, "convert")],
-    "smoothing": [(hierarchy, "smooth")],
-    "edge weights": [(edges, "_weigh")],
-    "edge sort": [(edges, "_sort")],
+    "colour space": [(colour, "convert_colours")],
+    "smoothing": [(hierarchy, "smooth_planes")],
+    "edge weights": [(edges, "_weigh_edges")],
+    "edge sort": [(edges, "_sort_weights")],
     "union-find": [(segmentation, "_join_similar")],
     "small regions": [(segmentation, "_join_small")],
-    "labels": [(segmentation, "_number")],
-    "boxes, adjacency": [(hierarchy, "bounding_boxes"), (hierarchy, "adjacent_pairs")],
-    "bin codes": [(features, "colour_codes"), (features, "texture_codes")],
-    "histograms": [(features, "colour_histograms"), (features, "texture_histograms")],
-    "first similarities": [(features, "pair_intersections")],
-    "grouping": [(hierarchy, "group")],
-    "ranking": [(ranking, "ranked")],
+    "labels": [(segmentation, "_number_regions")],
+    "boxes, adjacency": [(hierarchy, "fill_bounding_boxes"), (hierarchy, "find_adjacent_pairs")],
+    "bin codes": [(features, "encode_colours"), (features, "encode_textures")],
+    "histograms": [(features, "build_colour_histograms"), (features, "build_texture_histograms")],
+    "first similarities": [(features, "intersect_pairs")],
+    "grouping": [(hierarchy, "group_regions")],
+    "ranking": [(ranking, "rank_boxes")],
 }
 
 
-def phases(images: list[np.ndarray], strategy: str, repeats: int = 3) -> dict[str, float]:
-    """Milliseconds per image by phase, the best of `repeats` rounds, mean over the images."""
+def measure_phases(images: list[np.ndarray], strategy: str, repeats: int = 3) -> dict[str, float]:
+    """Milliseconds per image by phase: the best of `repeats` rounds, averaged over the images."""
     best = [defaultdict(lambda: float("inf")) for _ in images]
-    with _timed() as spent:
+    with _time_kernels() as spent:
         for _ in range(repeats):
             for image, fewest in zip(images, best, strict=True):
                 spent.clear()
                 begin = thread_time()
-                propose(image, strategy)
+                selective_search(image, strategy)
                 total = thread_time() - begin
                 spent["all"] = total
                 spent["the rest"] = total - sum(spent[name] for name in _PHASES)
@@ -49,20 +56,20 @@ def phases(images: list[np.ndarray], strategy: str, repeats: int = 3) -> dict[st
 
 
 @contextmanager
-def _timed() -> Iterator[dict[str, float]]:
+def _time_kernels() -> Iterator[dict[str, float]]:
     spent: dict[str, float] = defaultdict(float)
 
-    def wrapped(phase: str, function: Callable) -> Callable:
-        def timed(*arguments):
+    def wrap(phase: str, function: Callable) -> Callable:
+        def call_timed(*arguments):
             begin = thread_time()
             result = function(*arguments)
             spent[phase] += thread_time() - begin
             return result
 
-        return timed
+        return call_timed
 
     patches = [
-        mock.patch.object(module, name, wrapped(phase, getattr(module, name)))
+        mock.patch.object(module, name, wrap(phase, getattr(module, name)))
         for phase, places in _PHASES.items()
         for module, name in places
     ]

@@ -1,4 +1,4 @@
-"""A fresh worker process: what import, compiling, the first image and memory cost.
+"""A fresh worker process: the cost of import, compilation, the first image and memory.
 
 python -m tests.benchmarks.proposal_worker SIDE [STRATEGY] prints one line of JSON.
 """
@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 
 
-def measured(side: int, strategy: str = "fast", cold: bool = False) -> dict[str, Any]:
-    """Run a fresh process on an image of side² pixels; `cold` gives it an empty Numba cache."""
+def measure_worker(side: int, strategy: str = "fast", cold: bool = False) -> dict[str, Any]:
+    """Measure a fresh process on an image of side² pixels, with an empty Numba cache if `cold`."""
     command = [sys.executable, "-m", "tests.benchmarks.proposal_worker", str(side), strategy]
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | ({"NUMBA_CACHE_DIR": folder} if cold else {})
-        ended = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return json.loads(ended.stdout)
+        worker = subprocess.run(
+            command, env=environment, check=True, capture_output=True, text=True
+        )
+    return json.loads(worker.stdout)
 
 
 def _main(side: int, strategy: str) -> None:
@@ -33,7 +35,7 @@ def _main(side: int, strategy: str) -> None:
     from pipeline.proposals import selective_search
 
     imported = perf_counter(), process_time()
-    image = _structured(side)
+    image = _draw_regions(side)
     first = perf_counter(), process_time()
     selective_search(image, strategy)
     done = perf_counter(), process_time()
@@ -45,25 +47,25 @@ def _main(side: int, strategy: str) -> None:
         "first_seconds": done[0] - first[0],
         "first_cpu_seconds": done[1] - first[1],
         "next_cpu_seconds": process_time() - again,
-        "peak_megabytes": _peak_megabytes(),
+        "peak_megabytes": _read_peak_megabytes(),
         "torch_loaded": "torch" in sys.modules,
     }
     print(json.dumps(result))
 
 
-def _peak_megabytes() -> float:
-    # Linux's ru_maxrss starts from the parent's at the fork; VmHWM is this program's own.
+def _read_peak_megabytes() -> float:
+    # Linux's ru_maxrss starts at the parent's value at the fork; VmHWM is this program's alone.
     status = Path("/proc/self/status")
     if status.exists():
-        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
-        if found:
-            return int(found[1]) / 1024
+        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if peak:
+            return int(peak[1]) / 1024
     unit = 2**20 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _structured(side: int) -> np.ndarray:
-    """An image of smooth regions and some noise, like a photograph in what it asks of memory."""
+def _draw_regions(side: int) -> np.ndarray:
+    """Draw smooth regions with some noise, which need about as much memory as a photograph."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] / side
     waves = [np.sin(9 * a * x + 7 * b * y + c) for a, b, c in random.random((3, 3)) * 6]

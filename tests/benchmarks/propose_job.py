@@ -1,10 +1,11 @@
-"""The propose job against plain loops: what Ray, shards and commits cost.
+"""The propose job against plain loops: the cost of Ray, shards and commits.
 
 python -m tests.benchmarks.propose_job --manifest devval.parquet --json result.json
 
-N processes without Ray, one per core, each loop over every N-th image (read, decode, search) at once;
-then the job does the same images on a local Ray of N cores. Start-up (imports, compiled kernels, Ray)
-is left out of both and reported apart. Efficiency is the job's images/s over the loops'.
+First N processes without Ray, one per core, run at once; each loops over every N-th image (read, decode,
+search). Then the job processes the same images on a local Ray of N cores. Neither figure includes
+start-up (imports, compiled kernels, Ray), which is printed separately. Efficiency is the job's images/s
+over the loops'.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from pipeline import storage
-from pipeline.engine.propose import run as proposal_run
-from pipeline.engine.propose.reading import Reading
+from pipeline import storage, uris
+from pipeline.engine.propose.proposing import read_and_propose
+from pipeline.engine.propose.run import run_proposals
 from pipeline.manifests import open_manifest
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
@@ -26,13 +27,13 @@ from tests.benchmarks import plain_loops
 
 
 def main() -> None:
-    """Run both and print a table."""
+    """Run the loops and the job, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--manifest", required=True)
-    parser.add_argument("--limit", type=int, default=400)
-    parser.add_argument("--strategy", default="fast")
-    parser.add_argument("--json")
-    parser.add_argument("--loop", nargs=2, type=int, metavar=("RANK", "WORLD"))
+    parser.add_argument("--manifest", required=True, help="URI of the manifest")
+    parser.add_argument("--limit", type=int, default=400, help="number of images")
+    parser.add_argument("--strategy", default="fast", help="strategy of selective search")
+    parser.add_argument("--json", help="output file for the figures")
+    parser.add_argument("--loop", nargs=2, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.loop:
         _plain_loop(options.manifest, options.limit, options.strategy, *options.loop)
@@ -40,26 +41,25 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     arguments = ["--manifest", options.manifest, "--strategy", options.strategy]
     arguments += ["--limit", str(options.limit)]
-    loops = (
-        options.limit / plain_loops.spent_by("tests.benchmarks.propose_job", arguments, cores).wall
-    )
-    job = _job(options.manifest, options.limit, options.strategy)
+    loops = plain_loops.time_loops("tests.benchmarks.propose_job", arguments, cores)
+    loops_rate = options.limit / loops.wall
+    job = _run_job(options.manifest, options.limit, options.strategy)
     result = {
         "images": options.limit,
         "cores": cores,
-        "loops_images_per_second": loops,
+        "loops_images_per_second": loops_rate,
         "job": job,
-        "efficiency": job["images_per_second"] / loops,
+        "efficiency": job["images_per_second"] / loops_rate,
     }
     print(f"{options.limit} images, {cores} cores, strategy {options.strategy}")
-    print(f"plain loops  {loops:6.2f} images/s")
+    print(f"plain loops  {loops_rate:6.2f} images/s")
     print(
         f"propose job  {job['images_per_second']:6.2f} images/s, start {job['start_seconds']:.1f} s, "
         f"{job['bytes_per_image']:.0f} bytes of Parquet and {job['boxes_per_image']:.0f} boxes per image"
     )
     print(f"efficiency   {result['efficiency']:6.3f}")
     if options.json:
-        storage.put(storage.absolute(options.json), json.dumps(result, indent=2).encode())
+        storage.put(uris.make_absolute(options.json), json.dumps(result, indent=2).encode())
 
 
 def _plain_loop(manifest: str, limit: int, strategy: str, rank: int, world: int) -> None:
@@ -67,20 +67,21 @@ def _plain_loop(manifest: str, limit: int, strategy: str, rank: int, world: int)
 
     settings = ProposalSettings(strategy=strategy)  # type: ignore[arg-type]
     rows = open_manifest(manifest).read(0, limit, ["image_id", "uri"]).to_pylist()[rank::world]
-    proposals.warm_up(strategy)
+    proposals.warm_up_kernels(strategy)
 
     def work() -> None:
-        reading = Reading(Report(), seconds=3600.0)
         for row in rows:
-            (image,) = reading.proposed([(row["image_id"], row["uri"])], settings)
+            (image,) = read_and_propose(
+                [(row["image_id"], row["uri"])], settings, Report(), image_seconds=3600.0
+            )
             assert image.boxes is not None
 
-    plain_loops.one_loop(work)
+    plain_loops.run_loop(work)
 
 
-def _job(manifest: str, limit: int, strategy: str) -> dict[str, float]:
+def _run_job(manifest: str, limit: int, strategy: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        summary = proposal_run.run(
+        summary = run_proposals(
             manifest,
             str(Path(folder) / "proposals"),
             ProposalSettings(strategy=strategy),  # type: ignore[arg-type]

@@ -2,10 +2,10 @@
 
 python -m tests.benchmarks.selective_search --images DIR --annotations DIR --list FILE --json FILE
 
-CPU seconds are of one thread, medians over images; the methods take turns on each image, so that a
-busy machine slows all alike. Recall and MABO leave objects marked difficult out; every method's boxes
-have the same least side and no duplicates. Slow methods do the first `--slow-limit` images, and a
-second table compares all methods on just those.
+CPU seconds are medians over images, of a single thread. The methods take turns on each image, so that
+a busy machine slows all of them equally. Recall and MABO skip objects marked difficult. Every method's
+boxes have the same minimum side and no duplicates. Slow methods only process the first `--slow-limit`
+images; a second table compares all methods on these.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from typing import Any
 import numpy as np
 
 from pipeline import geometry, imaging
-from pipeline.proposals import selective_search, warm_up
+from pipeline.proposals import selective_search, warm_up_kernels
 from pipeline.sources.voc_xml import parse_annotation
-from tests.benchmarks.proposal_methods import Method, methods, versions
-from tests.benchmarks.proposal_phases import phases
-from tests.benchmarks.proposal_worker import measured
+from tests.benchmarks.proposal_methods import Method, list_methods, list_versions
+from tests.benchmarks.proposal_phases import measure_phases
+from tests.benchmarks.proposal_worker import measure_worker
 
 Record = dict[str, Any]
 
 
 def main() -> None:
-    """Measure, print the tables, write the JSON."""
+    """Measure, print the tables and write the JSON."""
     options = _options()
     names = Path(options.list).read_text().split()[: options.limit]
-    images = [imaging.decode((options.images / f"{n}.jpg").read_bytes()) for n in names]
-    objects = [_objects(options.annotations / f"{name}.xml") for name in names]
-    warm = {name: warm_up(name) for name in ("single", "fast", "quality")}
-    wanted = [
+    images = [imaging.decode_image((options.images / f"{n}.jpg").read_bytes()) for n in names]
+    objects = [_read_objects(options.annotations / f"{name}.xml") for name in names]
+    warm_up_seconds = {name: warm_up_kernels(name) for name in ("single", "fast", "quality")}
+    methods = [
         method
-        for method in methods(options.min_side)
+        for method in list_methods(options.min_side)
         if not options.only or any(part in method.name for part in options.only)
     ]
-    records = _compare(wanted, images, objects, options.slow_limit)
-    few = min(options.slow_limit, len(names))
+    records = _compare(methods, images, objects, options.slow_limit)
+    slow_images = min(options.slow_limit, len(names))
     result = {
         "images": len(names),
         "min_side": options.min_side,
-        "versions": versions(),
-        "warm_up_seconds": warm,
-        "all_images": _table([m for m in wanted if not m.slow], records, len(names)),
-        "slow_images": few,
-        "first_images": _table(wanted, records, few),
-        "phases_ms": {s: phases(images[:30], s) for s in ("fast", "quality")},
-        "scaling": _scaling(images[0]),
-        "worker": [measured(side) for side in (500, 1000, 2000)],
-        "cold_worker": measured(500, "quality", cold=True),
+        "versions": list_versions(),
+        "warm_up_seconds": warm_up_seconds,
+        "all_images": _build_table([m for m in methods if not m.slow], records, len(names)),
+        "slow_images": slow_images,
+        "first_images": _build_table(methods, records, slow_images),
+        "phases_ms": {s: measure_phases(images[:30], s) for s in ("fast", "quality")},
+        "scaling": _measure_scaling(images[0]),
+        "worker": [measure_worker(side) for side in (500, 1000, 2000)],
+        "cold_worker": measure_worker(500, "quality", cold=True),
     }
     _print(result)
     Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
@@ -64,65 +64,74 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of NAME.jpg")
     parser.add_argument("--annotations", type=Path, required=True, help="folder of NAME.xml (VOC)")
-    parser.add_argument("--list", required=True, help="file of names, one a line")
-    parser.add_argument("--json", required=True, help="where the figures go")
-    parser.add_argument("--limit", type=int, help="the first so many images; all by default")
-    parser.add_argument("--slow-limit", type=int, default=20, help="images for slow methods")
-    parser.add_argument("--min-side", type=int, default=20, help="for every method's boxes")
-    parser.add_argument("--only", nargs="*", help="methods with one of these in their name")
+    parser.add_argument("--list", required=True, help="file of image names, one per line")
+    parser.add_argument("--json", required=True, help="output file for the figures")
+    parser.add_argument("--limit", type=int, help="number of images; all by default")
+    parser.add_argument(
+        "--slow-limit", type=int, default=20, help="number of images for slow methods"
+    )
+    parser.add_argument(
+        "--min-side", type=int, default=20, help="minimum side of all boxes, in pixels"
+    )
+    parser.add_argument(
+        "--only", nargs="*", help="only run methods whose name contains one of these"
+    )
     return parser.parse_args()
 
 
-def _objects(path: Path) -> list[tuple[str, list[float]]]:
+def _read_objects(path: Path) -> list[tuple[str, list[float]]]:
     parsed = parse_annotation(path.read_bytes(), str(path))
     return [(o.label, [o.x1, o.y1, o.x2, o.y2]) for o in parsed.objects if not o.difficult]
 
 
 def _compare(
-    wanted: list[Method], images: list, objects: list, slow_limit: int
+    methods: list[Method], images: list, objects: list, slow_limit: int
 ) -> dict[str, list[Record]]:
     records: dict[str, list[Record]] = defaultdict(list)
     begin = perf_counter()
     for number, (image, annotated) in enumerate(zip(images, objects, strict=True)):
-        for method in wanted:
+        for method in methods:
             if method.slow and number >= slow_limit:
                 continue
             started = process_time()
-            found = method.propose(image)
+            boxes = method.propose(image)
             seconds = process_time() - started
-            records[method.name].append(_record(found, annotated, seconds))
+            records[method.name].append(_build_record(boxes, annotated, seconds))
         if (number + 1) % 10 == 0:
             print(f"{number + 1} images, {perf_counter() - begin:.0f} s", flush=True)
     return records
 
 
-def _record(found: np.ndarray, annotated: list, seconds: float) -> Record:
+def _build_record(boxes: np.ndarray, annotated: list, seconds: float) -> Record:
     labels = [label for label, _ in annotated]
     corners = np.array([box for _, box in annotated], np.float32).reshape(-1, 4)
-    overlaps = geometry.iou(corners, found) if len(found) else np.zeros((len(corners), 1))
+    overlaps = geometry.iou(corners, boxes) if len(boxes) else np.zeros((len(corners), 1))
     return {
         "seconds": seconds,
-        "boxes": len(found),
+        "boxes": len(boxes),
         "labels": labels,
         "best": overlaps.max(axis=1),
         "best_2000": overlaps[:, :2000].max(axis=1),
     }
 
 
-def _table(wanted: list[Method], records: dict[str, list[Record]], count: int) -> list[Record]:
+def _build_table(
+    methods: list[Method], records: dict[str, list[Record]], count: int
+) -> list[Record]:
     rows = []
-    for method in wanted:
-        chosen = records[method.name][:count]
-        best = np.concatenate([record["best"] for record in chosen])
-        best_2000 = np.concatenate([record["best_2000"] for record in chosen])
-        labels = np.array([label for record in chosen for label in record["labels"]])
-        seconds = float(np.median([record["seconds"] for record in chosen]))
+    for method in methods:
+        method_records = records[method.name][:count]
+        best = np.concatenate([record["best"] for record in method_records])
+        best_2000 = np.concatenate([record["best_2000"] for record in method_records])
+        labels = np.array([label for record in method_records for label in record["labels"]])
+        seconds = [record["seconds"] for record in method_records]
         rows.append(
             {
                 "method": method.name,
-                "cpu_seconds": seconds,
-                "images_per_second": len(chosen) / sum(record["seconds"] for record in chosen),
-                "boxes": float(np.median([record["boxes"] for record in chosen])),
+                "cpu_seconds": float(np.median(seconds)),
+                "images_per_second": len(method_records)
+                / sum(record["seconds"] for record in method_records),
+                "boxes": float(np.median([record["boxes"] for record in method_records])),
                 "recall_50": float((best >= 0.5).mean()),
                 "recall_50_of_2000": float((best_2000 >= 0.5).mean()),
                 "recall_70": float((best >= 0.7).mean()),
@@ -132,7 +141,7 @@ def _table(wanted: list[Method], records: dict[str, list[Record]], count: int) -
     return rows
 
 
-def _scaling(image: np.ndarray) -> list[Record]:
+def _measure_scaling(image: np.ndarray) -> list[Record]:
     rows = []
     for side in (250, 500, 1000, 2000):
         scaled = np.ascontiguousarray(imaging.resize(image, side, side))
@@ -153,7 +162,7 @@ def _scaling(image: np.ndarray) -> list[Record]:
 
 def _print(result: Record) -> None:
     for count, key in (("images", "all_images"), ("slow_images", "first_images")):
-        print(f"\n{result[count]} images, least side {result['min_side']}")
+        print(f"\n{result[count]} images, minimum side {result['min_side']}")
         print(f"{'method':40s} CPU s  image/s  boxes  r@.5 all/2000   r@.7   MABO")
         for row in result[key]:
             print(
@@ -168,7 +177,7 @@ def _print(result: Record) -> None:
     print("\nside  CPU s   us per pixel")
     for row in result["scaling"]:
         print(f"{row['side']:4d}  {row['cpu_seconds']:6.3f}  {row['microseconds_per_pixel']:.3f}")
-    print("\nfresh worker: side, import s, first image s, peak MB")
+    print("\nfresh worker process: side, import s, first image s, peak MB")
     for row in result["worker"]:
         print(
             f"{row['side']:4d}  {row['import_seconds']:5.2f}  {row['first_seconds']:5.2f}  "
@@ -176,7 +185,7 @@ def _print(result: Record) -> None:
         )
     cold = result["cold_worker"]
     print(
-        f"empty cache, quality, first image: {cold['first_seconds']:.1f} s "
+        f"empty Numba cache, quality, first image: {cold['first_seconds']:.1f} s "
         f"({cold['first_cpu_seconds']:.1f} s CPU)"
     )
 

@@ -1,4 +1,4 @@
-"""The predictor, timed by phase."""
+"""A predictor that is timed by phase."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from collections.abc import Callable
 import numpy as np
 
 from pipeline import imaging
-from pipeline.detector.predictor import Detections, Predictor
+from pipeline.detector.predictor import ImageDetections, Predictor
 
 
 class TimedPredictor:
-    """Detects in encoded images one by one and adds up the seconds of each phase."""
+    """Detects in encoded images one by one and sums the seconds of each phase."""
 
     def __init__(self, predictor: Predictor, clock: Callable[[], float]) -> None:
         self.predictor, self.clock = predictor, clock
         self.seconds: dict[str, float] = defaultdict(float)
         self.shape, self.rois = (0, 0), 0
         network = predictor.network
-        self._time(predictor, "_preprocessed", "resize")
-        self._time(network, "features", "trunk")
-        self._time(network, "scores_and_deltas", "RoIs")
-        self._time(network, "pooled", "pooling")
-        self._time(predictor, "_detections", "post-processing")
+        self._time(predictor, "_preprocess", "resize")
+        self._time(network, "extract_features", "trunk")
+        self._time(network, "score_rois", "RoIs")
+        self._time(network, "pool_rois", "pooling")
+        self._time(predictor, "_postprocess", "post-processing")
 
-    def __call__(self, encoded: bytes, boxes: np.ndarray) -> Detections:
-        """The detections in one image; `shape` and `rois` tell afterwards what the network saw."""
+    def __call__(self, encoded: bytes, boxes: np.ndarray) -> ImageDetections:
+        """Detect in one image; sets `shape` and `rois` to what the network received."""
         begin = self.clock()
-        image = imaging.decode(encoded)
+        image = imaging.decode_image(encoded)
         self.seconds["decode"] += self.clock() - begin
-        (found,) = self.predictor([image], [boxes])
+        (detections,) = self.predictor([image], [boxes])
         self.seconds["all"] += self.clock() - begin
-        return found
+        return detections
 
-    def phases(self) -> dict[str, float]:
-        """Seconds by phase; the last are the joining of RoIs that pool the same cells, and Python."""
+    def sum_phases(self) -> dict[str, float]:
+        """Seconds by phase; the last joins RoIs that pool the same cells, and holds Python's overhead."""
         spent = self.seconds
-        named = {
+        by_phase = {
             "decode": spent["decode"],
             "resize": spent["resize"],
             "trunk": spent["trunk"],
@@ -45,12 +45,12 @@ class TimedPredictor:
             "head": spent["RoIs"] - spent["pooling"],
             "post-processing": spent["post-processing"],
         }
-        return named | {"joining, the rest": spent["all"] - sum(named.values())}
+        return by_phase | {"joining, the rest": spent["all"] - sum(by_phase.values())}
 
     def _time(self, owner: object, method: str, name: str) -> None:
         function = getattr(owner, method)
 
-        def timed(*arguments):
+        def call_timed(*arguments):
             begin = self.clock()
             result = function(*arguments)
             self.seconds[name] += self.clock() - begin
@@ -60,4 +60,4 @@ class TimedPredictor:
                 self.rois = len(arguments[1])
             return result
 
-        setattr(owner, method, timed)
+        setattr(owner, method, call_timed)

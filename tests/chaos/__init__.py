@@ -1,1 +1,1 @@
-"""Detection under every fault that can be provoked on one machine, held against an undisturbed run."""
+"""Detection under every fault that one machine can provoke, compared with an undisturbed run."""

@@ -1,4 +1,4 @@
-"""What a fault came to, and the table of all."""
+"""The outcome of a fault, and the table of all outcomes."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ class Outcome:
     doubled: int
     differing: int
     redone: int
-    """Images whose part was committed when the fault struck and that were written again nevertheless."""
+    """Images that were written again although their part was committed when the fault struck."""
     failed: tuple[str, ...]
     poison: tuple[str, ...]
     seconds: float
     note: str = ""
     allowed_reruns: int = 0
-    """Those that no driver can do without."""
+    """Reruns that the fault makes necessary."""
     allowed_redone: int = 0
 
     @property
-    def right(self) -> bool:
-        """Whether every image is there once, as undisturbed, only poison failed, and at no cost but due."""
+    def is_right(self) -> bool:
+        """Whether each image is there once and unchanged, only poison failed and nothing ran needlessly."""
         wrong = self.lost + self.doubled + self.differing
-        spared = self.reruns <= self.allowed_reruns and self.redone <= self.allowed_redone
-        return wrong == 0 and spared and sorted(self.failed) == sorted(self.poison)
+        is_frugal = self.reruns <= self.allowed_reruns and self.redone <= self.allowed_redone
+        return wrong == 0 and is_frugal and sorted(self.failed) == sorted(self.poison)
 
-    def line(self) -> str:
-        """The row of the Markdown table."""
+    def format_row(self) -> str:
+        """Format the row of the Markdown table."""
         name = self.fault.replace("_", " ") + (f" ({self.note})" if self.note else "")
         counts = (
             self.images,
@@ -57,15 +57,15 @@ class Outcome:
         )
         return f"| {name} | " + " | ".join(map(str, counts)) + f" | {self.seconds:.0f} |"
 
-    def as_json(self) -> dict[str, Any]:
-        """The same for a machine."""
-        return asdict(self) | {"right": self.right}
+    def to_json(self) -> dict[str, Any]:
+        """All fields and `right`, as values for JSON."""
+        return asdict(self) | {"right": self.is_right}
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """The Markdown table."""
+def format_table(outcomes: Sequence[Outcome]) -> str:
+    """Format the Markdown table."""
     rule = "|---" * (HEADER.count("|") - 1) + "|"
-    return "\n".join([HEADER, rule, *(outcome.line() for outcome in outcomes)]) + "\n"
+    return "\n".join([HEADER, rule, *(outcome.format_row() for outcome in outcomes)]) + "\n"
 
 
 class Trial:
@@ -79,50 +79,54 @@ class Trial:
         inputs: Inputs | None = None,
         begin: bool = True,
     ) -> None:
-        """Start the job, unless told not to `begin`."""
+        """Prepare the output, and start the job if `begin`."""
         self.stage = stage
         self.fault = fault
         self.options = options
         self.inputs = inputs
-        self.output = stage.output(fault, inputs)
+        self.output = stage.locate_output(fault, inputs)
         self.began = monotonic()
         self.reruns = 0
-        self.before: dict[str, Any] = {}
+        self.committed: dict[str, Any] = {}
+        """The parts that must not be rewritten."""
         self.codes: list[int] = []
         if begin:
-            self.driver = self.start()
+            self.driver = self.start_job()
 
-    def start(self, *more: str) -> Driver:
+    def start_job(self, *more: str) -> Driver:
         """Start the job into the output."""
-        return self.stage.start(self.output, *self.options, *more, inputs=self.inputs)
+        return self.stage.start_job(self.output, *self.options, *more, inputs=self.inputs)
 
-    def await_a_third(self) -> None:
-        """Wait until the fault may strike, and remember what is committed."""
-        self.before = self.driver.await_parts(self.stage.a_third)
+    def wait_for_third(self) -> None:
+        """Wait until a third of the parts is committed, and remember these parts."""
+        self.committed = self.driver.wait_for_parts(self.stage.third_of_parts)
 
-    def remember(self) -> None:
-        """What is committed now is not to be done again."""
-        self.before = outputs.parts(self.output)
+    def remember_parts(self) -> None:
+        """Remember the parts that are committed now."""
+        self.committed = outputs.list_parts(self.output)
 
-    def ended(self) -> int:
-        """Wait for the job's end; its exit code."""
+    def wait_for_end(self) -> int:
+        """Wait until the job ends, and return its exit code."""
         self.codes.append(self.driver.wait())
         return self.codes[-1]
 
     def rerun_until_done(self) -> None:
-        """Start the same command again until it ends well.
+        """Run the same command again until it succeeds.
 
         Raises:
-            RuntimeError: it does not.
+            RuntimeError: it still fails after several reruns.
         """
         while self.codes[-1]:
             if self.reruns == MOST_RERUNS:
-                raise RuntimeError(f"{self.fault}: still not done:\n{self.driver.told()[-3000:]}")
+                raise RuntimeError(
+                    f"{self.fault}: still fails after {MOST_RERUNS} reruns:\n"
+                    f"{self.driver.read_log()[-3000:]}"
+                )
             self.reruns += 1
-            self.driver = self.start()
-            self.ended()
+            self.driver = self.start_job()
+            self.wait_for_end()
 
-    def outcome(
+    def compare(
         self,
         poison: Sequence[str] = (),
         note: str = "",
@@ -130,15 +134,15 @@ class Trial:
         allowed_reruns: int = 0,
         allowed_redone: int = 0,
     ) -> Outcome:
-        """Compare with the undisturbed run."""
-        stored = self.inputs is not None and self.inputs is self.stage.stored
-        expected = self.stage.stored_expected if stored else self.stage.expected
-        found = outputs.rows(self.output)
-        difference = outputs.difference(found, expected, poison)
-        after = outputs.parts(self.output)
-        again = [name for name, written in self.before.items() if after.get(name) != written]
+        """Compare the output with the undisturbed run."""
+        is_in_store = self.inputs is not None and self.inputs is self.stage.stored
+        expected = self.stage.stored_expected if is_in_store else self.stage.expected
+        rows = outputs.read_rows(self.output)
+        difference = outputs.compare_rows(rows, expected, poison)
+        after = outputs.list_parts(self.output)
+        rewritten = [name for name, stamp in self.committed.items() if after.get(name) != stamp]
         lost = difference.lost
-        if not lost and not outputs.is_whole(self.output):
+        if not lost and not outputs.is_readable(self.output):
             lost = ("unreadable",)
         per_part = len(expected) / max(1, len(after))
         return Outcome(
@@ -148,7 +152,7 @@ class Trial:
             len(lost),
             len(difference.doubled),
             len(difference.differing),
-            round(len(again) * per_part),
+            round(len(rewritten) * per_part),
             difference.failed,
             tuple(poison),
             round(monotonic() - self.began, 1),

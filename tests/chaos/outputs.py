@@ -1,4 +1,4 @@
-"""What lies in an output, and how it differs from what an undisturbed run left."""
+"""The contents of an output, and their differences from those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline import shards, storage
+from pipeline import shards, storage, uris
 from pipeline.errors import PipelineError
 
 Row = dict[str, Any]
@@ -19,42 +19,42 @@ SCORE_TOLERANCE = 1e-3
 BOX_TOLERANCE = 0.1
 
 
-def parts(output: str) -> dict[str, Any]:
-    """The parts in a folder, each with what changes when it is put again."""
-    store, path = storage.filesystem(output)
+def list_parts(output: str) -> dict[str, Any]:
+    """The parts in a folder by name, each with a value that changes if the part is rewritten."""
+    store, path = storage.get_filesystem(output)
     store.invalidate_cache()
     try:
         entries = store.ls(path, detail=True)
     except FileNotFoundError:
         return {}
-    found = {}
+    parts = {}
     for entry in entries:
         name = entry["name"].rpartition("/")[2]
         if name.startswith("part-") and name.endswith(".parquet"):
-            found[name] = entry.get("LastModified") or (entry["mtime"], entry["ino"])
-    return found
+            parts[name] = entry.get("LastModified") or (entry["mtime"], entry["ino"])
+    return parts
 
 
-def rows(output: str) -> list[Row]:
-    """The rows of all parts that lie in a folder, whether or not its shard table knows them."""
-    found: list[Row] = []
-    for name in sorted(parts(output)):
-        data = storage.read(storage.join(output, name))
-        found.extend(pq.read_table(io.BytesIO(data)).to_pylist())
-    return found
+def read_rows(output: str) -> list[Row]:
+    """The rows of all parts in a folder, whether or not its shard table lists them."""
+    rows: list[Row] = []
+    for name in sorted(list_parts(output)):
+        data = storage.read(uris.join(output, name))
+        rows.extend(pq.read_table(io.BytesIO(data)).to_pylist())
+    return rows
 
 
-def is_whole(output: str) -> bool:
-    """Whether the output's own readers take it."""
+def is_readable(output: str) -> bool:
+    """Whether the pipeline's own readers accept the output."""
     try:
-        return sum(len(table) for table in shards.open_parts(output).tables()) > 0
+        return sum(len(table) for table in shards.open_parts(output).read_tables()) > 0
     except PipelineError:
         return False
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An output against the undisturbed one, in images."""
+    """The images in which an output differs from the undisturbed one."""
 
     lost: tuple[str, ...]
     doubled: tuple[str, ...]
@@ -62,42 +62,42 @@ class Difference:
     failed: tuple[str, ...]
 
 
-def difference(
-    found: Sequence[Row], expected: Sequence[Row], poison: Sequence[str] = ()
+def compare_rows(
+    rows: Sequence[Row], expected: Sequence[Row], poison: Sequence[str] = ()
 ) -> Difference:
-    """Compare rows; a poison image is expected to be failed, whatever its row says otherwise."""
-    times = Counter(row["image_id"] for row in found)
-    wanted = {row["image_id"]: row for row in expected}
+    """Compare rows; a poison image must have failed, and the rest of its row is ignored."""
+    times = Counter(row["image_id"] for row in rows)
+    expected_by_id = {row["image_id"]: row for row in expected}
     return Difference(
-        lost=tuple(name for name in wanted if not times[name]),
+        lost=tuple(name for name in expected_by_id if not times[name]),
         doubled=tuple(name for name, count in times.items() if count > 1),
         differing=tuple(
             row["image_id"]
-            for row in found
-            if row["image_id"] not in wanted
+            for row in rows
+            if row["image_id"] not in expected_by_id
             or not (
                 row["status"] == "failed"
                 if row["image_id"] in poison
-                else same(row, wanted[row["image_id"]])
+                else is_same(row, expected_by_id[row["image_id"]])
             )
         ),
-        failed=tuple(row["image_id"] for row in found if row["status"] == "failed"),
+        failed=tuple(row["image_id"] for row in rows if row["status"] == "failed"),
     )
 
 
-def same(row: Row, other: Row) -> bool:
-    """Whether two rows say the same, scores to 1e-3 and corners to a tenth of a pixel."""
-    ours, theirs = row["detections"], other["detections"]
+def is_same(row: Row, other: Row) -> bool:
+    """Whether two rows are equal, scores within 1e-3 and corners within a tenth of a pixel."""
+    detections, others = row["detections"], other["detections"]
     if any(row[key] != other[key] for key in row.keys() | other.keys() if key != "detections"):
         return False
-    if ours is None or theirs is None:
-        return ours is theirs
-    if [d["label"] for d in ours] != [d["label"] for d in theirs]:
+    if detections is None or others is None:
+        return detections is others
+    if [d["label"] for d in detections] != [d["label"] for d in others]:
         return False
-    scores = [np.array([d["score"] for d in found]) for found in (ours, theirs)]
+    scores = [np.array([d["score"] for d in side]) for side in (detections, others)]
     corners = [
-        np.array([[d[corner] for corner in ("x1", "y1", "x2", "y2")] for d in found])
-        for found in (ours, theirs)
+        np.array([[d[corner] for corner in ("x1", "y1", "x2", "y2")] for d in side])
+        for side in (detections, others)
     ]
     return np.allclose(*scores, rtol=0, atol=SCORE_TOLERANCE) and np.allclose(
         *corners, rtol=0, atol=BOX_TOLERANCE

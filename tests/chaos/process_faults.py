@@ -9,140 +9,144 @@ import time
 
 from tests.chaos import outputs
 from tests.chaos.outcome import Outcome, Trial
-from tests.chaos.processes import awaited, send
+from tests.chaos.processes import send_signal, wait_until
 from tests.chaos.raylets import QUIET
 from tests.chaos.stage import Stage
 
 
-def driver_killed(stage: Stage) -> Outcome:
-    """SIGKILL of the driver at a third of the way; the same command does the rest."""
-    return _driver_killed(Trial(stage, "driver_killed"))
+def kill_driver(stage: Stage) -> Outcome:
+    """SIGKILL the driver after a third of the parts; the same command does the rest."""
+    return _kill_driver(Trial(stage, "driver_killed"))
 
 
-def driver_killed_stored_proposals(stage: Stage) -> Outcome:
-    """The same of a job that takes stored proposals."""
+def kill_driver_with_stored_proposals(stage: Stage) -> Outcome:
+    """The same with a job that reads stored proposals."""
     name = "driver_killed_stored_proposals"
-    return _driver_killed(Trial(stage, name, "--proposals", stage.proposals()))
+    return _kill_driver(Trial(stage, name, "--proposals", stage.ensure_proposals()))
 
 
-def _driver_killed(trial: Trial) -> Outcome:
-    trial.await_a_third()
+def _kill_driver(trial: Trial) -> Outcome:
+    trial.wait_for_third()
     os.kill(trial.driver.process.pid, signal.SIGKILL)
-    trial.ended()
-    time.sleep(3)  # what was in flight may still be written
-    trial.remember()
+    trial.wait_for_end()
+    time.sleep(3)  # tasks in flight may still write
+    trial.remember_parts()
     trial.rerun_until_done()
-    return trial.outcome(allowed_reruns=1)
+    return trial.compare(allowed_reruns=1)
 
 
-def proposal_worker_killed(stage: Stage) -> Outcome:
-    """SIGKILL of a CPU worker while it reads and proposes."""
-    return _worker_killed(stage, "proposal_worker_killed", "_read_piece")
+def kill_proposal_worker(stage: Stage) -> Outcome:
+    """SIGKILL a CPU worker while it reads and proposes."""
+    return _kill_worker(stage, "proposal_worker_killed", "read_piece")
 
 
-def detector_killed(stage: Stage) -> Outcome:
-    """SIGKILL of a detector actor."""
-    return _worker_killed(stage, "detector_killed", "DetectorActor")
+def kill_detector(stage: Stage) -> Outcome:
+    """SIGKILL a detector actor."""
+    return _kill_worker(stage, "detector_killed", "DetectorActor")
 
 
-def _worker_killed(stage: Stage, fault: str, title: str) -> Outcome:
+def _kill_worker(stage: Stage, fault: str, title: str) -> Outcome:
     trial = Trial(stage, fault)
-    trial.await_a_third()
+    trial.wait_for_third()
     victims: list[int] = []
 
-    def found() -> bool:
-        victims.extend(stage.cluster.workers(title)[:1])
+    def find_victim() -> bool:
+        victims.extend(stage.cluster.list_workers(title)[:1])
         return bool(victims)
 
-    awaited(found, f"a worker at {title} to kill", every=0.0)
-    send(victims, signal.SIGKILL)
-    trial.ended()
+    wait_until(find_victim, f"start of a worker at {title}", interval=0.0)
+    send_signal(victims, signal.SIGKILL)
+    trial.wait_for_end()
     trial.rerun_until_done()
-    return trial.outcome()
+    return trial.compare()
 
 
-def node_killed_another_joins(stage: Stage) -> Outcome:
-    """SIGKILL of one of two raylets; a new one joins while the run is at work and is used."""
+def kill_node_and_add_another(stage: Stage) -> Outcome:
+    """SIGKILL one of two raylets; a new one joins during the run, and the run uses it."""
     trial = Trial(stage, "node_killed_another_joins")
-    trial.await_a_third()
-    stage.cluster.kill(stage.cluster.nodes[-1])
-    # The workers that are left stand still, so that the run cannot end before the new node is there.
-    left = stage.cluster.workers("")
-    send(left, signal.SIGSTOP)
-    joined = stage.cluster.join()
+    trial.wait_for_third()
+    stage.cluster.kill_node(stage.cluster.nodes[-1])
+    # Stop the remaining workers, so that the run cannot end before the new node joins.
+    remaining = stage.cluster.list_workers("")
+    send_signal(remaining, signal.SIGSTOP)
+    new_node = stage.cluster.add_node()
     used: set[str] = set()
 
-    def both() -> bool:
-        used.update(title for title in ("_read_piece", "DetectorActor") if joined.workers(title))
+    def uses_new_node() -> bool:
+        used.update(
+            title for title in ("read_piece", "DetectorActor") if new_node.list_workers(title)
+        )
         return len(used) == 2
 
     try:
-        awaited(both, "the new node to be given tasks and a detector", 300, every=0.0)
-        trial.remember()
+        wait_until(uses_new_node, "tasks and a detector on the new node", 300, interval=0.0)
+        trial.remember_parts()
     finally:
-        send(left, signal.SIGCONT)
-    trial.ended()
+        send_signal(remaining, signal.SIGCONT)
+    trial.wait_for_end()
     trial.rerun_until_done()
-    return trial.outcome()
+    return trial.compare()
 
 
-def all_nodes_killed(stage: Stage) -> Outcome:
-    """No node is left for longer than the run's patience; with new ones the same command goes on."""
+def kill_all_nodes(stage: Stage) -> Outcome:
+    """SIGKILL all nodes for longer than `--no-capacity-after`; the same command goes on with new nodes."""
     trial = Trial(stage, "all_nodes_killed", "--no-capacity-after", "20")
-    trial.await_a_third()
+    trial.wait_for_third()
     count = len(stage.cluster.nodes) - 1
     for node in stage.cluster.nodes[1:]:
-        stage.cluster.kill(node)
-    code = trial.ended()
-    told = trial.driver.told()
+        stage.cluster.kill_node(node)
+    code = trial.wait_for_end()
+    log = trial.driver.read_log()
     for _ in range(count):
-        stage.cluster.join()
-    if code != 1 or ("lacked CPU 1" not in told and "missing is CPU 1" not in told):
-        raise AssertionError(f"exit code {code}, and no word of the missing core:\n{told[-2000:]}")
-    trial.remember()
+        stage.cluster.add_node()
+    if code != 1 or ("lacked CPU 1" not in log and "waiting for CPU 1" not in log):
+        raise AssertionError(
+            f"exit code {code}, and the log does not name the missing core:\n{log[-2000:]}"
+        )
+    trial.remember_parts()
     trial.rerun_until_done()
-    return trial.outcome(
+    return trial.compare(
         note="ends with an error that names the missing resource", allowed_reruns=1
     )
 
 
-def two_drivers(stage: Stage) -> Outcome:
-    """Two drivers on one output at once."""
+def run_two_drivers(stage: Stage) -> Outcome:
+    """Run two drivers on one output at once."""
     trial = Trial(stage, "two_drivers")
-    second = trial.start()
-    codes = [trial.ended(), second.wait()]
+    second = trial.start_job()
+    codes = [trial.wait_for_end(), second.wait()]
     if any(codes):
         raise AssertionError(
-            f"exit codes {codes}:\n{second.told()[-1500:]}{trial.driver.told()[-1500:]}"
+            f"exit codes {codes}:\n{second.read_log()[-1500:]}{trial.driver.read_log()[-1500:]}"
         )
-    return trial.outcome()
+    return trial.compare()
 
 
-def overwrite_killed(stage: Stage) -> Outcome:
-    """An output of other settings is overwritten; the driver is killed on the way, then run again plainly."""
-    output = stage.output("overwrite_killed")
-    stage.run(output, "--seed", "7")
+def kill_overwriting_driver(stage: Stage) -> Outcome:
+    """SIGKILL a driver that overwrites another run's output; rerun it without `--overwrite`."""
+    output = stage.locate_output("overwrite_killed")
+    stage.run_job(output, "--seed", "7")
     trial = Trial(stage, "overwrite_killed", begin=False)
-    old = outputs.parts(output)
-    trial.driver = trial.start("--overwrite")
-    trial.driver.await_parts(stage.a_third, beside=old)
+    old = outputs.list_parts(output)
+    trial.driver = trial.start_job("--overwrite")
+    trial.driver.wait_for_parts(stage.third_of_parts, beside=old)
     os.kill(trial.driver.process.pid, signal.SIGKILL)
-    trial.ended()
+    trial.wait_for_end()
     time.sleep(3)
-    trial.remember()
+    trial.remember_parts()
     trial.rerun_until_done()
-    return trial.outcome(allowed_reruns=1)
+    return trial.compare(allowed_reruns=1)
 
 
-def disk_full(stage: Stage) -> Outcome | str:
-    """An output on a disk that is full half way; the same command goes on once there is room."""
+def fill_disk(stage: Stage) -> Outcome | str:
+    """Write to a disk with room for half of the parts; the same command goes on once there is more room."""
     mounting = ("unshare", "--user", "--map-root-user", "--mount")
     possible = subprocess.run([*mounting, "true"], capture_output=True, check=False)
     if possible.returncode:
-        return "needs a mount of its own (unshare), which is not allowed here"
+        return "this machine does not allow the separate mount (unshare) that it needs"
     trial = Trial(stage, "disk_full", begin=False)
-    size = _size_of_half(stage)
-    # A file system of its own, seen by this job and its own Ray only; what it holds is kept at the end.
+    size = _measure_half(stage)
+    # Only this job and its own Ray see the file system, so the script copies its content at the end.
     script = (
         f"mkdir -p {trial.output} {trial.output}-kept && "
         f"mount -t tmpfs -o size={size} tmpfs {trial.output} && "
@@ -150,20 +154,20 @@ def disk_full(stage: Stage) -> Outcome | str:
     )
     local_ray = QUIET | {"RAY_ADDRESS": ""}
     before = (*mounting, "sh", "-c", script, "sh")
-    trial.driver = stage.start(trial.output, environment=local_ray, before=before)
-    trial.ended()
-    told = trial.driver.told()
-    if trial.codes != [1] or "No space left on device" not in told:
-        raise AssertionError(f"exit code {trial.codes[0]}, expected 1:\n{told[-3000:]}")
+    trial.driver = stage.start_job(trial.output, environment=local_ray, before=before)
+    trial.wait_for_end()
+    log = trial.driver.read_log()
+    if trial.codes != [1] or "No space left on device" not in log:
+        raise AssertionError(f"exit code {trial.codes[0]}, expected 1:\n{log[-3000:]}")
     subprocess.run(["cp", "-a", f"{trial.output}-kept/.", f"{trial.output}/"], check=True)
-    trial.remember()
-    if not trial.before:
-        raise AssertionError("nothing was committed before the disk was full")
+    trial.remember_parts()
+    if not trial.committed:
+        raise AssertionError("no part was committed before the disk was full")
     trial.rerun_until_done()
-    return trial.outcome(note="ends with an error that says so", allowed_reruns=1)
+    return trial.compare(note="ends with an error that names the cause", allowed_reruns=1)
 
 
-def _size_of_half(stage: Stage) -> int:
-    """Bytes, in pages, for half of the parts."""
+def _measure_half(stage: Stage) -> int:
+    """Bytes, in whole pages, of half of the parts."""
     undisturbed = stage.folder / "undisturbed"
     return sum(-(-path.stat().st_size // 4096) * 4096 for path in undisturbed.iterdir()) // 2

@@ -1,4 +1,4 @@
-"""Processes by their place in the tree: what is killed here was started here."""
+"""Processes by their place in the process tree; this only kills processes that it started."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def below(pid: int) -> list[int]:
-    """The living processes below one, parents first."""
+def list_descendants(pid: int) -> list[int]:
+    """The living descendants of a process, parents first."""
     children: dict[int, list[int]] = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             fields = (process / "stat").read_text().rpartition(")")[2].split()
             children.setdefault(int(fields[1]), []).append(int(process.name))
-    found = [pid]
-    for one in found:
-        found.extend(children.get(one, ()))
-    return found[1:]
+    tree = [pid]
+    for parent in tree:
+        tree.extend(children.get(parent, ()))
+    return tree[1:]
 
 
-def command(pid: int) -> str:
-    """The command line, or title, of a process; empty where it is gone."""
+def read_command(pid: int) -> str:
+    """The command line, or title, of a process; empty if the process has ended."""
     with contextlib.suppress(OSError):
         return (
             Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -33,36 +33,38 @@ def command(pid: int) -> str:
     return ""
 
 
-def send(pids: list[int], what: signal.Signals) -> None:
-    """Send a signal; a process that is gone already is no error."""
+def send_signal(pids: list[int], number: signal.Signals) -> None:
+    """Send a signal; processes that have ended are ignored."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, what)
+            os.kill(pid, number)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL a process that was started here, with all below it, and wait until they are gone."""
-    children = below(process.pid)
-    send([*children, process.pid], signal.SIGKILL)
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL a process with all its descendants and wait until they have ended."""
+    descendants = list_descendants(process.pid)
+    send_signal([*descendants, process.pid], signal.SIGKILL)
     process.wait()
-    with contextlib.suppress(TimeoutError):  # they write until they are dead
-        awaited(lambda: not any(command(pid) for pid in children), "their end", 20)
+    with contextlib.suppress(TimeoutError):  # they may write until they have ended
+        wait_until(lambda: not any(map(read_command, descendants)), "end of the descendants", 20)
 
 
-def naming(path: Path) -> list[int]:
-    """The processes whose command line names a path."""
+def find_by_path(path: Path) -> list[int]:
+    """The processes whose command line contains a path."""
     pids = [int(process.name) for process in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if str(path) in command(pid)]
+    return [pid for pid in pids if str(path) in read_command(pid)]
 
 
-def awaited(found: Callable[[], bool], what: str, seconds: float = 90, every: float = 0.02) -> None:
-    """Wait until `found` says so.
+def wait_until(
+    condition: Callable[[], bool], description: str, seconds: float = 90, interval: float = 0.02
+) -> None:
+    """Wait until `condition` returns true.
 
     Raises:
-        TimeoutError: it did not within the time.
+        TimeoutError: it did not within `seconds`.
     """
     deadline = time.monotonic() + seconds
-    while not found():
+    while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds:g} s")
-        time.sleep(every)
+            raise TimeoutError(f"{description}: did not happen within {seconds:g} s")
+        time.sleep(interval)

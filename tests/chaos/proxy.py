@@ -1,8 +1,8 @@
-"""A proxy in front of an object store that lets its clients see a store in trouble.
+"""A proxy that makes an object store look faulty to its clients.
 
-It passes whole TCP connections through and, while a fault is set, answers or treats each further
-request as a store in that trouble does. Requests are told by their first line, so connections that are
-kept open are no way around a fault.
+It forwards TCP connections. While a fault is set, it treats each further request as a store with that
+fault does. It recognises requests by their first line, so that connections that stay open meet the fault
+too.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to requests, and to which share of them."""
+    """What happens to requests, and to what share of them."""
 
     kind: Kind = "pass"
     share: float = 1.0
     seconds: float = 2.0
-    """How long a request is held back at most, of kind `slow`."""
+    """Longest delay of a request, for kind `slow`."""
 
 
 class FaultProxy:
-    """Listens on loopback and forwards to `target`; `fault` may be changed at any time."""
+    """Listens on loopback and forwards to `target`; `fault` may change at any time."""
 
     def __init__(self, target: int, seed: int = 0) -> None:
-        """Prepare a proxy in front of a port of loopback; it starts with the `with` block."""
+        """Prepare a proxy in front of a loopback port; the `with` block starts it."""
         self.target = target
         self.fault = Fault()
         self.requests = 0
-        self.troubled = 0
+        self.faulty_requests = 0
         """Requests that met a fault."""
         self._random = random.Random(seed)
         self._lock = threading.Lock()
@@ -74,8 +74,8 @@ class FaultProxy:
         self._server.server_close()
 
     @contextlib.contextmanager
-    def trouble(self, kind: Kind, share: float = 1.0, seconds: float = 2.0) -> Iterator[None]:
-        """The fault while the block runs."""
+    def inject(self, kind: Kind, share: float = 1.0, seconds: float = 2.0) -> Iterator[None]:
+        """Inject a fault while the block runs."""
         self.fault = Fault(kind, share, seconds)
         try:
             yield
@@ -86,7 +86,7 @@ class FaultProxy:
         with socket.create_connection(("127.0.0.1", self.target), timeout=10) as store:
             store.settimeout(PATIENCE)
             client.settimeout(PATIENCE)
-            cut = False
+            cuts_answer = False
             while True:
                 readable, _, _ = select.select([client, store], [], [], PATIENCE)
                 if not readable:
@@ -95,54 +95,53 @@ class FaultProxy:
                     data = client.recv(1 << 16)
                     if not data:
                         return
-                    fault = self._fault_of(data)
+                    fault = self._choose_fault(data)
                     if fault in ANSWERS:
-                        answer(client, *ANSWERS[fault], data)
+                        send_error(client, *ANSWERS[fault], data)
                         return
                     if fault == "silent":
                         time.sleep(PATIENCE)
                         return
                     if fault == "slow":
                         time.sleep(self._random.uniform(0.2, 1.0) * self.fault.seconds)
-                    cut = fault == "reset"
+                    cuts_answer = fault == "reset"
                     store.sendall(data)
                 if store in readable:
                     data = store.recv(1 << 16)
-                    if cut:
+                    if cuts_answer:
                         client.sendall(data[: len(data) // 2])
-                        reset(client)
+                        reset_connection(client)
                         return
                     if not data:
                         return
                     client.sendall(data)
 
-    def _fault_of(self, data: bytes) -> Kind:
-        if not data.startswith(METHODS):  # the rest of a request that was let through
+    def _choose_fault(self, data: bytes) -> Kind:
+        if not data.startswith(METHODS):  # the rest of a request that already passed
             return "pass"
         with self._lock:
             self.requests += 1
             fault = self.fault
             if fault.kind == "pass" or self._random.random() >= fault.share:
                 return "pass"
-            self.troubled += 1
+            self.faulty_requests += 1
             return fault.kind
 
 
-def answer(client: socket.socket, status: str, code: str, request: bytes) -> None:
-    """Answer in the store's stead with an S3 error and close."""
+def send_error(client: socket.socket, status: str, code: str, request: bytes) -> None:
+    """Answer with an S3 error instead of the store, and close the connection."""
     body = b"" if request.startswith(b"HEAD") else f"<Error><Code>{code}</Code></Error>".encode()
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
     client.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
     client.shutdown(socket.SHUT_WR)
     client.settimeout(1)
-    with contextlib.suppress(
-        OSError
-    ):  # read what is still sent, or the answer would be lost to a reset
+    # Read the rest of the request: unread data would reset the connection and lose the answer.
+    with contextlib.suppress(OSError):
         while client.recv(1 << 16):
             pass
 
 
-def reset(client: socket.socket) -> None:
-    """Close so that the other side sees the connection reset."""
+def reset_connection(client: socket.socket) -> None:
+    """Close the connection so that the client sees a reset."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()

@@ -1,12 +1,12 @@
 """A Ray cluster of real raylets on one machine: a head and nodes that join and are killed one by one.
 
     with Raylets({"PYTHONPATH": ...}) as cluster:
-        node = cluster.join(cpus=1)
+        node = cluster.add_node(cpus=1)
         subprocess.run(command, env=os.environ | cluster.environment)
-        cluster.kill(node)
+        cluster.kill_node(node)
 
-Everything listens on loopback, on ports of its own, with a token of its own; only processes below the
-ones that were started here are ever killed.
+Everything listens on loopback, on free ports, with a separate token. Only descendants of the processes
+started here are ever killed.
 """
 
 from __future__ import annotations
@@ -25,44 +25,52 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from tests.chaos.processes import awaited, below, command, end, naming, send
-from tests.swift import free_port
+from tests.chaos.processes import (
+    find_by_path,
+    kill_tree,
+    list_descendants,
+    read_command,
+    send_signal,
+    wait_until,
+)
+from tests.swift import find_free_port
 
 START_SECONDS = 300
 STARTS = 3
-"""Tries to start a node: Ray itself gives up after 30 s, which a busy machine may need."""
+"""Attempts to start a node, because Ray gives up after 30 s, which may be too short on a busy machine."""
 STORE_BYTES = 120_000_000
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
-    # Ray makes its workers nicer by 15 than a node is: on a busy machine they would hardly run.
+    # By default Ray adds 15 to its workers' niceness, so that they hardly run on a busy machine.
     "RAY_worker_niceness": "0",
-    # A node is told dead by its closed connection at once; this is for one that falls silent.
+    # Ray notices a closed connection at once; this setting is for nodes that fall silent.
     "RAY_health_check_failure_threshold": "5",
 }
 
 
 class Node:
-    """One raylet with its workers, below the process that `ray start --block` is."""
+    """One raylet with its workers, as descendants of a `ray start --block` process."""
 
     def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
         self.process = process
         self.name = name
 
-    def raylet(self) -> int | None:
-        """The raylet's pid, once it runs."""
-        for pid in below(self.process.pid):
-            if "/raylet/raylet " in command(pid):
+    def find_raylet(self) -> int | None:
+        """The raylet's pid, or None before it runs."""
+        for pid in list_descendants(self.process.pid):
+            if "/raylet/raylet " in read_command(pid):
                 return pid
         return None
 
-    def workers(self, title: str) -> list[int]:
-        """The workers whose title starts so: `_read_piece`, `DetectorActor`."""
-        return [pid for pid in below(self.process.pid) if command(pid).startswith(f"ray::{title}")]
+    def list_workers(self, title: str) -> list[int]:
+        """The pids of workers whose title starts with `title`, such as `_read_piece`."""
+        pids = list_descendants(self.process.pid)
+        return [pid for pid in pids if read_command(pid).startswith(f"ray::{title}")]
 
 
 class Raylets:
-    """A head without cores, so that all work is on nodes that can be killed, and those nodes."""
+    """A head without cores and nodes that can be killed, on which all work runs."""
 
     def __init__(
         self,
@@ -71,26 +79,26 @@ class Raylets:
         *,
         dashboard: bool = False,
     ) -> None:
-        """Prepare a cluster; it starts with the `with` block.
+        """Prepare a cluster; the `with` block starts it.
 
         Args:
-            environment: what workers and drivers find in theirs.
-            head_cpus: cores of the head, whose loss is the cluster's.
-            dashboard: start the dashboard, which takes submitted jobs.
+            environment: variables of the workers and drivers.
+            head_cpus: cores of the head; without the head the cluster ends.
+            dashboard: start the dashboard, which accepts submitted jobs.
         """
-        # A socket's path may have 107 characters, of which Ray takes most.
+        # A socket's path may have 107 characters, and Ray uses most of them.
         self.folder = Path(tempfile.mkdtemp(prefix="rl-", dir="/tmp"))
-        self.port = free_port()
+        self.port = find_free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.nodes: list[Node] = []
         self.head_cpus = head_cpus
         self._token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._environment = dict(environment or {})
-        self.dashboard_port = free_port() if dashboard else None
+        self.dashboard_port = find_free_port() if dashboard else None
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a driver's environment needs: the nodes' own, and where and how to connect."""
+        """The variables that a driver needs: those of the nodes, the address and the token."""
         return self._environment | self._token | QUIET | {"RAY_ADDRESS": self.address}
 
     def __enter__(self) -> Raylets:
@@ -117,43 +125,44 @@ class Raylets:
     ) -> None:
         self.close()
 
-    def join(
+    def add_node(
         self, cpus: int = 1, resources: Mapping[str, float] | None = None, name: str | None = None
     ) -> Node:
-        """Start a node and wait until it belongs to the cluster."""
+        """Start a node and wait until it has joined the cluster."""
         name = name or f"node{len(self.nodes)}"
-        told = json.dumps(dict(resources or {}))
-        return self._start(name, cpus, f"--address={self.address}", f"--resources={told}")
+        encoded = json.dumps(dict(resources or {}))
+        return self._start(name, cpus, f"--address={self.address}", f"--resources={encoded}")
 
-    def kill(self, node: Node) -> None:
-        """SIGKILL a raylet; its workers, and what else ran for the node, go with it."""
-        end(node.process)
+    def kill_node(self, node: Node) -> None:
+        """SIGKILL a raylet with its workers and all other processes of the node."""
+        kill_tree(node.process)
         self.nodes.remove(node)
 
-    def workers(self, title: str) -> list[int]:
-        """The workers of all nodes whose title starts so."""
-        return [pid for node in self.nodes for pid in node.workers(title)]
+    def list_workers(self, title: str) -> list[int]:
+        """The pids of all nodes' workers whose title starts with `title`."""
+        return [pid for node in self.nodes for pid in node.list_workers(title)]
 
     def close(self) -> None:
-        """End all nodes, the head last, and remove what they wrote."""
+        """Kill all nodes, the head last, and remove their files."""
         while self.nodes:
-            end(self.nodes.pop().process)
-        send(naming(self.folder), signal.SIGKILL)  # what a node that did not come up left behind
+            kill_tree(self.nodes.pop().process)
+        # A node that failed to start may have left processes behind.
+        send_signal(find_by_path(self.folder), signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, name: str, cpus: int, *options: str) -> Node:
         for _ in range(STARTS - 1):
             with contextlib.suppress(RuntimeError):
-                return self._started(name, cpus, *options)
-        return self._started(name, cpus, *options)
+                return self._start_once(name, cpus, *options)
+        return self._start_once(name, cpus, *options)
 
-    def _started(self, name: str, cpus: int, *options: str) -> Node:
-        first = free_ports(60)
-        started = [
+    def _start_once(self, name: str, cpus: int, *options: str) -> Node:
+        first = find_free_ports(60)
+        command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options),
             *("--node-ip-address=127.0.0.1", f"--node-name={name}", f"--num-cpus={cpus}"),
             *(
-                f"--dashboard-agent-listen-port={free_port()}",  # the default is every cluster's
+                f"--dashboard-agent-listen-port={find_free_port()}",  # all clusters share the default port
                 "--num-gpus=0",
                 "--include-log-monitor=false",
                 f"--object-store-memory={STORE_BYTES}",
@@ -162,34 +171,34 @@ class Raylets:
             *(f"--min-worker-port={first}", f"--max-worker-port={first + 59}"),
         ]
         log = self.folder.with_name(f"{self.folder.name}-{name}.log")
-        with log.open("wb") as told:
+        with log.open("wb") as output:
             process = subprocess.Popen(
-                started,
+                command,
                 env=os.environ | self._environment | self._token | QUIET,
                 stdin=subprocess.DEVNULL,
-                stdout=told,
-                stderr=told,
+                stdout=output,
+                stderr=output,
             )
         node = Node(process, name)
         self.nodes.append(node)
 
-        def ready() -> bool:
+        def is_ready() -> bool:
             if process.poll() is not None:
                 self.nodes.remove(node)
-                raise RuntimeError(f"node {name} did not start: {log.read_text()[-1500:]}")
-            return "Ray runtime started" in log.read_text() and node.raylet() is not None
+                raise RuntimeError(f"node {name} failed to start: {log.read_text()[-1500:]}")
+            return "Ray runtime started" in log.read_text() and node.find_raylet() is not None
 
         try:
-            awaited(ready, f"node {name} of the Ray cluster", START_SECONDS, every=0.1)
+            wait_until(is_ready, f"start of Ray node {name}", START_SECONDS, interval=0.1)
         finally:
             log.unlink()
         return node
 
 
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nothing listens on."""
+def find_free_ports(count: int) -> int:
+    """The first of `count` consecutive free ports."""
     while True:
-        first = free_port()
+        first = find_free_port()
         if first + count < 65_000 and all(_is_free(port) for port in range(first, first + count)):
             return first
 

@@ -1,4 +1,4 @@
-"""Where the faults happen: a Ray of real raylets, an object store behind a proxy, images, drivers."""
+"""The stage of the faults: a Ray of real raylets, an object store behind a proxy, images, drivers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pipeline import storage
 from pipeline.manifests import ManifestRow, write_manifest
 from tests.chaos import outputs
 from tests.chaos.outputs import Row
-from tests.chaos.processes import awaited, end
+from tests.chaos.processes import kill_tree, wait_until
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.raylets import Raylets
-from tests.engine.drawn_images import draw_images, random_checkpoint
-from tests.swift import Swift, enter, environment_of, forget_clients, free_port
+from tests.engine.drawn_images import draw_images, write_random_checkpoint
+from tests.swift import Swift, apply_environment, find_free_port, forget_clients, make_environment
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = Path(__file__).parent / "hostile"
@@ -39,46 +39,48 @@ DRIVER_SECONDS = 1500
 
 @dataclass
 class Driver:
-    """A detect job as a process of its own."""
+    """A detect job in a separate process."""
 
     process: subprocess.Popen[bytes]
     output: str
     log: Path
 
-    def await_parts(self, count: int, beside: Collection[str] = ()) -> dict[str, Any]:
-        """Wait until so many parts `beside` some old ones are committed, and tell which.
+    def wait_for_parts(self, count: int, beside: Collection[str] = ()) -> dict[str, Any]:
+        """Wait until `count` parts are committed besides old ones, and return all parts.
 
         Raises:
-            RuntimeError: the job ended before.
+            RuntimeError: the job ended earlier.
         """
-        found: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
 
-        def enough() -> bool:
+        def has_enough() -> bool:
             if self.process.poll() is not None:
-                raise RuntimeError(f"the job ended too early:\n{self.told()[-3000:]}")
-            found.clear()
-            found.update(outputs.parts(self.output))
-            return len(found.keys() - set(beside)) >= count
+                raise RuntimeError(f"the job ended too early:\n{self.read_log()[-3000:]}")
+            parts.clear()
+            parts.update(outputs.list_parts(self.output))
+            return len(parts.keys() - set(beside)) >= count
 
-        awaited(enough, f"{count} parts; the job says {self.told()[-2000:]}", DRIVER_SECONDS)
-        return dict(found)
+        wait_until(
+            has_enough, f"{count} parts; the job printed {self.read_log()[-2000:]}", DRIVER_SECONDS
+        )
+        return dict(parts)
 
     def wait(self) -> int:
-        """Wait for its end and return its exit code."""
+        """Wait until the job ends, and return its exit code."""
         try:
             return self.process.wait(DRIVER_SECONDS)
         except subprocess.TimeoutExpired:
-            end(self.process)
-            raise RuntimeError(f"the job did not end:\n{self.told()[-3000:]}") from None
+            kill_tree(self.process)
+            raise RuntimeError(f"the job did not end:\n{self.read_log()[-3000:]}") from None
 
-    def told(self) -> str:
-        """What it wrote so far."""
+    def read_log(self) -> str:
+        """The job's output so far."""
         return self.log.read_text(errors="replace")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A manifest and a checkpoint, and where outputs go: on the local disk or in the store."""
+    """A manifest, a checkpoint and the parent of all outputs, on the local disk or in the store."""
 
     manifest: str
     checkpoint: str
@@ -87,7 +89,7 @@ class Inputs:
 
 @dataclass
 class Stage:
-    """All that a fault needs."""
+    """Everything that a fault needs."""
 
     folder: Path
     cluster: Raylets
@@ -102,15 +104,15 @@ class Stage:
     drivers: list[Driver] = field(default_factory=list)
 
     @property
-    def a_third(self) -> int:
-        """Parts after which a fault strikes."""
+    def third_of_parts(self) -> int:
+        """The number of parts after which a fault strikes."""
         return len(self.images) // SHARD_SIZE // 3
 
-    def output(self, name: str, inputs: Inputs | None = None) -> str:
-        """The URI of a new output folder."""
+    def locate_output(self, name: str, inputs: Inputs | None = None) -> str:
+        """The URI of an output folder."""
         return f"{(inputs or self.local).outputs}/{name}"
 
-    def start(
+    def start_job(
         self,
         output: str,
         *options: str,
@@ -121,20 +123,19 @@ class Stage:
     ) -> Driver:
         """Start the detect job into an output."""
         inputs = inputs or self.local
-        told = (
-            "--manifest",
-            inputs.manifest,
-            "--checkpoint",
-            inputs.checkpoint,
-            "--output",
-            output,
+        arguments = (
+            *("--manifest", inputs.manifest, "--checkpoint", inputs.checkpoint),
+            *("--output", output),
         )
         if "--proposals" in options:
             settings = DETECTING
         log = self.folder / f"driver-{len(self.drivers)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [*before, sys.executable, str(ROOT / "jobs/detect.py"), *told, *settings, *options],
+                [
+                    *(*before, sys.executable, str(ROOT / "jobs/detect.py")),
+                    *(*arguments, *settings, *options),
+                ],
                 cwd=self.folder,
                 env=os.environ | (self.cluster.environment if environment is None else environment),
                 stdin=subprocess.DEVNULL,
@@ -145,13 +146,13 @@ class Stage:
         self.drivers.append(driver)
         return driver
 
-    def proposals(self) -> str:
-        """Proposals of the images on disk, made by the propose job when they are asked for first."""
-        output = self.output("proposals")
+    def ensure_proposals(self) -> str:
+        """The proposals of the images on disk; the first call runs the propose job."""
+        output = self.locate_output("proposals")
         if not Path(output).is_dir():
-            told = ("--manifest", self.local.manifest, "--output", output, *PROPOSING)
+            arguments = ("--manifest", self.local.manifest, "--output", output, *PROPOSING)
             subprocess.run(
-                [sys.executable, str(ROOT / "jobs/propose.py"), *told],
+                [sys.executable, str(ROOT / "jobs/propose.py"), *arguments],
                 cwd=self.folder,
                 env=os.environ | self.cluster.environment,
                 capture_output=True,
@@ -159,58 +160,58 @@ class Stage:
             )
         return output
 
-    def run(self, output: str, *options: str, inputs: Inputs | None = None) -> Driver:
-        """Run the detect job to its good end.
+    def run_job(self, output: str, *options: str, inputs: Inputs | None = None) -> Driver:
+        """Run the detect job and wait until it succeeds.
 
         Raises:
-            RuntimeError: it ended with an error.
+            RuntimeError: it failed.
         """
-        driver = self.start(output, *options, inputs=inputs)
+        driver = self.start_job(output, *options, inputs=inputs)
         if code := driver.wait():
-            raise RuntimeError(f"exit code {code}:\n{driver.told()[-3000:]}")
+            raise RuntimeError(f"exit code {code}:\n{driver.read_log()[-3000:]}")
         return driver
 
 
 @contextlib.contextmanager
-def set_up(images: int, *, store: bool = True, nodes: int = 2) -> Iterator[Stage]:
-    """The stage: `nodes` raylets of one core, images on disk and in a store, an undisturbed run."""
+def set_up_stage(images: int, *, store: bool = True, nodes: int = 2) -> Iterator[Stage]:
+    """Start `nodes` raylets of one core, draw images on disk and in a store, and run once undisturbed."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("PYTHONPATH", f"{HOSTILE}{os.pathsep}{ROOT}")
         patch.delenv("RAY_ADDRESS", raising=False)
-        behind = free_port()
-        environment = environment_of(behind)
+        store_port = find_free_port()
+        environment = make_environment(store_port)
         swift = proxy = None
         if store:
-            swift = stack.enter_context(Swift(behind, environment["AWS_SECRET_ACCESS_KEY"]))
-            proxy = stack.enter_context(FaultProxy(behind))
-            enter(environment, patch)
+            swift = stack.enter_context(Swift(store_port, environment["AWS_SECRET_ACCESS_KEY"]))
+            proxy = stack.enter_context(FaultProxy(store_port))
+            apply_environment(environment, patch)
             forget_clients()
-        # Those who work see the store through the proxy, those who look at it do not.
-        seen = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"} if proxy else {}
-        cluster = stack.enter_context(Raylets(seen))
+        # The jobs access the store through the proxy, the comparison does not.
+        proxied = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"} if proxy else {}
+        cluster = stack.enter_context(Raylets(proxied))
         for _ in range(nodes):
-            cluster.join()
+            cluster.add_node()
         paths = draw_images(folder / "images", images)
         manifest = str(folder / "manifest.parquet")
         write_manifest(manifest, [ManifestRow(p.stem, str(p), 80, 60, None) for p in paths], None)
-        local = Inputs(manifest, random_checkpoint(folder), str(folder))
+        local = Inputs(manifest, write_random_checkpoint(folder), str(folder))
         stage = Stage(folder, cluster, paths, local)
-        stack.callback(lambda: [end(driver.process) for driver in stage.drivers])
+        stack.callback(lambda: [kill_tree(driver.process) for driver in stage.drivers])
         if proxy and swift:
-            stage.swift, stage.proxy, stage.stored = swift, proxy, upload(stage)
-        output = stage.output("undisturbed")
-        stage.run(output)
-        stage.expected = outputs.rows(output)
+            stage.swift, stage.proxy, stage.stored = swift, proxy, upload_inputs(stage)
+        output = stage.locate_output("undisturbed")
+        stage.run_job(output)
+        stage.expected = outputs.read_rows(output)
         uris = {path.stem: f"s3://{BUCKET}/images/{path.name}" for path in paths}
         stage.stored_expected = [row | {"uri": uris[row["image_id"]]} for row in stage.expected]
         yield stage
 
 
-def upload(stage: Stage) -> Inputs:
-    """Put images, manifest and checkpoint into the store."""
-    store, _ = storage.filesystem(f"s3://{BUCKET}")
+def upload_inputs(stage: Stage) -> Inputs:
+    """Upload images, manifest and checkpoint to the store."""
+    store, _ = storage.get_filesystem(f"s3://{BUCKET}")
     store.mkdir(BUCKET)
     uris = [f"s3://{BUCKET}/images/{path.name}" for path in stage.images]
     store.put([str(path) for path in stage.images], uris)

@@ -1,4 +1,4 @@
-"""An object store that dies, or that answers with errors, late, half or not at all for a while."""
+"""An object store that dies, or that for a while answers with errors, late, in part or not at all."""
 
 from __future__ import annotations
 
@@ -13,63 +13,65 @@ from tests.chaos.stage import Stage
 TROUBLE_SECONDS = 12.0
 
 
-def store_restarted(stage: Stage) -> Outcome:
-    """SIGKILL of all of the store's servers; they are back after ten seconds."""
+def restart_store(stage: Stage) -> Outcome:
+    """SIGKILL all servers of the store; start them again after ten seconds."""
     assert stage.swift is not None
     trial = Trial(stage, "store_restarted", inputs=stage.stored)
-    trial.await_a_third()
+    trial.wait_for_third()
     stage.swift.kill()
     time.sleep(10)
     stage.swift.start()
-    trial.ended()
+    trial.wait_for_end()
     trial.rerun_until_done()
-    return trial.outcome()
+    return trial.compare()
 
 
-def store_down(stage: Stage) -> Outcome:
-    """SIGKILL of the store, which stays away until the run gave up."""
+def stop_store(stage: Stage) -> Outcome:
+    """SIGKILL the store, and start it again only after the run has failed."""
     assert stage.swift is not None
     trial = Trial(stage, "store_down", inputs=stage.stored)
-    trial.await_a_third()
+    trial.wait_for_third()
     stage.swift.kill()
-    code = trial.ended()
+    code = trial.wait_for_end()
     stage.swift.start()
-    told = trial.driver.told()
-    if code != 1 or "a rerun does the rest" not in told:
-        raise AssertionError(
-            f"exit code {code}, expected 1 and a word on how to go on:\n{told[-3000:]}"
-        )
-    trial.remember()
+    log = trial.driver.read_log()
+    if code != 1 or "a rerun does the rest" not in log:
+        raise AssertionError(f"exit code {code}, expected 1 and advice to rerun:\n{log[-3000:]}")
+    trial.remember_parts()
     trial.rerun_until_done()
-    return trial.outcome(note="ends with an error that names it", allowed_reruns=1)
+    return trial.compare(note="ends with an error that names the store", allowed_reruns=1)
 
 
-def _trouble(stage: Stage, kind: Kind, share: float, seconds: float, lasting: float) -> Outcome:
-    """A store that answers so for a while."""
+def _disturb_store(
+    stage: Stage, kind: Kind, share: float, seconds: float, lasting: float
+) -> Outcome:
+    """Inject a fault into the store's answers for `lasting` seconds."""
     proxy = stage.proxy
     assert proxy is not None
     trial = Trial(stage, f"store_{kind}", "--image-seconds", "15", inputs=stage.stored)
-    trial.await_a_third()
-    met = proxy.troubled
-    with proxy.trouble(kind, share, seconds):
+    trial.wait_for_third()
+    before = proxy.faulty_requests
+    with proxy.inject(kind, share, seconds):
         time.sleep(lasting)
-    met = proxy.troubled - met
-    if not met:
+    affected = proxy.faulty_requests - before
+    if not affected:
         raise AssertionError("no request met the fault")
-    trial.ended()
+    trial.wait_for_end()
     trial.rerun_until_done()
-    return trial.outcome(note=f"{met} requests met it")
+    return trial.compare(note=f"{affected} requests affected")
 
 
-def trouble(
+def build_store_fault(
     kind: Kind, share: float = 1.0, seconds: float = 2.0, lasting: float = TROUBLE_SECONDS
 ) -> Callable[[Stage], Outcome]:
-    """The fault in which a store answers so for a while.
+    """Build the fault in which the store misbehaves for a while.
 
     Args:
-        kind: how it answers.
-        share: to which share of the requests.
-        seconds: how long a slow answer takes at most.
-        lasting: seconds until the store is well again.
+        kind: how the store misbehaves.
+        share: share of the requests that meet the fault.
+        seconds: longest delay of a slow answer.
+        lasting: seconds until the store works again.
     """
-    return functools.partial(_trouble, kind=kind, share=share, seconds=seconds, lasting=lasting)
+    return functools.partial(
+        _disturb_store, kind=kind, share=share, seconds=seconds, lasting=lasting
+    )

@@ -1,4 +1,4 @@
-"""`storage` on a store in trouble: an error that says so, never "nothing lies there"; then all is well."""
+"""`storage` on a faulty store: it reports the fault, never a missing object, and recovers afterwards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline import storage
-from pipeline.errors import StorageError
+from pipeline.errors import AccessDenied, MissingObject, StorageError
 from tests.chaos.proxy import FaultProxy, Kind
 from tests.swift import forget_clients
 from tests.test_storage_s3 import ACTIONS
@@ -21,7 +21,7 @@ def proxy(swift_store: dict[str, str]) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def folder(proxy: FaultProxy, s3_folder: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A folder with an object `x`, seen through the proxy."""
+    """A folder with an object `x`, accessed through the proxy."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
     impatient = {"config_kwargs": {"read_timeout": 1, "retries": {"max_attempts": 0}}}
     monkeypatch.setitem(storage._IMPATIENT, "s3", impatient)
@@ -32,27 +32,27 @@ def folder(proxy: FaultProxy, s3_folder: str, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("kind", ["500", "503", "reset", "silent"])
 @pytest.mark.parametrize("action", ACTIONS)
-def test_trouble_is_no_absence(
+def test_a_faulty_store_is_never_reported_as_a_missing_object(
     action: str, kind: Kind, folder: str, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "silent" and action not in ("read", "put"):
         pytest.skip(
-            "only reading and putting have a limit of their own; the rest waits for the client's"
+            "only read and put have a time limit of their own; the rest waits for the client's"
         )
     if kind == "silent":
-        monkeypatch.setattr(storage, "ANSWER_SECONDS", 3.0)
-    met = proxy.troubled
-    with proxy.trouble(kind), pytest.raises(StorageError) as caught:
+        monkeypatch.setattr(storage, "ANSWER_SECONDS", 5.0)
+    before = proxy.faulty_requests
+    with proxy.inject(kind), pytest.raises(StorageError) as caught:
         ACTIONS[action](folder)
-    assert proxy.troubled > met
-    assert not isinstance(caught.value, storage.MissingObject | storage.AccessDenied)
+    assert proxy.faulty_requests > before
+    assert not isinstance(caught.value, MissingObject | AccessDenied)
     assert str(caught.value).startswith(folder)
-    if action == "remove":  # what was reset may have been done
+    if action == "remove":  # the store may have removed it before the reset
         storage.remove(f"{folder}/x")
     else:
         assert storage.read(f"{folder}/x") in (b"old", b"new")
 
 
-def test_slowness_is_waited_for(folder: str, proxy: FaultProxy) -> None:
-    with proxy.trouble("slow", seconds=0.5):
+def test_a_slow_answer_is_awaited(folder: str, proxy: FaultProxy) -> None:
+    with proxy.inject("slow", seconds=0.5):
         assert storage.read(f"{folder}/x") == b"old"

@@ -5,129 +5,136 @@ import safetensors.torch
 import torch
 
 from pipeline import storage
-from pipeline.detector import checkpoint
-from pipeline.detector.checkpoint_record import peek
-from pipeline.detector.network import Architecture
+from pipeline.detector.architecture import Architecture
+from pipeline.detector.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.detector.checkpoint_record import read_checkpoint_record
 from pipeline.errors import InvalidCheckpoint, InvalidConfiguration, StorageError
-from tests.detector.networks import CLASSES, SMALL, random_model
+from tests.detector.networks import CLASSES, SMALL, build_random_network
 
 
 @pytest.fixture
-def saved(tmp_path):
-    checkpoint.save(str(tmp_path), random_model(), SMALL, extra={"recipe": "tiny", "step": 7})
+def checkpoint_folder(tmp_path):
+    save_checkpoint(
+        str(tmp_path), build_random_network(), SMALL, extra={"recipe": "tiny", "step": 7}
+    )
     return tmp_path
 
 
-@pytest.mark.parametrize("place", ["disk", "memory"])
+@pytest.mark.parametrize("store", ["disk", "memory"])
 @pytest.mark.parametrize("backbone", ["tiny", "mobilenet_v2"])
-def test_round_trip(tmp_path, backbone, place):
-    uri = str(tmp_path) if place == "disk" else f"memory://checkpoints/{backbone}"
-    model = random_model(backbone)
-    record = checkpoint.save(uri, model, SMALL, extra={"step": 7})
-    loaded = checkpoint.load(uri)
+def test_a_loaded_network_equals_the_saved_one(tmp_path, backbone, store):
+    uri = str(tmp_path) if store == "disk" else f"memory://checkpoints/{backbone}"
+    network = build_random_network(backbone)
+    record = save_checkpoint(uri, network, SMALL, extra={"step": 7})
+    loaded = load_checkpoint(uri)
     assert loaded.classes == CLASSES
     assert loaded.preprocessing == SMALL
     assert loaded.extra == {"step": 7}
-    assert loaded.digest == record.digest == peek(uri).digest
-    assert not loaded.model.training
+    assert loaded.digest == record.digest == read_checkpoint_record(uri).digest
+    assert not loaded.network.training
     images, rois = torch.randn(1, 3, 64, 96), torch.tensor([[0, 3.0, 4.0, 50.0, 60.0]])
     with torch.no_grad():
-        for found, expected in zip(loaded.model(images, rois), model(images, rois), strict=True):
-            torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    trained = {n: p.requires_grad for n, p in model.named_parameters()}
-    assert {n: p.requires_grad for n, p in loaded.model.named_parameters()} == trained
+        for output, expected in zip(
+            loaded.network(images, rois), network(images, rois), strict=True
+        ):
+            torch.testing.assert_close(output, expected, rtol=0, atol=0)
+    trained = {n: p.requires_grad for n, p in network.named_parameters()}
+    assert {n: p.requires_grad for n, p in loaded.network.named_parameters()} == trained
 
 
-def test_digest_follows_what_changes_the_output(tmp_path):
-    first = checkpoint.save(str(tmp_path), random_model(seed=0), SMALL, extra={"step": 1})
-    again = checkpoint.save(str(tmp_path), random_model(seed=0), SMALL, extra={"step": 2})
-    other = checkpoint.save(str(tmp_path), random_model(seed=1), SMALL)
+def test_the_digest_changes_with_everything_that_changes_the_output(tmp_path):
+    first = save_checkpoint(str(tmp_path), build_random_network(seed=0), SMALL, extra={"step": 1})
+    again = save_checkpoint(str(tmp_path), build_random_network(seed=0), SMALL, extra={"step": 2})
+    other = save_checkpoint(str(tmp_path), build_random_network(seed=1), SMALL)
     assert first.digest == again.digest != other.digest
 
 
 def test_half_precision_and_channels_last_are_saved_as_fp32(tmp_path):
-    model = random_model().to(torch.bfloat16).to(memory_format=torch.channels_last)
-    checkpoint.save(str(tmp_path), model, SMALL)
-    for name, tensor in checkpoint.load(str(tmp_path)).model.state_dict().items():
-        assert torch.equal(tensor, model.state_dict()[name].float())
+    network = build_random_network().to(torch.bfloat16).to(memory_format=torch.channels_last)
+    save_checkpoint(str(tmp_path), network, SMALL)
+    for name, tensor in load_checkpoint(str(tmp_path)).network.state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[name].float())
 
 
-def damaged(folder, name, change):
-    place = folder / name
-    place.write_bytes(change(place.read_bytes()))
+def damage_file(folder, name, change):
+    path = folder / name
+    path.write_bytes(change(path.read_bytes()))
 
 
-def rewritten(folder, change):
-    place = folder / "model.json"
-    record = json.loads(place.read_text())
+def edit_record(folder, change):
+    path = folder / "model.json"
+    record = json.loads(path.read_text())
     change(record)
-    place.write_text(json.dumps(record))
+    path.write_text(json.dumps(record))
 
 
 def swap_weights(folder, tensors):
-    """Other weights with a record whose digest is right."""
+    """Put other weights, with a record of their digest."""
     import hashlib
 
-    data = safetensors.torch.save(tensors)
-    (folder / "model.safetensors").write_bytes(data)
-    told = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    rewritten(folder, lambda record: record["weights"].update(told))
+    weights = safetensors.torch.save(tensors)
+    (folder / "model.safetensors").write_bytes(weights)
+    weights_record = {"sha256": hashlib.sha256(weights).hexdigest(), "bytes": len(weights)}
+    edit_record(folder, lambda record: record["weights"].update(weights_record))
 
 
 @pytest.mark.parametrize(
-    ("damage", "named"),
+    ("damage", "message"),
     [
         (lambda f: (f / "model.json").unlink(), "model.json does not exist"),
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors does not exist"),
-        (lambda f: damaged(f, "model.json", lambda d: d[:50]), "model.json"),
-        (lambda f: damaged(f, "model.json", lambda d: b"[]"), "model.json"),
-        (lambda f: rewritten(f, lambda r: r.update(version=99)), "version 99"),
-        (lambda f: rewritten(f, lambda r: r.pop("preprocessing")), "preprocessing"),
-        (lambda f: rewritten(f, lambda r: r["architecture"].update(depth=3)), "depth"),
-        (lambda f: rewritten(f, lambda r: r["architecture"].update(backbone="x")), "backbone 'x'"),
-        (lambda f: damaged(f, "model.safetensors", lambda d: d[:-100]), "truncated"),
-        (lambda f: damaged(f, "model.safetensors", lambda d: d[:-1] + b"\1"), "SHA-256"),
+        (lambda f: damage_file(f, "model.json", lambda d: d[:50]), "model.json"),
+        (lambda f: damage_file(f, "model.json", lambda d: b"[]"), "model.json"),
+        (lambda f: edit_record(f, lambda r: r.update(version=99)), "version 99"),
+        (lambda f: edit_record(f, lambda r: r.pop("preprocessing")), "preprocessing"),
+        (lambda f: edit_record(f, lambda r: r["architecture"].update(depth=3)), "depth"),
         (
-            lambda f: rewritten(f, lambda r: r["architecture"].update(classes=["a"])),
+            lambda f: edit_record(f, lambda r: r["architecture"].update(backbone="x")),
+            "backbone 'x'",
+        ),
+        (lambda f: damage_file(f, "model.safetensors", lambda d: d[:-100]), "truncated"),
+        (lambda f: damage_file(f, "model.safetensors", lambda d: d[:-1] + b"\1"), "SHA-256"),
+        (
+            lambda f: edit_record(f, lambda r: r["architecture"].update(classes=["a"])),
             r"has bbox_pred\.\w+ as \(16",
         ),
         (lambda f: swap_weights(f, {"odd": torch.zeros(2)}), "lacks backbone"),
     ],
 )
-def test_damage_is_named(saved, damage, named):
-    damage(saved)
-    with pytest.raises(InvalidCheckpoint, match=named) as caught:
-        checkpoint.load(str(saved))
-    assert str(saved) in str(caught.value)
+def test_an_error_names_the_damage_and_the_folder(checkpoint_folder, damage, message):
+    damage(checkpoint_folder)
+    with pytest.raises(InvalidCheckpoint, match=message) as caught:
+        load_checkpoint(str(checkpoint_folder))
+    assert str(checkpoint_folder) in str(caught.value)
 
 
-def test_no_folder_at_all(tmp_path):
+def test_a_missing_folder_is_no_checkpoint(tmp_path):
     with pytest.raises(InvalidCheckpoint, match="no checkpoint"):
-        peek(str(tmp_path / "nowhere"))
+        read_checkpoint_record(str(tmp_path / "nowhere"))
 
 
-def test_a_store_that_fails_is_not_a_bad_checkpoint(saved, monkeypatch):
-    def broken(uri):
+def test_a_failing_store_does_not_make_an_invalid_checkpoint(checkpoint_folder, monkeypatch):
+    def fail(uri):
         raise StorageError("down")
 
-    monkeypatch.setattr(storage, "read", broken)
+    monkeypatch.setattr(storage, "read", fail)
     with pytest.raises(StorageError, match="down"):
-        checkpoint.load(str(saved))
+        load_checkpoint(str(checkpoint_folder))
 
 
-def test_a_failed_put_leaves_weights_and_record_apart_only_detectably(saved, monkeypatch):
+def test_loading_detects_weights_and_record_of_different_saves(checkpoint_folder, monkeypatch):
     put = storage.put
 
-    def fails_at_the_record(uri, data):
+    def put_all_but_the_record(uri, data):
         if uri.endswith(".json"):
             raise StorageError("full")
         put(uri, data)
 
-    monkeypatch.setattr(storage, "put", fails_at_the_record)
+    monkeypatch.setattr(storage, "put", put_all_but_the_record)
     with pytest.raises(StorageError):
-        checkpoint.save(str(saved), random_model(seed=5), SMALL)
+        save_checkpoint(str(checkpoint_folder), build_random_network(seed=5), SMALL)
     with pytest.raises(InvalidCheckpoint, match="SHA-256"):
-        checkpoint.load(str(saved))
+        load_checkpoint(str(checkpoint_folder))
 
 
 @pytest.mark.parametrize(
@@ -141,11 +148,11 @@ def test_a_failed_put_leaves_weights_and_record_apart_only_detectably(saved, mon
         {"classes": ("a",), "roi_size": 0},
     ],
 )
-def test_senseless_architectures_are_refused(fields):
+def test_invalid_architectures_are_rejected(fields):
     with pytest.raises(InvalidConfiguration):
         Architecture(**fields)
 
 
-def test_architecture_json_round_trip():
+def test_an_architecture_survives_a_round_trip_through_json():
     architecture = Architecture(("a", "b"), "mobilenet_v2", roi_size=5, fc_widths=(64, 32))
     assert Architecture.from_json(json.loads(json.dumps(architecture.to_json()))) == architecture

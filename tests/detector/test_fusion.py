@@ -1,12 +1,12 @@
-"""Fused layers compute what the separate ones do."""
+"""Fused layers compute the same as the separate ones."""
 
 import pytest
 import torch
 from torch import nn
 
 from pipeline.detector.backbones.frozen_norm import bake_frozen_norms
-from pipeline.detector.fusion import FusedConv2d, can_fuse, frozen_layers_fused, fused
-from tests.detector.networks import random_model
+from pipeline.detector.fusion import FusedConv2d, can_fuse, fuse_for_inference, fuse_frozen_layers
+from tests.detector.networks import build_random_network
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(
@@ -18,7 +18,7 @@ needs_onednn = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("name", "rectified", "summed"),
     [
-        ("tiny", 0, 0),  # a GroupNorm stands between convolution and ReLU
+        ("tiny", 0, 0),  # a GroupNorm is between convolution and ReLU
         ("caffenet", 5, 0),
         ("alexnet", 5, 0),
         ("squeezenet1_0", 25, 0),
@@ -27,25 +27,25 @@ needs_onednn = pytest.mark.skipif(
         ("mobilenet_v2_expanded", 35, 10),
     ],
 )
-def test_equals_the_separate_layers(name, rectified, summed):
+def test_a_fused_network_equals_the_separate_layers(name, rectified, summed):
     torch.manual_seed(0)
-    model = random_model(name).requires_grad_(False)
-    bake_frozen_norms(model.backbone)
-    model.to(memory_format=torch.channels_last)
+    network = build_random_network(name).requires_grad_(False)
+    bake_frozen_norms(network.backbone)
+    network.to(memory_format=torch.channels_last)
     images = torch.randn(2, 3, 97, 130).to(memory_format=torch.channels_last)
-    pooled = torch.randn(5, model.backbone.channels, model.roi_size, model.roi_size)
+    pooled = torch.randn(5, network.backbone.channels, network.roi_size, network.roi_size)
     convolutions = sums = 0
-    for part, values in (("trunk", images), ("head", pooled)):
-        quick = fused(model.backbone, part)
-        expected = getattr(model.backbone, part)(values)
-        torch.testing.assert_close(quick(values), expected, rtol=1e-4, atol=1e-4)
-        assert not any(type(layer) in {nn.Identity, nn.Dropout} for layer in quick.modules())
+    for method, values in (("trunk", images), ("head", pooled)):
+        fused = fuse_for_inference(network.backbone, method)
+        expected = getattr(network.backbone, method)(values)
+        torch.testing.assert_close(fused(values), expected, rtol=1e-4, atol=1e-4)
+        assert not any(type(layer) in {nn.Identity, nn.Dropout} for layer in fused.modules())
         convolutions += sum(
-            layer.rectifier != "none" for layer in quick.modules() if isinstance(layer, FusedConv2d)
+            layer.rectifier != "none" for layer in fused.modules() if isinstance(layer, FusedConv2d)
         )
         sums += sum(
             len(node.args) == 2 and "conv" in str(node.target)
-            for node in quick.graph.nodes
+            for node in fused.graph.nodes
             if node.op == "call_module"
         )
     assert (convolutions, sums) == (rectified, summed)
@@ -62,28 +62,28 @@ def test_equals_the_separate_layers(name, rectified, summed):
         ("mobilenet_v2", "none", 0),
     ],
 )
-def test_frozen_layers_alone_are_fused_for_training(name, until, count):
+def test_training_fuses_only_the_frozen_layers(name, until, count):
     torch.manual_seed(0)
-    model = random_model(name).requires_grad_(True).to(memory_format=torch.channels_last)
-    model.backbone.freeze(until)
-    trained = [p for p in model.parameters() if p.requires_grad]
+    network = build_random_network(name).requires_grad_(True).to(memory_format=torch.channels_last)
+    network.backbone.freeze(until)
+    trained = [p for p in network.parameters() if p.requires_grad]
     images = torch.randn(1, 3, 96, 130).to(memory_format=torch.channels_last)
-    quick = frozen_layers_fused(model.backbone, "trunk", torch.float32)
-    assert sum(isinstance(layer, FusedConv2d) for layer in quick.modules()) == count
-    outputs = [trunk(images) for trunk in (model.backbone.trunk, quick)]
+    fused = fuse_frozen_layers(network.backbone, "trunk", torch.float32)
+    assert sum(isinstance(layer, FusedConv2d) for layer in fused.modules()) == count
+    outputs = [trunk(images) for trunk in (network.backbone.trunk, fused)]
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
     gradients = [
         torch.autograd.grad(output.square().mean(), trained, allow_unused=True)
         for output in outputs
     ]
-    for theirs, ours in zip(*gradients, strict=True):
-        assert (theirs is None) == (ours is None)
-        if theirs is not None:
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    for expected, gradient in zip(*gradients, strict=True):
+        assert (expected is None) == (gradient is None)
+        if expected is not None:
+            torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
 
 
 class Shortcuts(nn.Module):
-    """Sums that must stay as they are, or may not be taken twice."""
+    """Sums that cannot be fused, or only once."""
 
     def __init__(self):
         super().__init__()
@@ -99,13 +99,13 @@ class Shortcuts(nn.Module):
 
 
 @needs_onednn
-def test_sums_of_other_kinds_stay():
+def test_sums_that_cannot_be_fused_stay_correct():
     torch.manual_seed(1)
     module = Shortcuts().requires_grad_(False)
     images = torch.randn(1, 3, 5, 6)
-    torch.testing.assert_close(fused(module, "forward")(images), module(images))
+    torch.testing.assert_close(fuse_for_inference(module, "forward")(images), module(images))
 
 
-def test_only_where_the_operators_are():
+def test_only_devices_and_dtypes_with_the_operators_can_fuse():
     assert not can_fuse(torch.device("cuda"), torch.float32)
     assert not can_fuse(CPU, torch.float16)

@@ -4,30 +4,37 @@ import numpy as np
 import pytest
 
 from pipeline import imaging
-from pipeline.detector import __main__ as command
-from pipeline.detector import checkpoint
-from tests.detector.networks import SMALL, random_boxes, random_image, random_model
+from pipeline.detector.__main__ import run_command_line
+from pipeline.detector.checkpoint import save_checkpoint
+from tests.detector.networks import (
+    SMALL,
+    build_random_network,
+    draw_random_boxes,
+    draw_random_image,
+)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    image = random_image(np.random.default_rng(0), 60, 80)
+    image = draw_random_image(np.random.default_rng(0), 60, 80)
     (tmp_path / "p.png").write_bytes(imaging.encode_png(image))
-    checkpoint.save(str(tmp_path / "model"), random_model(), SMALL)
+    save_checkpoint(str(tmp_path / "model"), build_random_network(), SMALL)
     return tmp_path
 
 
-def run(monkeypatch, *arguments):
+def run_with(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["detector", *map(str, arguments)])
-    command.run()
+    run_command_line()
 
 
-def test_prints_and_draws(folder, monkeypatch, capsys):
+def test_the_command_prints_and_draws_detections(folder, monkeypatch, capsys):
     drawn = folder / "out.png"
-    boxes = random_boxes(np.random.default_rng(0), 20, 60, 80)
-    # Its own tests look at selective search; here it would be compiled in a fresh checkout.
-    monkeypatch.setattr(command, "selective_search", lambda *args, **options: boxes)
-    run(
+    boxes = draw_random_boxes(np.random.default_rng(0), 20, 60, 80)
+    # Selective search has its own tests; a fresh checkout would have to compile it here.
+    monkeypatch.setattr(
+        "pipeline.detector.__main__.selective_search", lambda *args, **options: boxes
+    )
+    run_with(
         monkeypatch,
         folder / "p.png",
         "--checkpoint",
@@ -40,29 +47,29 @@ def test_prints_and_draws(folder, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert any(name in printed for name in ("cat", "dog", "owl"))
     assert "detections, from" in printed
-    before = imaging.decode((folder / "p.png").read_bytes())
-    after = imaging.decode(drawn.read_bytes())
+    before = imaging.decode_image((folder / "p.png").read_bytes())
+    after = imaging.decode_image(drawn.read_bytes())
     assert after.shape == before.shape
     assert not np.array_equal(after, before)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "expected"),
     [
         (("nowhere.png", "--checkpoint", "model"), "nowhere.png"),
         (("p.png", "--checkpoint", "nowhere"), "nowhere"),
         (("p.png", "--checkpoint", "model", "--draw", "out.txt"), "out.txt"),
         (("model/model.json", "--checkpoint", "model"), "model.json: not an image"),
         (("p.png", "--checkpoint", "model", "--device", "abacus"), "abacus"),
-        (("p.png", "--checkpoint", "model", "--nms-iou", "3"), "NMS"),
+        (("p.png", "--checkpoint", "model", "--nms-iou", "3"), "--nms-iou is 3.0"),
     ],
 )
-def test_errors_are_one_line(folder, monkeypatch, capsys, arguments, named):
+def test_an_error_is_one_line_and_exits_with_2(folder, monkeypatch, capsys, arguments, expected):
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, *arguments)
+        run_with(monkeypatch, *arguments)
     assert stopped.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     assert message.count("\n") == 1
-    assert named in message
+    assert expected in message

@@ -6,61 +6,64 @@ import safetensors.torch
 import torch
 import torchvision
 
-from pipeline.detector.network import Architecture, build
+from pipeline.detector.architecture import Architecture
+from pipeline.detector.network import build_network
 from pipeline.detector.weights import load_pretrained
 from pipeline.errors import InvalidCheckpoint, StorageError
 
 
 @pytest.fixture(scope="module")
-def pretrained():
-    """A state dict as torchvision's, with random weights."""
+def weights_of_resnet():
+    """A state dict like torchvision's, with random weights."""
     torch.manual_seed(0)
     return torchvision.models.resnet18(num_classes=10).state_dict()
 
 
-def model(**fields):
-    return build(Architecture(("a", "b"), "resnet18", **fields))
+def build_resnet(**fields):
+    return build_network(Architecture(("a", "b"), "resnet18", **fields))
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_fills_the_backbone_by_name(tmp_path, pretrained, ending):
-    place = tmp_path / f"weights.{ending}"
+def test_weights_fill_the_backbone_by_name(tmp_path, weights_of_resnet, ending):
+    path = tmp_path / f"weights.{ending}"
     if ending == "pth":
-        torch.save(pretrained, place)
+        torch.save(weights_of_resnet, path)
     else:
-        safetensors.torch.save_file(pretrained, place)
-    network = model()
-    found = load_pretrained(network, str(place))
-    assert found.missing == ()
-    assert found.unused == ("fc.bias", "fc.weight")
-    assert set(found.loaded) == set(network.backbone.state_dict())
+        safetensors.torch.save_file(weights_of_resnet, path)
+    network = build_resnet()
+    loaded_weights = load_pretrained(network, str(path))
+    assert loaded_weights.missing == ()
+    assert loaded_weights.unused == ("fc.bias", "fc.weight")
+    assert set(loaded_weights.loaded) == set(network.backbone.state_dict())
     own = network.backbone.state_dict()
-    assert torch.equal(own["layer3.0.conv1.weight"], pretrained["layer3.0.conv1.weight"])
-    assert torch.equal(own["layer3.0.conv1.norm.bias"], pretrained["layer3.0.bn1.bias"])
+    assert torch.equal(own["layer3.0.conv1.weight"], weights_of_resnet["layer3.0.conv1.weight"])
+    assert torch.equal(own["layer3.0.conv1.norm.bias"], weights_of_resnet["layer3.0.bn1.bias"])
 
 
-def test_a_new_head_is_reported_missing(tmp_path, pretrained):
-    torch.save(pretrained, tmp_path / "w.pth")
-    found = load_pretrained(model(fc_widths=(8, 8)), str(tmp_path / "w.pth"))
-    assert found.missing == ("fc.1.weight", "fc.1.bias", "fc.4.weight", "fc.4.bias")
-    assert "layer4.0.conv1.weight" in found.unused
-    taken, random, without_place = found.lines()
-    assert taken.startswith(f"{len(found.loaded)} tensors")
+def test_a_new_head_is_reported_missing(tmp_path, weights_of_resnet):
+    torch.save(weights_of_resnet, tmp_path / "w.pth")
+    loaded_weights = load_pretrained(build_resnet(fc_widths=(8, 8)), str(tmp_path / "w.pth"))
+    assert loaded_weights.missing == ("fc.1.weight", "fc.1.bias", "fc.4.weight", "fc.4.bias")
+    assert "layer4.0.conv1.weight" in loaded_weights.unused
+    loaded, random, unused = loaded_weights.describe()
+    assert loaded.startswith(f"{len(loaded_weights.loaded)} tensors")
     assert random == (
-        "4 are not among them and start random: fc.1.weight, fc.1.bias, fc.4.weight, fc.4.bias"
+        "4 are not in the weights and start random: fc.1.weight, fc.1.bias, fc.4.weight, fc.4.bias"
     )
-    assert without_place.startswith(f"{len(found.unused)} of the weights have no place: fc.bias, ")
+    assert unused.startswith(
+        f"{len(loaded_weights.unused)} tensors of the weights are unused: fc.bias, "
+    )
 
 
-def test_half_precision_weights(tmp_path, pretrained):
-    torch.save({name: t.half() for name, t in pretrained.items()}, tmp_path / "w.pth")
-    network = model()
+def test_half_precision_weights_become_fp32(tmp_path, weights_of_resnet):
+    torch.save({name: t.half() for name, t in weights_of_resnet.items()}, tmp_path / "w.pth")
+    network = build_resnet()
     load_pretrained(network, str(tmp_path / "w.pth"))
     assert network.backbone.conv1.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "message"),
     [
         (lambda w: {"classifier.weight": torch.zeros(1)}, "holds nothing for resnet18"),
         (
@@ -75,44 +78,44 @@ def test_half_precision_weights(tmp_path, pretrained):
         (lambda w: list(w.values()), "not a mapping of names to tensors"),
     ],
 )
-def test_mismatches_are_named(tmp_path, pretrained, change, named):
-    torch.save(change(dict(pretrained)), tmp_path / "w.pth")
-    with pytest.raises(InvalidCheckpoint, match=named):
-        load_pretrained(model(), str(tmp_path / "w.pth"))
+def test_an_error_names_the_mismatch(tmp_path, weights_of_resnet, change, message):
+    torch.save(change(dict(weights_of_resnet)), tmp_path / "w.pth")
+    with pytest.raises(InvalidCheckpoint, match=message):
+        load_pretrained(build_resnet(), str(tmp_path / "w.pth"))
 
 
-class Evil:
+class CreateFolder:
     def __reduce__(self):
-        return (os.mkdir, ("evil-was-here",))
+        return (os.mkdir, ("created-by-pickle",))
 
 
 def test_code_in_a_pickle_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({"conv1.weight": Evil()}, "w.pth")
+    torch.save({"conv1.weight": CreateFolder()}, "w.pth")
     with pytest.raises(InvalidCheckpoint, match="not a state dict"):
-        load_pretrained(model(), "w.pth")
-    assert not Path("evil-was-here").exists()
+        load_pretrained(build_resnet(), "w.pth")
+    assert not Path("created-by-pickle").exists()
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02", b"PK\x03\x04broken"])
-def test_no_state_dict(tmp_path, name, content):
+def test_a_file_that_is_no_state_dict_is_rejected(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidCheckpoint, match=name):
-        load_pretrained(model(), str(tmp_path / name))
+        load_pretrained(build_resnet(), str(tmp_path / name))
 
 
-def test_missing_file_and_unknown_torchvision_name(tmp_path):
+def test_a_missing_file_and_an_unknown_torchvision_name_are_rejected(tmp_path):
     with pytest.raises(StorageError, match=r"nowhere\.pth"):
-        load_pretrained(model(), str(tmp_path / "nowhere.pth"))
+        load_pretrained(build_resnet(), str(tmp_path / "nowhere.pth"))
     with pytest.raises(InvalidCheckpoint, match=r"no weights 'ResNet18_Weights\.NONE'"):
-        load_pretrained(model(), "ResNet18_Weights.NONE")
+        load_pretrained(build_resnet(), "ResNet18_Weights.NONE")
 
 
-def test_real_mobilenet_weights(dev_data):
-    place = dev_data.parent / "weights" / "mobilenet_v2_imagenet1001.pth"
-    if not place.exists():
-        pytest.skip(f"no weights at {place}")
-    found = load_pretrained(build(Architecture(("a",), "mobilenet_v2")), str(place))
-    assert found.missing == ()
-    assert found.unused == ("classifier.1.bias", "classifier.1.weight")
+def test_real_mobilenet_weights_fill_the_backbone(dev_data):
+    path = dev_data.parent / "weights" / "mobilenet_v2_imagenet1001.pth"
+    if not path.exists():
+        pytest.skip(f"no weights at {path}")
+    loaded_weights = load_pretrained(build_network(Architecture(("a",), "mobilenet_v2")), str(path))
+    assert loaded_weights.missing == ()
+    assert loaded_weights.unused == ("classifier.1.bias", "classifier.1.weight")

@@ -1,4 +1,4 @@
-"""Small images and a small network for the engine's tests."""
+"""Small images and a small network for the tests of the engine."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def draw_images(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def damaged_manifest(folder: Path, count: int = 10) -> str:
-    """A manifest of images of which 3 is truncated, 4 empty and 5 missing."""
+def write_damaged_manifest(folder: Path, count: int = 10) -> str:
+    """A manifest of images: number 3 is truncated, 4 empty, 5 missing."""
     paths = draw_images(folder / "images", count)
     paths[3].write_bytes(paths[3].read_bytes()[:100])
     paths[4].write_bytes(b"")
@@ -36,19 +36,19 @@ def damaged_manifest(folder: Path, count: int = 10) -> str:
     return uri
 
 
-def random_checkpoint(folder: Path, classes: tuple[str, ...] = ("cat", "dog")) -> str:
+def write_random_checkpoint(folder: Path, classes: tuple[str, ...] = ("cat", "dog")) -> str:
     """A `tiny` network with random weights, spread so that some scores are high."""
     import torch
 
-    from pipeline.detector import checkpoint
     from pipeline.detector.architecture import Architecture
-    from pipeline.detector.network import build
+    from pipeline.detector.checkpoint import save_checkpoint
+    from pipeline.detector.network import build_network
     from pipeline.detector.preprocessing import Preprocessing
 
-    model = build(Architecture(backbone="tiny", classes=classes), seed=0)
+    model = build_network(Architecture(backbone="tiny", classes=classes), seed=0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.manual_seed(0)))
     uri = str(folder / "checkpoint")
-    checkpoint.save(uri, model, Preprocessing(short_side=60, max_side=100))
+    save_checkpoint(uri, model, Preprocessing(short_side=60, max_side=100))
     return uri

@@ -1,7 +1,9 @@
-"""Waiting for a core that others hold, on a Ray of two cores."""
+"""Connecting to a cluster, and waiting for a core that other jobs hold, on a Ray of two cores."""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,18 +11,19 @@ import pytest
 import ray
 
 from pipeline.engine import cluster
-from pipeline.engine.propose import run as proposal_run
+from pipeline.engine.propose.run import run_proposals
 from pipeline.errors import InvalidConfiguration, NoCapacity
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
-from tests.engine.drawn_images import damaged_manifest
-from tests.swift import free_port
+from tests.engine.drawn_images import write_damaged_manifest
+from tests.project_log import read_project_log
+from tests.swift import find_free_port
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 @pytest.fixture
-def occupied() -> Iterator[None]:
+def occupy_both_cores() -> Iterator[None]:
     """Another job's actor holds both cores."""
 
     @ray.remote(num_cpus=2)
@@ -33,48 +36,74 @@ def occupied() -> Iterator[None]:
     ray.kill(occupant)
 
 
-@pytest.mark.usefixtures("occupied")
-def test_cores_that_others_hold_are_told_and_then_an_error(
+@pytest.mark.usefixtures("occupy_both_cores")
+def test_a_run_waits_for_cores_that_other_jobs_hold_and_then_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Ray itself would let the tasks wait for ever."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(cluster, "SILENCE", 0.5)
+    monkeypatch.setattr(cluster, "LOG_EVERY", 0.5)
     output = tmp_path / "out"
     with pytest.raises(
-        NoCapacity, match="for 2 s no task could start, missing is CPU 1, which other"
+        NoCapacity, match="for 2 s no task could start: waiting for CPU 1, which other"
     ):
-        proposal_run.run(
-            damaged_manifest(tmp_path),
+        run_proposals(
+            write_damaged_manifest(tmp_path),
             str(output),
             ProposalSettings("single"),
             RunOptions(no_capacity_after=2),
         )
-    assert "waiting for CPU 1, which other jobs hold" in caplog.messages
+    assert "waiting for CPU 1, which other jobs hold" in read_project_log(caplog)
     assert not list(output.glob("part-*"))
 
 
-def test_a_free_core_is_not_waited_for(
+def test_a_free_core_needs_no_wait(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(cluster, "SILENCE", 10.0)
+    monkeypatch.setattr(cluster, "LOG_EVERY", 10.0)
     cluster.await_core(60)
-    assert not caplog.messages
+    assert not read_project_log(caplog)
 
 
 @pytest.mark.parametrize("form", ["{}", "ray://{}"])
-def test_an_address_where_nothing_answers_is_told_at_once(
+def test_an_address_where_nothing_answers_fails_at_once(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = form.format(f"127.0.0.1:{free_port()}")
+    address = form.format(f"127.0.0.1:{find_free_port()}")
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    told = f"RAY_ADDRESS {address}: nothing answers there: Connection refused"
-    with pytest.raises(InvalidConfiguration, match=told), cluster.connected():
+    message = f"RAY_ADDRESS {address}: nothing answers: Connection refused"
+    with pytest.raises(InvalidConfiguration, match=message), cluster.connect_to_cluster():
         pass
 
 
-def test_local_and_auto_are_no_addresses_to_knock_at() -> None:
+def test_local_and_auto_are_not_checked_for_an_answer() -> None:
     for address in ("local", "auto"):
-        cluster._check_answers(address)
+        cluster._check_reachable(address)
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_users_never_see_rays_unhandled_error(
+    is_connected: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ray prints it for a failed task whose result is dropped; without the connection the test sees it."""
+    monkeypatch.setenv("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # so that it is restored
+    monkeypatch.delenv("RAY_IGNORE_UNHANDLED_ERRORS")
+
+    @ray.remote(max_retries=0)
+    def fail() -> None:
+        raise ValueError("dropped on purpose")
+
+    def has_seen_message() -> bool:
+        return any(
+            "Unhandled error" in message and "dropped on purpose" in message
+            for message in caplog.messages
+        )
+
+    with cluster.connect_to_cluster() if is_connected else contextlib.nullcontext():
+        fail.remote()
+        deadline = time.monotonic() + (3 if is_connected else 30)
+        while not has_seen_message() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert has_seen_message() != is_connected

@@ -1,4 +1,4 @@
-"""Workers killed while a detection run is at work: its rows are those of an undisturbed run."""
+"""Workers killed during a detection run: its rows are those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from pipeline import shards
-from pipeline.detector.keep import Keep
-from pipeline.engine.detect import run as detection_run
-from pipeline.engine.detect.run import DetectionSettings
+from pipeline.detector.detection_settings import DetectionSettings
+from pipeline.detector.postprocessing_settings import PostprocessingSettings
+from pipeline.engine.detect.resources import ActorOptions
+from pipeline.engine.detect.run import run_detection
 from pipeline.manifests import ManifestRow, write_manifest
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
-from tests.engine.drawn_images import draw_images, random_checkpoint
+from tests.engine.drawn_images import draw_images, write_random_checkpoint
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -31,42 +32,46 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     folder = tmp_path_factory.mktemp("inputs")
     rows = [ManifestRow(p.stem, str(p), 80, 60, None) for p in draw_images(folder / "p", IMAGES)]
     write_manifest(str(folder / "manifest.parquet"), rows, None)
-    return str(folder / "manifest.parquet"), random_checkpoint(folder)
+    return str(folder / "manifest.parquet"), write_random_checkpoint(folder)
 
 
 def _detect(inputs: tuple[str, str], output: Path) -> list[dict[str, Any]]:
-    detection_run.run(
+    run_detection(
         *inputs,
         str(output),
         proposals=ProposalSettings(strategy="single", max_boxes=50, min_side=8),
-        settings=DetectionSettings(Keep(score_threshold=0.0, max_per_image=5), "fp32"),
+        settings=DetectionSettings(
+            PostprocessingSettings(score_threshold=0.0, max_per_image=5), "fp32"
+        ),
         options=RunOptions(shard_size=2),
-        actors=1,
+        actors=ActorOptions(1),
     )
-    return [row for table in shards.open_parts(str(output)).tables() for row in table.to_pylist()]
+    return [
+        row for table in shards.open_parts(str(output)).read_tables() for row in table.to_pylist()
+    ]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
+def expected_rows(
     inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, Any]]:
     return _detect(inputs, tmp_path_factory.mktemp("undisturbed"))
 
 
-def _workers(title: str) -> list[int]:
-    """Pids of this session's Ray workers that are at such a task or actor, by their process title."""
-    found = []
+def _find_workers(title: str) -> list[int]:
+    """Pids of this process's Ray workers that run such a task or actor, by their process title."""
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if command.startswith(b"ray::" + title.encode()) and _is_ours(int(process.name)):
-            found.append(int(process.name))
-    return found
+        if command.startswith(b"ray::" + title.encode()) and _is_descendant(int(process.name)):
+            pids.append(int(process.name))
+    return pids
 
 
-def _is_ours(pid: int) -> bool:
+def _is_descendant(pid: int) -> bool:
     while pid > 1:
         if pid == os.getpid():
             return True
@@ -74,9 +79,9 @@ def _is_ours(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("title", ["DetectorActor", "_read_piece"])
-def test_killed_worker(
-    title: str, inputs: tuple[str, str], undisturbed: list[dict[str, Any]], tmp_path: Path
+@pytest.mark.parametrize("title", ["DetectorActor", "read_piece"])
+def test_a_killed_worker_changes_no_row(
+    title: str, inputs: tuple[str, str], expected_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     output, killed = tmp_path / "detections", []
 
@@ -84,7 +89,7 @@ def test_killed_worker(
         deadline = time.monotonic() + 60
         while not killed and time.monotonic() < deadline:
             if len(list(output.glob("part-*"))) >= 3:
-                for pid in _workers(title)[:1]:
+                for pid in _find_workers(title)[:1]:
                     os.kill(pid, signal.SIGKILL)
                     killed.append(len(list(output.glob("part-*"))))
             time.sleep(0.002)
@@ -95,8 +100,8 @@ def test_killed_worker(
     killer.join()
     assert killed, f"no {title} was found to kill"
     assert killed[0] < IMAGES // 2, "it was killed too late to matter"
-    assert [row["image_id"] for row in rows] == [row["image_id"] for row in undisturbed]
-    for row, expected in zip(rows, undisturbed, strict=True):
+    assert [row["image_id"] for row in rows] == [row["image_id"] for row in expected_rows]
+    for row, expected in zip(rows, expected_rows, strict=True):
         assert row["status"] == "ok"
-        ours, theirs = ([d["score"] for d in r["detections"]] for r in (row, expected))
-        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+        scores, expected_scores = ([d["score"] for d in r["detections"]] for r in (row, expected))
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Commands that would work, and a folder with what a user may hand them instead."""
+"""Commands that work, and a folder with wrong inputs that a user may pass to them instead."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from pipeline import schema
 from pipeline.manifests import ManifestRow, write_manifest
-from tests.engine.drawn_images import draw_images, random_checkpoint
-from tests.outputs import an_object, write_annotations, write_detections, write_proposals
+from tests.engine.drawn_images import draw_images, write_random_checkpoint
+from tests.outputs import make_object, write_annotations, write_detections, write_proposals
 from tests.sources.small_datasets import coco_content, write_voc
 
 BOX = (10, 10, 40, 40)
@@ -29,36 +29,40 @@ FOLDER = "prepare folder --images {w}/images --output {w}/out"
 
 
 def write_world(root: Path) -> None:
-    """Fill a folder with one of everything, good and bad; `{w}` in the commands is this folder."""
+    """Fill a folder with valid and broken inputs of each kind; `{w}` in the commands is this folder."""
     paths = draw_images(root / "images", 4)
-    places = {path.stem: str(path) for path in paths}
-    objects = {name: [an_object("cat", BOX)] for name in places}
-    good = write_annotations(f"{root}/m.parquet", objects, ("cat",), size=(80, 60), uris=places)
+    uri_by_image = {path.stem: str(path) for path in paths}
+    objects = {name: [make_object("cat", BOX)] for name in uri_by_image}
+    good = write_annotations(
+        f"{root}/m.parquet", objects, ("cat",), size=(80, 60), uris=uri_by_image
+    )
     _write_bad_manifests(root, Path(good).read_bytes())
     write_voc(root / "voc")
     (root / "coco.json").write_text(json.dumps(coco_content()))
     (root / "folder").mkdir()
     (root / "noimages").mkdir()
     (root / "noimages" / "text.jpg").write_text("text")
-    write_proposals(f"{root}/proposals", good, dict.fromkeys(places, (BOX,)))
-    write_proposals(f"{root}/incomplete", good, dict.fromkeys(places, (BOX,)))
+    write_proposals(f"{root}/proposals", good, dict.fromkeys(uri_by_image, (BOX,)))
+    write_proposals(f"{root}/incomplete", good, dict.fromkeys(uri_by_image, (BOX,)))
     next((root / "incomplete").glob("part-*")).unlink()
     write_proposals(f"{root}/fewer", good, dict.fromkeys(("000", "001"), (BOX,)))
     write_proposals(f"{root}/others", f"{root}/other.parquet", {f"o{i}": [BOX] for i in range(4)})
-    write_detections(f"{root}/detections", good, dict.fromkeys(places, ()), ("cat",))
-    write_detections(f"{root}/fewer_found", good, {"000": ()}, ("cat",))
+    write_detections(f"{root}/detections", good, dict.fromkeys(uri_by_image, ()), ("cat",))
+    write_detections(f"{root}/fewer_detections", good, {"000": ()}, ("cat",))
     others = dict.fromkeys((f"o{i}" for i in range(4)), ())
-    write_detections(f"{root}/others_found", f"{root}/other.parquet", others, ("cat",))
+    write_detections(f"{root}/others_detections", f"{root}/other.parquet", others, ("cat",))
     record = root / "detections" / "run.json"
     record.write_text(record.read_text().replace('"test"', '"detect"'))
     _write_checkpoints(root)
-    flat = {name: [an_object("cat", (10, 10, 40, 10))] for name in places}
-    write_annotations(f"{root}/flat.parquet", flat, ("cat",), size=(80, 60), uris=places)
-    write_annotations(f"{root}/empty.parquet", dict.fromkeys(places, ()), ("cat",), uris=places)
-    dogs = {name: [an_object("dog", BOX)] for name in places}
-    moved = {name: f"{root}/moved/{name}.png" for name in places}
+    flat = {name: [make_object("cat", (10, 10, 40, 10))] for name in uri_by_image}
+    write_annotations(f"{root}/flat.parquet", flat, ("cat",), size=(80, 60), uris=uri_by_image)
+    write_annotations(
+        f"{root}/empty.parquet", dict.fromkeys(uri_by_image, ()), ("cat",), uris=uri_by_image
+    )
+    dogs = {name: [make_object("dog", BOX)] for name in uri_by_image}
+    moved = {name: f"{root}/moved/{name}.png" for name in uri_by_image}
     write_annotations(f"{root}/moved.parquet", objects, ("cat",), size=(80, 60), uris=moved)
-    write_annotations(f"{root}/dogs.parquet", dogs, ("dog",), size=(80, 60), uris=places)
+    write_annotations(f"{root}/dogs.parquet", dogs, ("dog",), size=(80, 60), uris=uri_by_image)
 
 
 def _write_bad_manifests(root: Path, good: bytes) -> None:
@@ -76,24 +80,24 @@ def _write_bad_manifests(root: Path, good: bytes) -> None:
     pq.write_table(pa.table({"image_id": [None, "b"], "uri": ["a", "b"]}), root / "noid.parquet")
     latin = pa.array([b"caf\xe9", b"b"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"image_id": ["a", "b"], "uri": latin}), root / "latin.parquet")
-    for name, told in (("commas", b"cat,dog"), ("five", b"5"), ("mixed", b'["cat", 5]')):
-        listed = schema.MANIFEST.with_metadata({b"classes": told})
-        pq.write_table(listed.empty_table(), root / f"{name}.parquet")
-    write_annotations(f"{root}/zebras.parquet", {"a": [an_object("zebra", BOX)]}, ("zebra",))
+    for name, classes in (("commas", b"cat,dog"), ("five", b"5"), ("mixed", b'["cat", 5]')):
+        classes_schema = schema.MANIFEST.with_metadata({b"classes": classes})
+        pq.write_table(classes_schema.empty_table(), root / f"{name}.parquet")
+    write_annotations(f"{root}/zebras.parquet", {"a": [make_object("zebra", BOX)]}, ("zebra",))
     for name, label in (("a", "cat"), ("b", "dog")):
         rows = [ManifestRow(name, name, 9, 9, ())]
         write_manifest(f"{root}/disagree/{name}.parquet", rows, (label,))
 
 
 def _write_checkpoints(root: Path) -> None:
-    good = Path(random_checkpoint(root))
+    good = Path(write_random_checkpoint(root))
     record = json.loads((good / "model.json").read_text())
-    told = {
+    broken_records = {
         "json": "{",
         "fields": json.dumps(record | {"architecture": {"backbone": 7}}),
         "version": json.dumps(record | {"version": 9}),
     }
-    for name, text in told.items():
+    for name, text in broken_records.items():
         shutil.copytree(good, root / name)
         (root / name / "model.json").write_text(text)
     shutil.copytree(good, root / "truncated")

@@ -1,7 +1,8 @@
-"""Run a job as its command line does, in this process."""
+"""Run a job as its command line does, in this process, and read its errors."""
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -9,27 +10,35 @@ import pytest
 
 from jobs import analyze, compress, detect, entry, exchange, prepare, propose, train
 
+_RAY_LINE = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\s+[A-Z]+ \S+\.py:\d+ -- |\([a-z_]+ pid=|\(raylet")
 
-def options_of(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
-    """The job's options, as its script names them, and its main function."""
+
+def get_options_and_main(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any]:
+    """The job's options, as its script passes them, and its main function."""
     if job == "train":
-        return train.options_for(list(arguments)), train.main
+        return train.make_options_class(list(arguments)), train.main
     jobs = {
-        "prepare": (prepare.Voc | prepare.Coco | prepare.Folder, prepare.main),
+        "prepare": (prepare.Prepare, prepare.main),
         "propose": (propose.Propose, propose.main),
         "exchange": (exchange.Exchange, exchange.main),
         "compress": (compress.Compress, compress.main),
         "detect": (detect.Detect, detect.main),
-        "analyze": (analyze.Detections | analyze.Proposals | analyze.Compare, analyze.main),
+        "analyze": (analyze.Analyze, analyze.main),
     }
     return jobs[job]
 
 
 def run_job(job: str, *arguments: str) -> int:
-    """Run the job and return its exit code; what it prints is for `capsys`."""
-    options, main = options_of(job, arguments)
+    """Run the job and return its exit code; read what it prints with `capsys`."""
+    options, main = get_options_and_main(job, arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"jobs/{job}.py", *arguments])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             entry.run(options, main, f"The {job} job.")
-    return int(ended.value.code or 0)
+    return int(exit_info.value.code or 0)
+
+
+def read_error_output(capsys: pytest.CaptureFixture[str]) -> str:
+    """What the job printed to standard error, without lines that Ray logs, perhaps for an earlier test."""
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    return "".join(line for line in lines if not _RAY_LINE.match(line))

@@ -11,13 +11,14 @@ from pipeline.engine import cluster
 
 
 @contextlib.contextmanager
-def _no_ray() -> Iterator[None]:
-    pytest.fail("Ray was started before the input was checked")
+def _fail() -> Iterator[None]:
+    pytest.fail("Ray started before the input was checked")
     yield
 
 
 @pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To start Ray is a failure of the test: what is wrong must be found before."""
-    monkeypatch.setattr(cluster, "connected", _no_ray)
-    monkeypatch.setattr(cluster, "is_own", lambda: True)  # whatever other tests have started
+    """Fail the test if Ray starts: wrong input must be reported before."""
+    monkeypatch.setattr(cluster, "connect_to_cluster", _fail)
+    # Other tests of this process may have started a cluster.
+    monkeypatch.setattr(cluster, "is_local", lambda: True)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.analyze import Compare, Detections, Proposals, main
+from jobs.analyze import AnalyzeDetections, AnalyzeProposals, CompareRuns, main
 from pipeline import imaging
 from pipeline.errors import StorageError
 from tests.outputs import (
-    Failure,
-    an_object,
+    FailedImage,
+    make_object,
     write_annotations,
     write_detections,
     write_proposals,
@@ -23,17 +23,17 @@ A, B = (0, 0, 10, 10), (50, 50, 90, 90)
 @pytest.fixture
 def manifest(tmp_path):
     images = {
-        "one": [an_object("[red]cat", A)],
-        "two": [an_object("dog", B)],
-        "three": [an_object("dog", B)],
+        "one": [make_object("[red]cat", A)],
+        "two": [make_object("dog", B)],
+        "three": [make_object("dog", B)],
     }
     return write_annotations(str(tmp_path / "m.parquet"), images, ("[red]cat", "dog"))
 
 
-def test_detections(tmp_path, manifest, capsys):
-    rows = {"one": [("[red]cat", 0.9, A)], "two": Failure("UnreadableImage", "decode")}
+def test_detections_are_scored_printed_and_written(tmp_path, manifest, capsys):
+    rows = {"one": [("[red]cat", 0.9, A)], "two": FailedImage("UnreadableImage", "decode")}
     uri = write_detections(str(tmp_path / "d"), manifest, rows, ("[red]cat", "dog", "emu"))
-    main(Detections(detections=uri, manifest=manifest, output=str(tmp_path / "out")))
+    main(AnalyzeDetections(detections=uri, manifest=manifest, output=str(tmp_path / "out")))
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["voc_map50"] == 0.5
     assert metrics["voc07_map50"] == 0.5
@@ -41,37 +41,37 @@ def test_detections(tmp_path, manifest, capsys):
     assert (metrics["images"], metrics["failed"], metrics["detections"]) == (2, 1, 1)
     assert [row["label"] for row in metrics["per_class"]] == ["[red]cat", "dog"]
     printed = capsys.readouterr().out
-    assert "[red]cat" in printed  # a label is no markup
+    assert "[red]cat" in printed  # a label is not read as markup
     assert "decode: UnreadableImage" in printed
     assert "note: the manifest has no class emu" in printed
     assert "note: scored over the first 2 of the manifest's 3 images" in printed
 
 
-def test_proposals(tmp_path, manifest, capsys):
-    rows = {"one": [A], "two": [A, B], "three": Failure("TimedOut")}
+def test_proposals_are_scored_printed_and_plotted(tmp_path, manifest, capsys):
+    rows = {"one": [A], "two": [A, B], "three": FailedImage("TimedOut")}
     uri = write_proposals(str(tmp_path / "p"), manifest, rows)
-    main(Proposals(proposals=uri, manifest=manifest, output=str(tmp_path / "out")))
+    main(AnalyzeProposals(proposals=uri, manifest=manifest, output=str(tmp_path / "out")))
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["recall50"] == pytest.approx(2 / 3)
     assert metrics["mabo"] == pytest.approx(0.75)
-    assert imaging.size((tmp_path / "out/recall.png").read_bytes()) == (1200, 480)
+    assert imaging.read_size((tmp_path / "out/recall.png").read_bytes()) == (1200, 480)
     printed = capsys.readouterr().out
     assert "TimedOut" in printed
     assert "recall@0.5" in printed
 
 
-def test_a_comparison(tmp_path, manifest, capsys):
+def test_a_comparison_is_printed_and_written(tmp_path, manifest, capsys):
     classes = ("[red]cat", "dog")
     runs = {
-        "worse": {"one": [("[red]cat", 0.9, A)], "two": [], "three": Failure()},
+        "worse": {"one": [("[red]cat", 0.9, A)], "two": [], "three": FailedImage()},
         "better": {"one": [("[red]cat", 0.9, A)], "two": [("dog", 0.5, B)], "three": []},
     }
     uris = [write_detections(str(tmp_path / n), manifest, r, classes) for n, r in runs.items()]
-    main(Compare(detections=tuple(uris), manifest=manifest, output=str(tmp_path / "out")))
-    told = json.loads((tmp_path / "out/comparison.json").read_text())
-    assert told["voc_map50"]["difference"] == pytest.approx(0.25)  # dog: one of two found
-    assert [row["ap_area"]["difference"] for row in told["per_class"]] == [0, 0.5]
-    assert (told["images"], told["resamples"], told["seed"]) == (3, 1000, 0)
+    main(CompareRuns(detections=tuple(uris), manifest=manifest, output=str(tmp_path / "out")))
+    comparison = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert comparison["voc_map50"]["difference"] == pytest.approx(0.25)  # dog: one of two found
+    assert [row["ap_area"]["difference"] for row in comparison["per_class"]] == [0, 0.5]
+    assert (comparison["images"], comparison["resamples"], comparison["seed"]) == (3, 1000, 0)
     printed = capsys.readouterr().out
     assert f"second: {uris[1]}" in printed
     assert "[red]cat" in printed
@@ -79,20 +79,20 @@ def test_a_comparison(tmp_path, manifest, capsys):
     assert "+0.250" in printed
 
 
-def test_an_output_on_another_store(manifest, tmp_path):
+def test_the_output_can_be_on_another_store(manifest, tmp_path):
     uri = write_detections(str(tmp_path / "d"), manifest, {"one": []}, ("dog",))
-    main(Detections(detections=uri, manifest=manifest, output="memory://analysis/out"))
+    main(AnalyzeDetections(detections=uri, manifest=manifest, output="memory://analysis/out"))
     import fsspec
 
     stored = fsspec.filesystem("memory").cat_file("/analysis/out/metrics.json")
     assert json.loads(stored)["voc_map50"] == 0
 
 
-def test_an_output_that_cannot_be_written_ends_before_the_work(manifest, tmp_path):
+def test_an_unwritable_output_fails_before_the_work(manifest, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         main(
-            Detections(
+            AnalyzeDetections(
                 detections=str(tmp_path / "none"),
                 manifest=manifest,
                 output=str(tmp_path / "file/out"),
@@ -100,7 +100,7 @@ def test_an_output_that_cannot_be_written_ends_before_the_work(manifest, tmp_pat
         )
 
 
-def run(*arguments):
+def run_python(*arguments):
     return subprocess.run(
         [sys.executable, *arguments],
         check=False,
@@ -111,21 +111,21 @@ def run(*arguments):
     )
 
 
-def test_a_missing_path_is_one_line_and_code_2(tmp_path, manifest):
-    done = run(
+def test_a_missing_path_prints_one_line_and_exits_with_2(tmp_path, manifest):
+    completed = run_python(
         "jobs/analyze.py",
         *("detections", "--detections", str(tmp_path / "none")),
         *("--manifest", manifest, "--output", str(tmp_path / "out")),
     )
-    assert done.returncode == 2
-    assert done.stderr.strip().count("\n") == 0
-    assert f"{tmp_path}/none holds no shards.parquet" in done.stderr
+    assert completed.returncode == 2
+    assert completed.stderr.strip().count("\n") == 0
+    assert f"{tmp_path}/none holds no shards.parquet" in completed.stderr
 
 
-def test_a_subcommand_must_be_named(manifest):
-    assert run("-m", "jobs.analyze").returncode == 2
+def test_a_missing_subcommand_exits_with_2(manifest):
+    assert run_python("-m", "jobs.analyze").returncode == 2
 
 
-def test_needs_neither_ray_nor_torch():
+def test_the_job_imports_neither_ray_nor_torch():
     code = "import sys, jobs.analyze; print({'ray', 'torch', 'matplotlib'} & set(sys.modules))"
-    assert run("-c", code).stdout.strip() == "set()"
+    assert run_python("-c", code).stdout.strip() == "set()"

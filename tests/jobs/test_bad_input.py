@@ -1,4 +1,4 @@
-"""What a user may get wrong, job by job: one line that names the input, exit code 2, before Ray starts."""
+"""Wrong input of each job: one line that names it, exit code 2, before Ray starts."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ from tests.jobs.broken_inputs import (
     VOC,
     write_world,
 )
-from tests.jobs.command import run_job
+from tests.jobs.command import read_error_output, run_job
 from tests.outputs import write_annotations
 
 ROOT = Path(__file__).parents[2]
 
 MANIFESTS = {
     "{w}/none.parquet": "{w}/none.parquet does not exist",
-    "{w}/folder": "{w}/folder holds no *.parquet file, so it is no manifest",
+    "{w}/folder": "{w}/folder holds no *.parquet file, so it is not a manifest",
     "{w}/zero.parquet": "{w}/zero.parquet is not readable Parquet",
     "{w}/garbage.parquet": "{w}/garbage.parquet is not readable Parquet",
     "{w}/cut.parquet": "{w}/cut.parquet is not readable Parquet",
-    "{w}/columns.parquet": "{w}/columns.parquet has no column uri; a manifest has image_id, uri",
+    "{w}/columns.parquet": "{w}/columns.parquet has no column uri; a manifest has the columns image_id, uri",
     "{w}/types.parquet": "{w}/types.parquet: column image_id is int64, expected string",
-    "{w}/rows.parquet": "{w}/rows.parquet is a manifest of no images",
-    "{w}/commas.parquet": "{w}/commas.parquet: the schema's metadata 'classes' is no JSON: b'cat,dog'",
+    "{w}/rows.parquet": "{w}/rows.parquet is a manifest without images",
+    "{w}/commas.parquet": "{w}/commas.parquet: the schema's metadata 'classes' is not JSON: b'cat,dog'",
     "{w}/five.parquet": "{w}/five.parquet: the schema's metadata 'classes' is 5, expected a list of",
     "{w}/mixed.parquet": "{w}/mixed.parquet: the schema's metadata 'classes' is ['cat', 5], expected",
     "{w}/disagree": "{w}/disagree/b.parquet lists other classes than {w}/disagree/a.parquet",
     "nostore://x/m.parquet": "nostore://x/m.parquet cannot be opened: Protocol not known",
 }
-CUT = {"{w}/latin.parquet": "{w}/latin.parquet: an image_id or uri of the rows 0 to 1 is not UTF-8"}
-MOVED = {"{w}/moved.parquet": "{w}/moved.parquet: none of 4 images that were looked up exists"}
+UNDECODABLE = {
+    "{w}/latin.parquet": "{w}/latin.parquet: an image_id or uri in rows 0 to 1 is not UTF-8"
+}
+MOVED = {"{w}/moved.parquet": "{w}/moved.parquet: none of the 4 images checked exist"}
 CHECKPOINTS = {
     "{w}/none": "{w}/none is no checkpoint: {w}/none/model.json does not exist",
     "{w}/folder": "{w}/folder is no checkpoint",
@@ -53,13 +55,13 @@ CHECKPOINTS = {
     "{w}/version": "{w}/version/model.json has version 9, this program reads 1",
 }
 PROPOSALS = {
-    "{w}/none": "{w}/none holds no shards.parquet: no propose or detect run wrote here",
+    "{w}/none": "{w}/none holds no shards.parquet: it is not the output of a propose or detect run",
     "{w}/folder": "{w}/folder holds no shards.parquet",
     "{w}/m.parquet": "{w}/m.parquet holds no shards.parquet",
-    "{w}/incomplete": "{w}/incomplete lacks 1 of 2 shards: run the job that writes it again",
+    "{w}/incomplete": "{w}/incomplete lacks 1 of 2 shards: rerun the job that writes it",
     "{w}/detections": "{w}/detections holds no proposals",
     "{w}/others": "{w}/others was made for other images than {w}/m.parquet: row 0 is 'o0' there",
-    "{w}/fewer": "{w}/fewer has proposals for 2 images, but 4 of {w}/m.parquet are asked for",
+    "{w}/fewer": "{w}/fewer has proposals for 2 images, but 4 of {w}/m.parquet are needed",
 }
 OUTPUTS = {
     "{w}/m.parquet/out": "{w}/m.parquet/out cannot be written",
@@ -68,32 +70,32 @@ OUTPUTS = {
     "nostore://x": "nostore://x cannot be opened: Protocol not known",
 }
 RUN_VALUES = {
-    "--limit 0": "--limit is 0, expected more than 0",
-    "--shard-size -1": "--shard-size is -1, expected more than 0",
+    "--limit 0": "--limit is 0, expected at least 1",
+    "--shard-size -1": "--shard-size is -1, expected at least 1",
     "--image-seconds 0": "--image-seconds is 0.0, expected more than 0",
     "--image-seconds inf": "--image-seconds is inf, expected more than 0 and less than 1000000000",
     "--no-capacity-after nan": "--no-capacity-after is nan, expected more than 0",
     "--max-failed-fraction 2": "--max-failed-fraction is 2.0, expected 0 to 1",
-    "--overwrite --retry-failed": "--overwrite removes what --retry-failed would do again",
+    "--overwrite --retry-failed": "--overwrite removes what --retry-failed would retry",
 }
 DETECT_VALUES = {
-    "--actors 0": "--actors is 0, expected more than 0",
-    "--actors -2": "--actors is -2, expected more than 0",
+    "--actors 0": "--actors is 0, expected at least 1",
+    "--actors -2": "--actors is -2, expected at least 1",
     "--gpus-per-actor -1": "--gpus-per-actor is -1.0, expected a share between 0 and 1 or a whole",
     "--gpus-per-actor 1.5": "--gpus-per-actor is 1.5, expected a share between 0 and 1 or a whole",
     "--gpus-per-actor inf": "--gpus-per-actor is inf, expected a share between 0 and 1 or a whole",
-    "--nms-iou 2": "score threshold and NMS IoU lie between 0 and 1",
-    "--max-per-image 0": "at most 0 detections per image",
+    "--nms-iou 2": "--nms-iou is 2.0, expected 0 to 1",
+    "--max-per-image 0": "--max-per-image is 0, expected at least 1",
     "--scales 300 --scale-cap 200": "--scales, --scale-cap: short side 300 and cap 200",
     "--max-proposals 9": "--max-proposals takes the best of stored --proposals",
     "--proposals {w}/proposals --shard-size 2": "--proposals come with their shards: leave out",
-    "--proposals {w}/proposals --max-proposals 0": "--max-proposals is 0, expected more than 0",
+    "--proposals {w}/proposals --max-proposals 0": "--max-proposals is 0, expected at least 1",
 }
 TRAIN_VALUES = {
-    "--flip 2": "recipe field flip is 2.0; expected between 0 and 1",
-    "--foreground-fraction 0": "recipe field foreground_fraction is 0.0; expected enough for one of",
-    "--network vgg": "there is no backbone 'vgg'",
-    "--freeze-until conv1": "freeze-until conv1 without --weights would keep random layers",
+    "--flip 2": "--flip is 2.0, expected 0 to 1",
+    "--foreground-fraction 0": "--foreground-fraction is 0.0, expected enough for one foreground RoI",
+    "--network vgg": "no backbone 'vgg'",
+    "--freeze-until conv1": "--freeze-until conv1 without --weights would freeze layers at random values",
     "--weights {w}/none.pth": "{w}/none.pth does not exist",
     "--weights {w}/garbage.parquet": "{w}/garbage.parquet",
     "--propose.strategy quality": "leave out the options --propose.*",
@@ -104,31 +106,31 @@ TRAIN_VALUES = {
 }
 
 
-def _replaced(command: str, option: str, values: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """The command with each wrong value of one option, and what is to be said."""
+def _vary(command: str, option: str, values: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """The command with each wrong value of one option, and a part of the expected message."""
     words = command.split()
-    at = words.index(option) + 1
-    for value, told in values.items():
-        yield " ".join([*words[:at], value, *words[at + 1 :]]), told
+    position = words.index(option) + 1
+    for value, message in values.items():
+        yield " ".join([*words[:position], value, *words[position + 1 :]]), message
 
 
 CASES = [
-    *_replaced(PROPOSE, "--manifest", MANIFESTS | CUT | MOVED),
-    *_replaced(DETECT, "--manifest", MANIFESTS | CUT | MOVED),
-    *_replaced(SCORE, "--manifest", MANIFESTS),
-    *_replaced(RECALL, "--manifest", MANIFESTS),
-    *_replaced(COMPARE, "--manifest", MANIFESTS),
-    *_replaced(COMPARE, "--output", OUTPUTS),
-    *_replaced(DETECT, "--checkpoint", CHECKPOINTS),
-    *_replaced(f"{DETECT} --proposals x", "--proposals", PROPOSALS),
-    *_replaced(PROPOSE, "--output", OUTPUTS),
-    *_replaced(DETECT, "--output", OUTPUTS),
-    *_replaced(SCORE, "--output", OUTPUTS),
-    *_replaced(VOC, "--output", {k: v for k, v in OUTPUTS.items() if k != "{w}/garbage.parquet"}),
-    *((f"{PROPOSE} {value}", told) for value, told in RUN_VALUES.items()),
-    (f"{PROPOSE} --strategy foo", "unknown strategy 'foo'; there are single, fast, quality"),
+    *_vary(PROPOSE, "--manifest", MANIFESTS | UNDECODABLE | MOVED),
+    *_vary(DETECT, "--manifest", MANIFESTS | UNDECODABLE | MOVED),
+    *_vary(SCORE, "--manifest", MANIFESTS),
+    *_vary(RECALL, "--manifest", MANIFESTS),
+    *_vary(COMPARE, "--manifest", MANIFESTS),
+    *_vary(COMPARE, "--output", OUTPUTS),
+    *_vary(DETECT, "--checkpoint", CHECKPOINTS),
+    *_vary(f"{DETECT} --proposals x", "--proposals", PROPOSALS),
+    *_vary(PROPOSE, "--output", OUTPUTS),
+    *_vary(DETECT, "--output", OUTPUTS),
+    *_vary(SCORE, "--output", OUTPUTS),
+    *_vary(VOC, "--output", {k: v for k, v in OUTPUTS.items() if k != "{w}/garbage.parquet"}),
+    *((f"{PROPOSE} {value}", message) for value, message in RUN_VALUES.items()),
+    (f"{PROPOSE} --strategy foo", "unknown strategy 'foo'; choose single, fast, quality"),
     (f"{DETECT} --strategy HSV:X:50", "similarity 'X' is not a subset of CTSF"),
-    *_replaced(
+    *_vary(
         f"{DETECT} --proposals {{w}}/proposals --overwrite",
         "--output",
         {
@@ -138,10 +140,10 @@ CASES = [
             "{w}/m.parquet": "--output {w}/m.parquet is the --manifest: choose another folder",
         },
     ),
-    *((f"{DETECT} {value}", told) for value, told in (RUN_VALUES | DETECT_VALUES).items()),
+    *((f"{DETECT} {value}", message) for value, message in (RUN_VALUES | DETECT_VALUES).items()),
     (f"{DETECT} --proposals {{w}}/proposals --seed 1", "--proposals takes stored boxes as they"),
-    *_replaced(TRAIN, "--manifest", MANIFESTS),
-    *_replaced(
+    *_vary(TRAIN, "--manifest", MANIFESTS),
+    *_vary(
         TRAIN,
         "--manifest",
         {
@@ -152,14 +154,14 @@ CASES = [
             "{w}/m.parquet {w}/dogs.parquet": "{w}/dogs.parquet has the classes dog, but",
         },
     ),
-    *_replaced(
+    *_vary(
         TRAIN,
         "--proposals",
         PROPOSALS,
     ),
-    *_replaced(TRAIN, "--output", OUTPUTS),
-    *((f"{TRAIN} {value}", told) for value, told in TRAIN_VALUES.items()),
-    *_replaced(
+    *_vary(TRAIN, "--output", OUTPUTS),
+    *((f"{TRAIN} {value}", message) for value, message in TRAIN_VALUES.items()),
+    *_vary(
         SCORE,
         "--detections",
         {
@@ -168,7 +170,7 @@ CASES = [
             "{w}/proposals": "{w}/proposals has no column detections, so no detect run wrote it",
         },
     ),
-    *_replaced(
+    *_vary(
         SCORE,
         "--manifest",
         {
@@ -176,17 +178,17 @@ CASES = [
             "{w}/unlabelled.parquet": "{w}/unlabelled.parquet has no annotated objects",
         },
     ),
-    *_replaced(
+    *_vary(
         COMPARE,
         "--detections",
         {
             "{w}/none": "{w}/none holds no shards.parquet",
             "{w}/proposals": "{w}/proposals has no column detections, so no detect run wrote it",
-            "{w}/fewer_found": "of different images: row 1, '001', is in {w}/detections alone",
-            "{w}/others_found": "row 0 is 'o0' in {w}/others_found and '000' in {w}/detections",
+            "{w}/fewer_detections": "of different images: row 1, '001', is in {w}/detections alone",
+            "{w}/others_detections": "row 0 is 'o0' in {w}/others_detections and '000' in {w}/detections",
         },
     ),
-    *_replaced(
+    *_vary(
         COMPARE,
         "--manifest",
         {
@@ -195,7 +197,7 @@ CASES = [
         },
     ),
     (f"{COMPARE} --resamples 0", "0 resamples, expected at least 1"),
-    *_replaced(
+    *_vary(
         RECALL,
         "--proposals",
         {
@@ -205,18 +207,18 @@ CASES = [
             "{w}/others": "{w}/others",
         },
     ),
-    *_replaced(
+    *_vary(
         VOC,
         "--root",
         {
-            "{w}/none": "{w}/none is no VOC dataset, it has no folder JPEGImages, ImageSets",
-            "{w}/folder": "{w}/folder is no VOC dataset",
-            "{w}/m.parquet": "{w}/m.parquet is no VOC dataset",
+            "{w}/none": "{w}/none is not a VOC dataset: it has no folder JPEGImages, ImageSets",
+            "{w}/folder": "{w}/folder is not a VOC dataset",
+            "{w}/m.parquet": "{w}/m.parquet is not a VOC dataset",
         },
     ),
     (VOC.replace("train", "trian"), "trian.txt does not exist in {w}/voc; lists here: test, train"),
-    (f"{VOC} --year 2007", "{w}/voc holds JPEGImages itself: leave the year out"),
-    *_replaced(
+    (f"{VOC} --year 2007", "{w}/voc holds JPEGImages itself: omit the year"),
+    *_vary(
         COCO,
         "--annotations",
         {
@@ -224,18 +226,18 @@ CASES = [
             "{w}/garbage.parquet": "{w}/garbage.parquet",
         },
     ),
-    *_replaced(COCO, "--images", {"{w}/none": "{w}/none is not a folder"}),
-    *_replaced(
+    *_vary(COCO, "--images", {"{w}/none": "{w}/none is not a folder"}),
+    *_vary(
         FOLDER,
         "--images",
         {
             "{w}/none": "{w}/none is not a folder",
-            "{w}/folder": "{w}/folder holds no images, at no depth",
+            "{w}/folder": "{w}/folder holds no images at any depth",
             "{w}/m.parquet": "{w}/m.parquet is not a folder",
             "{w}/noimages": "{w}/noimages/text.jpg: not an image in a known format",
         },
     ),
-    *_replaced(
+    *_vary(
         PROPOSE,
         "--manifest",
         {
@@ -244,12 +246,12 @@ CASES = [
             "{w}/twice.parquet": "{w}/twice.parquet: image_id 'a' occurs twice",
         },
     ),
-    *_replaced(
+    *_vary(
         PROPOSE,
         "--output",
         {"{w}/detections": "{w}/detections was written by a run with other settings (job: detect"},
     ),
-    *_replaced(
+    *_vary(
         DETECT,
         "--manifest",
         {
@@ -257,11 +259,11 @@ CASES = [
             "{w}/null.parquet": "{w}/null.parquet: row 1 has a null uri",
             "{w}/noid.parquet": "{w}/noid.parquet: row 0 has a null image_id",
             "{w}/twice.parquet": "{w}/twice.parquet: image_id 'a' occurs twice",
-            "{w}/zebras.parquet": "the checkpoint knows no class of {w}/zebras.parquet: it detects "
-            "cat, dog, the images show zebra; take another checkpoint",
+            "{w}/zebras.parquet": "the checkpoint has no class of {w}/zebras.parquet: it detects "
+            "cat, dog, the images show zebra; use another checkpoint",
         },
     ),
-    *_replaced(
+    *_vary(
         DETECT,
         "--checkpoint",
         {
@@ -292,22 +294,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("no_ray")
-@pytest.mark.parametrize(("command", "told"), CASES, ids=[command for command, _ in CASES])
-def test_one_line_and_code_2(
-    command: str, told: str, world: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("command", "message"), CASES, ids=[command for command, _ in CASES])
+def test_wrong_input_is_one_line_and_exit_code_2(
+    command: str, message: str, world: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
     assert run_job(*command.format(w=world).split()) == 2
-    error = capsys.readouterr().err
+    error = read_error_output(capsys)
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert told.format(w=world) in error
+    assert message.format(w=world) in error
     assert not list((world / "out").glob("*"))
 
 
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("job", ["propose", "detect"])
-def test_images_that_are_gone_are_rows_and_code_1(
+def test_missing_images_are_failed_rows_and_exit_code_1(
     job: str,
     world: Path,
     tmp_path: Path,
@@ -315,23 +317,23 @@ def test_images_that_are_gone_are_rows_and_code_1(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    places = {"a": f"{tmp_path}/a.jpg", "b": f"{tmp_path}/b.jpg", "folder": str(tmp_path)}
-    places |= {"there": f"{world}/images/000.png"}
-    places |= {"bucket": "nostore://user:secret@bucket/c.jpg", "null": "/x\0y"}
+    uri_by_image = {"a": f"{tmp_path}/a.jpg", "b": f"{tmp_path}/b.jpg", "folder": str(tmp_path)}
+    uri_by_image |= {"there": f"{world}/images/000.png"}
+    uri_by_image |= {"bucket": "nostore://user:secret@bucket/c.jpg", "null": "/x\0y"}
     manifest = f"{tmp_path}/m.parquet"
-    write_annotations(manifest, dict.fromkeys(places), uris=places)
+    write_annotations(manifest, dict.fromkeys(uri_by_image), uris=uri_by_image)
     output = f"{tmp_path}/out"
     more = ("--checkpoint", f"{world}/checkpoint") if job == "detect" else ()
     assert run_job(job, "--manifest", manifest, "--output", output, *more) == 1
     assert "6 images in 1 shards, 5 failed (5 read: MissingObject)" in caplog.messages
     assert f"output: {output}" in caplog.messages
-    assert capsys.readouterr().err.splitlines()[-1] == (
+    assert read_error_output(capsys).splitlines()[-1] == (
         "error: 5 of 6 images failed (5 read: MissingObject), more than the allowed fraction of 0.05; "
         f"the output {output} is complete"
     )
-    rows = [row for table in open_parts(output).tables() for row in table.to_pylist()]
+    rows = [row for table in open_parts(output).read_tables() for row in table.to_pylist()]
     assert [(row["image_id"], row["status"]) for row in rows] == [
-        (name, "ok" if name == "there" else "failed") for name in places
+        (name, "ok" if name == "there" else "failed") for name in uri_by_image
     ]
     assert rows[0]["error_message"] == f"{tmp_path}/a.jpg does not exist"
     assert "secret" not in f"{rows} {caplog.text}"
@@ -339,31 +341,31 @@ def test_images_that_are_gone_are_rows_and_code_1(
         assert rows[4]["uri"] == "nostore://bucket/c.jpg"
 
 
-def test_as_a_script(world: Path) -> None:
+def test_a_job_runs_as_a_script_and_as_a_module(world: Path) -> None:
     arguments = f"--manifest {world}/none.parquet --output {world}/out".split()
     for start, folder in ((["jobs/propose.py"], ROOT), (["-m", "jobs.propose"], world)):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, *start, *arguments],
             cwd=folder,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 2
-        assert done.stderr == f"error: {world}/none.parquet does not exist\n"
+        assert process.returncode == 2
+        assert process.stderr == f"error: {world}/none.parquet does not exist\n"
 
 
-@pytest.mark.parametrize(("command", "told"), USAGE, ids=[command for command, _ in USAGE])
+@pytest.mark.parametrize(("command", "message"), USAGE, ids=[command for command, _ in USAGE])
 def test_wrong_usage_names_the_option(
-    command: str, told: str, world: Path, capsys: pytest.CaptureFixture[str]
+    command: str, message: str, world: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_job(*command.format(w=world).split()) == 2
-    error = capsys.readouterr().err
-    assert told in error
+    error = read_error_output(capsys)
+    assert message in error
     assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("job", ["prepare", "propose", "train", "detect", "analyze", "compress"])
-def test_help(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_job_prints_its_help(job: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_job(job, "--help") == 0
     assert "usage" in capsys.readouterr().out.lower()

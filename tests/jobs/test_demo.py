@@ -1,4 +1,4 @@
-"""The demo on a handful of images: every stage through Ray, and what it promises to leave behind."""
+"""The demo on a few images: every stage through Ray, and every file that it promises."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pipeline import imaging
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def test_small_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_writes_every_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "demo"
     demo.main(demo.Demo(output=str(output), train_images=16, test_images=6))
-    for place in (
+    for path in (
         "manifests/train.parquet",
         "manifests/test.parquet",
         "proposals/train/shards.parquet",
@@ -26,18 +26,18 @@ def test_small_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "checkpoint/model.json",
         "detections/test/shards.parquet",
     ):
-        assert (output / place).exists(), place
+        assert (output / path).exists(), path
     metrics = json.loads((output / "metrics.json").read_text())
     expected = {"voc07_map50", "voc_map50", "coco_ap", "images", "failed", "detections"}
     assert expected <= metrics.keys()
     assert (metrics["images"], metrics["failed"]) == (6, 0)
-    sheet = imaging.decode((output / demo.SHEET_NAME).read_bytes())
+    sheet = imaging.decode_image((output / demo.SHEET_NAME).read_bytes())
     assert sheet.shape[1] > 600
     assert sheet.std() > 10
 
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for stage in ("prepare", "propose", "train", "detect", "analyze"):
-        assert f"python jobs/{stage}.py" in told
-    query = told[told.index("SELECT") : told.index("DESC") + 4]
+        assert f"python jobs/{stage}.py" in printed
+    query = printed[printed.index("SELECT") : printed.index("DESC") + 4]
     rows = duckdb.sql(query).fetchall()
     assert all(len(row) == 3 for row in rows)

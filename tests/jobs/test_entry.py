@@ -18,20 +18,22 @@ from pipeline.runs.summary import Summary
         (RunOptions(overwrite=True), "the same command without --overwrite, with --retry-failed"),
     ],
 )
-def test_failed_images_are_done_again_by_a_command_that_is_taken(
+def test_the_command_to_retry_failed_images_can_be_run_as_printed(
     options: RunOptions, command: str
 ) -> None:
     failed = Counter({"read: MissingObject": 1})
     summary = Summary("/out", 2, 1, 0, failed=failed, rerun=options.rerun)
-    told = entry.told(entry.JobOptions(), summary, "jobs/next.py", "--manifest", "s3://k:s@b/m?q=1")
-    assert told.splitlines()[-2] == f"failed images again, once mended: {command}"
-    assert told.splitlines()[-1] == "next: python jobs/next.py --manifest s3://b/m"
+    message = entry.closing_message(
+        entry.JobOptions(), summary, "jobs/next.py", "--manifest", "s3://k:s@b/m?q=1"
+    )
+    assert message.splitlines()[-2] == f"to retry failed images, once repaired: {command}"
+    assert message.splitlines()[-1] == "next: python jobs/next.py --manifest s3://b/m"
 
 
-def test_storage_options_go_on_to_the_next_job() -> None:
+def test_the_next_job_gets_the_storage_options() -> None:
     options = entry.JobOptions(storage_options="stores.json")
     summary = Summary("/out", 2, 1, 0)
-    assert entry.told(options, summary, "jobs/next.py").endswith(
+    assert entry.closing_message(options, summary, "jobs/next.py").endswith(
         "next: python jobs/next.py --storage-options stores.json"
     )
-    assert "storage-options" not in entry.told(options, summary, "-c", "print()")
+    assert "storage-options" not in entry.closing_message(options, summary, "-c", "print()")

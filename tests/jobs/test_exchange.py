@@ -1,4 +1,4 @@
-"""Boxes of others become an output of propose that the other jobs take, and go out again."""
+"""Imported boxes become an output of propose that the other jobs read, and can be exported again."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from scipy.io import savemat
 
 from pipeline import schema, shards
 from pipeline.manifests import open_manifest
-from pipeline.proposals.stored import matching
-from tests.jobs.command import run_job
-from tests.outputs import Failure, an_object, write_annotations, write_proposals
+from pipeline.proposals.stored_proposals import open_stored_proposals
+from tests.jobs.command import read_error_output, run_job
+from tests.outputs import FailedImage, make_object, write_annotations, write_proposals
 
 BOXES = {"a": [[0, 0, 10, 20], [5, 5, 100, 100]], "b": [], "c": [[1, 2, 3, 4]]}
 
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> str:
-    images = {name: [an_object("cat", (0, 0, 10, 20))] for name in BOXES}
+    images = {name: [make_object("cat", (0, 0, 10, 20))] for name in BOXES}
     return write_annotations(str(tmp_path / "m.parquet"), images, ("cat",))
 
 
@@ -47,20 +47,20 @@ def write_mat(path: Path, boxes: dict[str, list[list[int]]]) -> str:
 
 
 def read_boxes(folder: Path) -> dict[str, list[list[float]]]:
-    found = {}
-    for table in shards.open_parts(str(folder)).tables():
-        boxes = [rows.tolist() for rows in schema.box_arrays(table["boxes"])]
-        found.update(zip(table["image_id"].to_pylist(), boxes, strict=True))
-    return found
+    boxes_by_image = {}
+    for table in shards.open_parts(str(folder)).read_tables():
+        boxes = [rows.tolist() for rows in schema.split_box_column(table["boxes"])]
+        boxes_by_image.update(zip(table["image_id"].to_pylist(), boxes, strict=True))
+    return boxes_by_image
 
 
-def bring_in(source: str, manifest: str, output: Path, *more: str) -> int:
-    told = ("--source", source, "--manifest", manifest, "--output", str(output))
-    return run_job("exchange", "import", *told, *more)
+def import_boxes(source: str, manifest: str, output: Path, *more: str) -> int:
+    arguments = ("--source", source, "--manifest", manifest, "--output", str(output))
+    return run_job("exchange", "import", *arguments, *more)
 
 
 @pytest.mark.parametrize("kind", ["mat", "pkl"])
-def test_what_comes_in_is_an_output_of_propose(
+def test_imported_boxes_are_an_output_of_propose(
     kind: str, tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write = write_mat if kind == "mat" else write_pickle
@@ -68,12 +68,12 @@ def test_what_comes_in_is_an_output_of_propose(
         tmp_path / f"boxes.{kind}", dict(reversed(BOXES.items())) | {"more": [[1, 1, 2, 2]]}
     )
     output = tmp_path / "proposals"
-    assert bring_in(source, manifest, output) == 0
+    assert import_boxes(source, manifest, output) == 0
     assert (
         "3 images, 3 boxes; 1 images of the file are not in the manifest" in capsys.readouterr().out
     )
     assert read_boxes(output) == BOXES
-    stored = matching(str(output), open_manifest(manifest))
+    stored = open_stored_proposals(str(output), open_manifest(manifest))
     assert stored.provenance["stored"]["format"] == kind
     recall = (
         "--proposals",
@@ -88,35 +88,35 @@ def test_what_comes_in_is_an_output_of_propose(
     assert metrics["recall50"] == pytest.approx(1 / 3)
 
 
-def test_only_the_first_boxes_where_asked(tmp_path: Path, manifest: str) -> None:
+def test_max_boxes_keeps_the_first_boxes(tmp_path: Path, manifest: str) -> None:
     source = write_pickle(tmp_path / "boxes.pkl", BOXES)
-    assert bring_in(source, manifest, tmp_path / "proposals", "--max-boxes", "1") == 0
+    assert import_boxes(source, manifest, tmp_path / "proposals", "--max-boxes", "1") == 0
     assert read_boxes(tmp_path / "proposals")["a"] == BOXES["a"][:1]
 
 
-def test_a_second_import_is_one_of_the_same_file(
+def test_a_second_import_must_be_of_the_same_file(
     tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_pickle(tmp_path / "boxes.pkl", BOXES)
     output = tmp_path / "proposals"
-    assert bring_in(source, manifest, output) == 0
+    assert import_boxes(source, manifest, output) == 0
     (part,) = output.glob("part-*")
     before = part.stat().st_mtime_ns
-    assert bring_in(source, manifest, output) == 0
+    assert import_boxes(source, manifest, output) == 0
     assert part.stat().st_mtime_ns == before
     write_pickle(tmp_path / "boxes.pkl", BOXES | {"b": [[1, 1, 9, 9]]})
-    assert bring_in(source, manifest, output) == 2
-    assert "proposals.digest" in capsys.readouterr().err
-    assert bring_in(source, manifest, output, "--overwrite") == 0
+    assert import_boxes(source, manifest, output) == 2
+    assert "proposals.digest" in read_error_output(capsys)
+    assert import_boxes(source, manifest, output, "--overwrite") == 0
     assert read_boxes(output)["b"] == [[1, 1, 9, 9]]
 
 
-def test_what_goes_out_comes_back(
+def test_exported_boxes_are_the_stored_ones(
     tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ours = write_proposals(str(tmp_path / "ours"), manifest, BOXES | {"b": Failure()})
-    target = tmp_path / "ours.pkl"
-    assert run_job("exchange", "export", "--proposals", ours, "--output", str(target)) == 0
+    stored = write_proposals(str(tmp_path / "stored"), manifest, BOXES | {"b": FailedImage()})
+    target = tmp_path / "stored.pkl"
+    assert run_job("exchange", "export", "--proposals", stored, "--output", str(target)) == 0
     assert "2 images, 3 boxes; 1 images failed and are left out" in capsys.readouterr().out
     content = pickle.loads(target.read_bytes())
     assert content["ids"] == ["a", "c"]
@@ -124,36 +124,36 @@ def test_what_goes_out_comes_back(
     assert content["objectness_logits"][0].tolist() == [0, -1]
 
 
-def test_what_cannot_be_exchanged(
+def test_unusable_files_are_rejected(
     tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "proposals"
 
-    def refused(source: str, told: str) -> None:
-        assert bring_in(source, manifest, output) == 2
-        error = capsys.readouterr().err
-        assert told in error
+    def check_rejected(source: str, message: str) -> None:
+        assert import_boxes(source, manifest, output) == 2
+        error = read_error_output(capsys)
+        assert message in error
         assert error.count("\n") == 1
         assert not list(output.glob("part-*"))
 
     fewer = write_pickle(tmp_path / "fewer.pkl", {"a": [], "x": []})
-    refused(fewer, "fewer.pkl has no boxes for 2 of the 3 images of")
+    check_rejected(fewer, "fewer.pkl has no boxes for 2 of the 3 images of")
     larger = write_pickle(tmp_path / "larger.pkl", BOXES | {"b": [[0, 0, 300, 50]]})
-    refused(larger, "a box of image 'b' lies outside the image, which is 100x100")
+    check_rejected(larger, "a box of image 'b' is outside the image, which is 100x100")
     twice = write_pickle(tmp_path / "twice.pkl", BOXES, ids=["a", "b", "a"])
-    refused(twice, "names image 'a' twice")
-    refused(str(tmp_path / "boxes.json"), "boxes.json is neither a .mat")
-    refused(str(tmp_path / "none.pkl"), "none.pkl does not exist")
+    check_rejected(twice, "names image 'a' twice")
+    check_rejected(str(tmp_path / "boxes.json"), "boxes.json is neither a .mat")
+    check_rejected(str(tmp_path / "none.pkl"), "none.pkl does not exist")
     (tmp_path / "broken.mat").write_bytes(b"no matrix" * 50)
-    refused(str(tmp_path / "broken.mat"), "broken.mat is no MATLAB file")
-    for proposals, target, told in (
+    check_rejected(str(tmp_path / "broken.mat"), "broken.mat is not a MATLAB file")
+    for proposals, target, message in (
         (str(tmp_path / "none"), "o.pkl", "holds no shards.parquet"),
         (
             write_proposals(str(tmp_path / "p"), manifest, BOXES),
             "o.mat",
-            "only .pkl files are written",
+            "export writes .pkl files only",
         ),
     ):
-        asked = ("--proposals", proposals, "--output", str(tmp_path / target))
-        assert run_job("exchange", "export", *asked) == 2
-        assert told in capsys.readouterr().err
+        arguments = ("--proposals", proposals, "--output", str(tmp_path / target))
+        assert run_job("exchange", "export", *arguments) == 2
+        assert message in read_error_output(capsys)

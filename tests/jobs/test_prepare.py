@@ -1,3 +1,5 @@
+"""The prepare job: a manifest from each source, one line of counts, and errors before anything is written."""
+
 from __future__ import annotations
 
 import subprocess
@@ -6,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.prepare import Coco, Folder, Voc, main, manifest_uri
+from jobs.prepare import Coco, Folder, Voc, main, resolve_manifest_uri
 from pipeline.errors import PipelineError, StorageError, UnreadableDataset
 from pipeline.manifests import open_manifest
 from tests.sources.small_datasets import coco_content, voc_xml, write_coco, write_voc
@@ -14,7 +16,7 @@ from tests.sources.small_datasets import coco_content, voc_xml, write_coco, writ
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_voc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_voc_prints_its_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_voc(tmp_path / "voc")
     target = f"{tmp_path}/out/train.parquet"
     main(Voc(root=str(root), split="train", output=target))
@@ -26,7 +28,9 @@ def test_voc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (manifest.rows, manifest.classes) == (2, ("cat", "dog"))
 
 
-def test_voc_with_every_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_voc_with_every_option_rejects_a_split_without_valid_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_voc(tmp_path / "VOC2012")
     options = Voc(
         root=str(tmp_path),
@@ -44,7 +48,9 @@ def test_voc_with_every_option(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == ""
 
 
-def test_coco_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_coco_is_prepared_into_a_memory_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     annotations, images = write_coco(tmp_path, coco_content())
     target = f"memory://{tmp_path.name}/coco"
     main(Coco(annotations=annotations, images=images, output=target))
@@ -52,7 +58,9 @@ def test_coco_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert open_manifest(target).category_ids == (1, 18)
 
 
-def test_folder_with_a_bad_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_image_of_a_folder_is_rejected_or_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     images = write_voc(tmp_path / "voc") / "JPEGImages"
     (images / "d.jpg").write_bytes(b"")
     output = str(tmp_path / "manifest.parquet")
@@ -65,13 +73,13 @@ def test_folder_with_a_bad_image(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert open_manifest(output).read(0, 3).column("objects").null_count == 3
 
 
-def test_an_output_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
+def test_an_unwritable_output_fails_before_the_dataset_is_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot be written"):
         main(Folder(images=str(tmp_path / "gone"), output=str(tmp_path / "file" / "m.parquet")))
 
 
-def test_an_error_leaves_an_earlier_manifest_alone(tmp_path: Path) -> None:
+def test_an_error_leaves_an_earlier_manifest_unchanged(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "voc")
     options = Voc(root=str(root), split="train", output=f"{tmp_path}/m.parquet")
     main(options)
@@ -82,10 +90,10 @@ def test_an_error_leaves_an_earlier_manifest_alone(tmp_path: Path) -> None:
     assert (tmp_path / "m.parquet").read_bytes() == before
 
 
-def test_manifest_uri(tmp_path: Path) -> None:
-    assert manifest_uri("s3://bucket/out/") == "s3://bucket/out/manifest.parquet"
-    assert manifest_uri("s3://bucket/a.parquet") == "s3://bucket/a.parquet"
-    assert manifest_uri(f"{tmp_path}/out") == f"{tmp_path}/out/manifest.parquet"
+def test_a_folder_output_gets_a_manifest_parquet(tmp_path: Path) -> None:
+    assert resolve_manifest_uri("s3://bucket/out/") == "s3://bucket/out/manifest.parquet"
+    assert resolve_manifest_uri("s3://bucket/a.parquet") == "s3://bucket/a.parquet"
+    assert resolve_manifest_uri(f"{tmp_path}/out") == f"{tmp_path}/out/manifest.parquet"
 
 
 def _job(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -99,20 +107,20 @@ def _job(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_line(tmp_path: Path) -> None:
+def test_prepare_runs_as_a_script(tmp_path: Path) -> None:
     root = str(write_voc(tmp_path / "voc"))
     target = f"{tmp_path}/out"
-    done = _job(
+    process = _job(
         "voc", "--root", root, "--split", "train", "--classes", "dog", "cat", "--output", target
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("2 images, 2 objects")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith("2 images, 2 objects")
     assert open_manifest(target).classes == ("dog", "cat")
 
-    wrong = _job("voc", "--root", root, "--split", "trian", "--output", target)
-    assert wrong.returncode == 2
-    assert wrong.stdout == ""
-    assert wrong.stderr == (
+    rejected = _job("voc", "--root", root, "--split", "trian", "--output", target)
+    assert rejected.returncode == 2
+    assert rejected.stdout == ""
+    assert rejected.stderr == (
         f"error: VOC list ImageSets/Main/trian.txt does not exist in {root}; lists here: test, train\n"
     )
     assert _job("voc", "--root", root).returncode == 2

@@ -1,4 +1,4 @@
-"""Input and output on stores of their own, and a search of all that was written for the keys."""
+"""Input and output on separate stores, and a search for the keys in everything that was written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import shards, storage
 from pipeline.manifests import ManifestRow, write_manifest
-from tests.engine.drawn_images import draw_images, random_checkpoint
+from tests.engine.drawn_images import draw_images, write_random_checkpoint
 from tests.jobs.test_s3 import upload
 
 ROOT = Path(__file__).parents[2]
@@ -26,14 +26,14 @@ IMAGES = 6
 
 @pytest.fixture
 def session_folder() -> Iterator[Path]:
-    """Where Ray keeps its logs; a short path, since its sockets lie there too."""
+    """A folder for Ray's logs; its path is short, because Ray's sockets are there too."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _options(store: dict[str, str], **change: str) -> dict[str, dict[str, Any]]:
-    """Options of the store under two addresses: one bucket for what is read, one for what is written."""
+    """Options of the store under two addresses: one bucket to read from, one to write to."""
     keys = {"key": store["AWS_ACCESS_KEY_ID"], "secret": store["AWS_SECRET_ACCESS_KEY"]} | change
     port = store["AWS_ENDPOINT_URL"].rpartition(":")[2]
     return {
@@ -45,9 +45,9 @@ def _options(store: dict[str, str], **change: str) -> dict[str, dict[str, Any]]:
 def _detect(
     folder: str, options: dict[str, Any], tmp_path: Path, session: Path
 ) -> subprocess.CompletedProcess[str]:
-    """The job, whose environment knows no store and whose Ray logs into `session`."""
-    told = tmp_path / "options.json"
-    told.write_text(json.dumps(options))
+    """Run the job without store variables in its environment; its Ray logs into `session`."""
+    options_file = tmp_path / "options.json"
+    options_file.write_text(json.dumps(options))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
     environment |= {"RAY_TMPDIR": str(session), "AWS_EC2_METADATA_DISABLED": "true"}
     name = folder.rpartition("/")[2]
@@ -58,7 +58,7 @@ def _detect(
         f"{folder}/m.parquet",
     ]
     command += ["--checkpoint", f"{folder}/checkpoint", "--output", f"s3://other-bucket/{name}"]
-    command += ["--storage-options", str(told), "--strategy", "single", "--actors", "1"]
+    command += ["--storage-options", str(options_file), "--strategy", "single", "--actors", "1"]
     return subprocess.run(
         command,
         cwd=tmp_path,
@@ -70,43 +70,45 @@ def _detect(
     )
 
 
-def test_each_store_with_its_options_and_no_key_anywhere(
+def test_each_store_gets_its_options_and_no_key_is_written(
     s3_folder: str, swift_store: dict[str, str], tmp_path: Path, session_folder: Path
 ) -> None:
     fsspec.filesystem("s3").makedirs("other-bucket", exist_ok=True)
     paths = draw_images(tmp_path / "images", IMAGES)
     paths[2].write_bytes(b"")
     upload(tmp_path / "images", f"{s3_folder}/images")
-    upload(Path(random_checkpoint(tmp_path)), f"{s3_folder}/checkpoint")
+    upload(Path(write_random_checkpoint(tmp_path)), f"{s3_folder}/checkpoint")
     rows = [ManifestRow(p.stem, f"{s3_folder}/images/{p.name}", None, None, None) for p in paths]
     rows.append(ManifestRow("gone", f"{s3_folder}/images/gone.png", None, None, None))
     write_manifest(f"{s3_folder}/m.parquet", rows, None)
 
     options = _options(swift_store)
-    done = _detect(s3_folder, options, tmp_path, session_folder)
-    assert done.returncode == 1, done.stderr  # more failed than are allowed
-    assert f"2 of {len(rows)} images failed" in done.stderr
+    process = _detect(s3_folder, options, tmp_path, session_folder)
+    assert process.returncode == 1, process.stderr  # more images failed than allowed
+    assert f"2 of {len(rows)} images failed" in process.stderr
     output = f"s3://other-bucket/{s3_folder.rpartition('/')[2]}"
-    found = [row for table in shards.open_parts(output).tables() for row in table.to_pylist()]
-    failed = {r["image_id"]: r["error_type"] for r in found if r["status"] == "failed"}
+    output_rows = [
+        row for table in shards.open_parts(output).read_tables() for row in table.to_pylist()
+    ]
+    failed = {r["image_id"]: r["error_type"] for r in output_rows if r["status"] == "failed"}
     assert failed == {"002": "UnreadableImage", "gone": "MissingObject"}
 
-    written = [storage.read(f"{output}/{name}") for name in storage.names(output)]
+    written = [storage.read(f"{output}/{name}") for name in storage.list_names(output)]
     logs = [p.read_bytes() for p in session_folder.rglob("*") if p.is_file()]
     assert written
     assert logs
-    told = [done.stdout.encode(), done.stderr.encode(), str(found).encode()]
+    printed = [process.stdout.encode(), process.stderr.encode(), str(output_rows).encode()]
     secret = swift_store["AWS_SECRET_ACCESS_KEY"].encode()
-    assert not [text for text in [*written, *logs, *told] if secret in text]
+    assert not [text for text in [*written, *logs, *printed] if secret in text]
 
 
-def test_a_wrong_key_is_refused_without_being_shown(
+def test_a_wrong_key_is_rejected_and_not_shown(
     s3_folder: str, swift_store: dict[str, str], tmp_path: Path, session_folder: Path
 ) -> None:
     options = _options(swift_store, key="no-such-user", secret="hunter2-hunter2")
-    done = _detect(s3_folder, options, tmp_path, session_folder)
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    process = _detect(s3_folder, options, tmp_path, session_folder)
+    assert process.returncode == 2, process.stderr
+    (line,) = process.stderr.splitlines()
     assert line.startswith(f"error: {s3_folder}/m.parquet cannot be looked up: access denied")
     assert "hunter2" not in line
     assert "no-such-user" not in line

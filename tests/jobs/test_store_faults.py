@@ -1,4 +1,4 @@
-"""Each job on an object store that cannot be used: one line that names the URI, within seconds."""
+"""Each job on an unusable object store: one line that names the URI, within seconds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 import pytest
 
 from tests.jobs.broken_inputs import DETECT, FOLDER, PROPOSE, RECALL, SCORE, VOC
-from tests.jobs.command import run_job
-from tests.swift import forget_clients, free_port
+from tests.jobs.command import read_error_output, run_job
+from tests.swift import find_free_port, forget_clients
 
 FAULTS: dict[str, tuple[dict[str, str], str]] = {
     "bucket": ({}, "s3://no-such-bucket/"),
@@ -34,24 +34,24 @@ FAULTS: dict[str, tuple[dict[str, str], str]] = {
         *((command, "endpoint") for command in (DETECT, FOLDER)),
     ],
 )
-def test_a_store_that_cannot_be_used(
+def test_an_unusable_store_is_one_line(
     command: str,
     fault: str,
     s3_folder: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    change, told = FAULTS[fault]
-    for name, value in change.items():
-        monkeypatch.setenv(name, value.format(port=free_port()))
+    variables, message = FAULTS[fault]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(port=find_free_port()))
     forget_clients()
     folder = "s3://no-such-bucket/folder" if fault == "bucket" else s3_folder
     capsys.readouterr()
     start = time.monotonic()
     assert run_job(*command.format(w=folder).split()) == 2
     assert time.monotonic() - start < 30
-    error = capsys.readouterr().err
+    error = read_error_output(capsys)
     assert error.startswith(f"error: {folder}/")
     assert error.count("\n") == 1
-    assert told in error
+    assert message in error
     assert "hunter2" not in error

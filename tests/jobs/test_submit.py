@@ -1,4 +1,4 @@
-"""`ray job submit --working-dir`: the code travels to a head with token authentication and works there."""
+"""`ray job submit --working-dir` runs the submitted code on a head with token authentication."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 VERSION = "0.0.submitted"
 
 
-def test_a_submitted_job_runs_the_code_that_came_with_it(tmp_path: Path) -> None:
+def test_a_submitted_job_runs_the_submitted_code(tmp_path: Path) -> None:
     paths = draw_images(tmp_path / "images", 4)
     manifest = str(tmp_path / "manifest.parquet")
     write_manifest(manifest, [ManifestRow(p.stem, str(p), 80, 60, None) for p in paths], None)
@@ -35,8 +35,8 @@ def test_a_submitted_job_runs_the_code_that_came_with_it(tmp_path: Path) -> None
             *("--manifest", manifest, "--output", str(tmp_path / "boxes"), "--strategy", "single"),
         ]
         deadline = time.monotonic() + 120
-        while True:  # the dashboard is there before the agent that starts the jobs
-            done = subprocess.run(
+        while True:  # the dashboard starts before the agent that starts jobs
+            process = subprocess.run(
                 submit,
                 env=os.environ | cluster.environment,
                 capture_output=True,
@@ -44,10 +44,10 @@ def test_a_submitted_job_runs_the_code_that_came_with_it(tmp_path: Path) -> None
                 check=False,
                 timeout=400,
             )
-            if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            if "No available agent" not in process.stderr or time.monotonic() > deadline:
                 break
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 images in 1 shards, 0 failed" in done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "4 images in 1 shards, 0 failed" in process.stdout
     record = json.loads((tmp_path / "boxes" / "run.json").read_text())
     assert record["versions"]["fast-rcnn-pipeline"] == VERSION
     assert shards.open_parts(str(tmp_path / "boxes")).rows == 4

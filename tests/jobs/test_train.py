@@ -1,4 +1,4 @@
-"""The train job: errors in one line, options over the recipe, a killed driver."""
+"""The train job: errors in one line, options that override the recipe, a killed driver."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.train import Train, options_for
+from jobs.train import Train, make_options_class
 from pipeline.manifests import ManifestRow, open_manifest, write_manifest
-from pipeline.sources.drawn import CLASSES
+from pipeline.sources.drawn_dataset import CLASSES
 from pipeline.training import logs, state
-from pipeline.training.recipes import named
-from tests.training.drawn import make_dataset, write_proposals
+from pipeline.training.recipes import get_recipe
+from tests.training.training_dataset import write_dataset, write_proposals
 
 JOB = [sys.executable, str(Path(__file__).parents[2] / "jobs" / "train.py")]
 QUICK = ["--recipe", "tiny", "--short-sides", "64", "--max-side", "96", "--images-per-step", "1"]
@@ -25,11 +25,11 @@ QUICK += ["--rois-per-step", "64", "--workers", "1", "--checkpoint-every", "8", 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    manifest, proposals, _ = make_dataset(tmp_path_factory.mktemp("drawn"))
+    manifest, proposals, _ = write_dataset(tmp_path_factory.mktemp("drawn"))
     return ["--manifest", manifest, "--proposals", proposals]
 
 
-def refused(folder: Path, *arguments: str) -> str:
+def run_rejected(folder: Path, *arguments: str) -> str:
     output = str(folder / "out")
     ended = subprocess.run(
         [*JOB, "--output", output, *arguments],
@@ -43,47 +43,53 @@ def refused(folder: Path, *arguments: str) -> str:
     return ended.stderr.splitlines()[-1]
 
 
-def test_an_unknown_recipe_lists_those_there_are(data: list[str], tmp_path: Path) -> None:
-    told = refused(tmp_path, *data, "--recipe", "vgg")
-    assert told.startswith("error: there is no recipe 'vgg'; recipes are mobilenet_v2")
+def test_an_unknown_recipe_is_rejected_with_the_names(data: list[str], tmp_path: Path) -> None:
+    message = run_rejected(tmp_path, *data, "--recipe", "vgg")
+    assert message.startswith("error: there is no recipe 'vgg'; recipes are mobilenet_v2")
 
 
 def test_a_recipe_field_out_of_range_is_named(data: list[str], tmp_path: Path) -> None:
-    told = refused(tmp_path, *data, "--recipe", "tiny", "--flip", "2")
-    assert told == "error: recipe field flip is 2.0; expected between 0 and 1"
+    message = run_rejected(tmp_path, *data, "--recipe", "tiny", "--flip", "2")
+    assert message == "error: --flip is 2.0, expected 0 to 1"
 
 
 def test_a_missing_manifest_and_missing_proposals_are_named(
     data: list[str], tmp_path: Path
 ) -> None:
-    told = refused(tmp_path, "--manifest", "/nowhere.parquet", *data[2:], "--recipe", "tiny")
-    assert "/nowhere.parquet does not exist" in told
-    told = refused(tmp_path, *data[:2], "--proposals", str(tmp_path), "--recipe", "tiny")
-    assert "holds no shards.parquet" in told
+    message = run_rejected(
+        tmp_path, "--manifest", "/nowhere.parquet", *data[2:], "--recipe", "tiny"
+    )
+    assert "/nowhere.parquet does not exist" in message
+    message = run_rejected(tmp_path, *data[:2], "--proposals", str(tmp_path), "--recipe", "tiny")
+    assert "holds no shards.parquet" in message
 
 
 def test_weights_that_do_not_exist_are_named(data: list[str], tmp_path: Path) -> None:
-    told = refused(tmp_path, *data, "--recipe", "tiny", "--weights", "/nowhere.pth")
-    assert "/nowhere.pth does not exist" in told
+    message = run_rejected(tmp_path, *data, "--recipe", "tiny", "--weights", "/nowhere.pth")
+    assert "/nowhere.pth does not exist" in message
 
 
 def test_a_manifest_without_objects_is_named(tmp_path: Path) -> None:
     manifest = str(tmp_path / "empty.parquet")
     write_manifest(manifest, [ManifestRow("a", "/a.png", 9, 9, None)], CLASSES)
     write_proposals(open_manifest(manifest), str(tmp_path / "p"), [None], 1)
-    given = ["--manifest", manifest, "--proposals", str(tmp_path / "p")]
-    told = refused(tmp_path, *given, "--recipe", "tiny")
-    assert "empty.parquet: no image holds an object" in told
+    arguments = ["--manifest", manifest, "--proposals", str(tmp_path / "p")]
+    message = run_rejected(tmp_path, *arguments, "--recipe", "tiny")
+    assert "empty.parquet: no image holds an object" in message
 
 
-def test_options_start_from_the_named_recipe() -> None:
+def test_the_recipe_sets_the_defaults_of_the_options() -> None:
     for arguments in (["--seed", "1", "--recipe", "tiny"], ["--recipe=tiny"]):
-        made = options_for(arguments)
-        assert issubclass(made, Train)
-        assert made(manifest=(), proposals=(), output="", recipe="").fields == named("tiny")
+        options_class = make_options_class(arguments)
+        assert issubclass(options_class, Train)
+        assert options_class(manifest=(), proposals=(), output="", recipe="").fields == get_recipe(
+            "tiny"
+        )
 
 
-def test_a_killed_driver_goes_on_where_it_was(data: list[str], tmp_path: Path) -> None:
+def test_a_rerun_after_a_killed_driver_resumes_from_the_latest_state(
+    data: list[str], tmp_path: Path
+) -> None:
     def command(name: str) -> list[str]:
         return [*JOB, *data, *QUICK, "--iterations", "48", "--output", str(tmp_path / name)]
 
@@ -92,7 +98,7 @@ def test_a_killed_driver_goes_on_where_it_was(data: list[str], tmp_path: Path) -
     first = subprocess.Popen(command("broken"), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while first.poll() is None and time.monotonic() < deadline:
-        latest = state.latest(broken)
+        latest = state.read_latest_state(broken)
         if latest is not None and latest.step >= 16:
             break
         time.sleep(0.02)
@@ -104,6 +110,7 @@ def test_a_killed_driver_goes_on_where_it_was(data: list[str], tmp_path: Path) -
     )
     assert "an earlier run of this training came to step" in again.stderr
     curves = [
-        [(r.step, r.loss) for r in logs.read(str(tmp_path / name))] for name in ("whole", "broken")
+        [(r.step, r.loss) for r in logs.read_log(str(tmp_path / name))]
+        for name in ("whole", "broken")
     ]
     assert curves[0] == curves[1]

@@ -1,4 +1,4 @@
-"""Selective search in plain, slow, obvious Python, to hold the kernels against."""
+"""Selective search in plain, slow Python: the reference for the kernels' tests."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from collections.abc import Iterator
 import numpy as np
 
 
-def colour(image: np.ndarray, space: str) -> np.ndarray:
-    """Planes `(C, H, W)`, not rounded, on 0-255, of an image `(H, W, 3)`; one pixel after the other."""
+def convert_colour(image: np.ndarray, space: str) -> np.ndarray:
+    """Convert an image `(H, W, 3)` to planes `(C, H, W)` on 0-255, not rounded, pixel by pixel."""
     pixels = [[_COLOUR[space](*map(float, pixel)) for pixel in row] for row in image]
     return np.moveaxis(np.array(pixels, dtype=float), 2, 0)
 
 
-def _grey(r: float, g: float, b: float) -> float:
+def _to_grey(r: float, g: float, b: float) -> float:
     return 0.299 * r + 0.587 * g + 0.114 * b
 
 
-def _shares(r: float, g: float, b: float) -> tuple[float, float, float]:
+def _to_shares(r: float, g: float, b: float) -> tuple[float, float, float]:
     total = r + g + b
     return (85.0, 85.0, 85.0) if total == 0 else (255 * r / total, 255 * g / total, 255 * b / total)
 
 
-def _hsv(r: float, g: float, b: float) -> tuple[float, float, float]:
+def _to_hsv(r: float, g: float, b: float) -> tuple[float, float, float]:
     h, s, v = colorsys.rgb_to_hsv(r / 255, g / 255, b / 255)
     return 255 * h, 255 * s, 255 * v
 
 
-def _lab(r: float, g: float, b: float) -> tuple[float, float, float]:
+def _to_lab(r: float, g: float, b: float) -> tuple[float, float, float]:
     linear = [
         v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
         for v in (r / 255, g / 255, b / 255)
@@ -47,7 +47,7 @@ def _lab(r: float, g: float, b: float) -> tuple[float, float, float]:
     return 2.55 * lightness, a + 128, b_ + 128
 
 
-def _invariant(r: float, g: float, b: float) -> tuple[float, float]:
+def _to_invariant(r: float, g: float, b: float) -> tuple[float, float]:
     energy = 0.06 * r + 0.63 * g + 0.27 * b
     if energy == 0:
         return 127.5, 127.5
@@ -57,13 +57,13 @@ def _invariant(r: float, g: float, b: float) -> tuple[float, float]:
 
 _COLOUR = {
     "RGB": lambda r, g, b: (r, g, b),
-    "I": lambda r, g, b: (_grey(r, g, b),),
-    "rgI": lambda r, g, b: (*_shares(r, g, b)[:2], _grey(r, g, b)),
-    "HSV": _hsv,
-    "Lab": _lab,
-    "rgb": _shares,
-    "C": _invariant,
-    "H": lambda r, g, b: _hsv(r, g, b)[:1],
+    "I": lambda r, g, b: (_to_grey(r, g, b),),
+    "rgI": lambda r, g, b: (*_to_shares(r, g, b)[:2], _to_grey(r, g, b)),
+    "HSV": _to_hsv,
+    "Lab": _to_lab,
+    "rgb": _to_shares,
+    "C": _to_invariant,
+    "H": lambda r, g, b: _to_hsv(r, g, b)[:1],
 }
 
 
@@ -80,78 +80,87 @@ def correlate(plane: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.nda
     return out
 
 
-def bell(sigma: float, radius: int) -> np.ndarray:
-    """A Gaussian at -radius ... radius, of sum 1."""
+def build_bell(sigma: float, radius: int) -> np.ndarray:
+    """Return a Gaussian at -radius ... radius, of sum 1."""
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     return weights / weights.sum()
 
 
-def neighbours(height: int, width: int) -> Iterator[tuple[int, int, int]]:
-    """Every edge of the grid: direction, pixel, neighbour."""
+def list_neighbours(height: int, width: int) -> Iterator[tuple[int, int]]:
+    """Yield every edge of the grid as pixel and neighbour, by row, direction and column."""
     for y in range(height):
-        for x in range(width):
-            for direction, (dx, dy) in enumerate(((1, 0), (-1, 1), (0, 1), (1, 1))):
+        for dx, dy in ((1, 0), (-1, 1), (0, 1), (1, 1)):
+            for x in range(width):
                 if 0 <= x + dx < width and y + dy < height:
-                    yield direction, y * width + x, (y + dy) * width + x + dx
+                    yield y * width + x, (y + dy) * width + x + dx
+
+
+def truncate_weight(weight: np.float32) -> int:
+    """Return the 20 bits that edges are sorted by: a float32 from 2^-23 to 2^9, 15 bits of mantissa."""
+    bits = int(np.float32(weight).view(np.int32))
+    return min(max(bits - ((127 - 23) << 23), 0) >> 8, 2**20 - 1)
 
 
 def segment(
     smoothed: np.ndarray, repeats: int, k: float, min_size: int
 ) -> tuple[np.ndarray, list[tuple[float, int, int]]]:
-    """Labels `(H, W)` and the edges in the order used; components are sets, weights float32."""
+    """Return labels `(H, W)` and the sorted edges; components are sets, weights float32."""
     _, height, width = smoothed.shape
     flat = smoothed.reshape(len(smoothed), -1)
     edges = []
-    for direction, one, other in neighbours(height, width):
+    for first, second in list_neighbours(height, width):
         total = np.float32(0)
         for plane in flat:
-            difference = plane[one] - plane[other]
+            difference = plane[first] - plane[second]
             total += difference * difference
         weight = np.sqrt(total * np.float32(repeats))
-        edges.append((float(weight), one // width, direction, one, other))
-    edges.sort(key=lambda edge: edge[:1])  # stable: equal weights stay in the order of the grid
-    of_pixel = {pixel: frozenset([pixel]) for pixel in range(height * width)}
-    largest = {component: np.float32(0) for component in of_pixel.values()}
+        edges.append((float(weight), first, second))
+    edges.sort(key=lambda edge: truncate_weight(edge[0]))  # stable: equal keys stay in grid order
+    component_of_pixel = {pixel: frozenset([pixel]) for pixel in range(height * width)}
+    largest = {component: np.float32(0) for component in component_of_pixel.values()}
 
-    def join(one: frozenset, other: frozenset, weight: float) -> None:
-        joined = one | other
+    def join(first: frozenset, second: frozenset, weight: float) -> None:
+        joined = first | second
         largest[joined] = np.float32(weight)
         for pixel in joined:
-            of_pixel[pixel] = joined
+            component_of_pixel[pixel] = joined
 
-    for weight, _, _, one, other in edges:
-        a, b = of_pixel[one], of_pixel[other]
+    for weight, first, second in edges:
+        a, b = component_of_pixel[first], component_of_pixel[second]
         if a is not b and all(
             weight <= largest[c] + np.float32(k) / np.float32(len(c)) for c in (a, b)
         ):
             join(a, b, weight)
-    for weight, _, _, one, other in edges:
-        a, b = of_pixel[one], of_pixel[other]
+    for weight, first, second in edges:
+        a, b = component_of_pixel[first], component_of_pixel[second]
         if a is not b and min(len(a), len(b)) < min_size:
             join(a, b, weight)
     numbers: dict[frozenset, int] = {}
-    labels = [numbers.setdefault(of_pixel[pixel], len(numbers)) for pixel in range(height * width)]
-    return np.array(labels).reshape(height, width), [(w, a, b) for w, _, _, a, b in edges]
+    labels = [
+        numbers.setdefault(component_of_pixel[pixel], len(numbers))
+        for pixel in range(height * width)
+    ]
+    return np.array(labels).reshape(height, width), edges
 
 
-def boxes(labels: np.ndarray) -> np.ndarray:
-    """Half-open boxes `(R, 4)` of the regions."""
-    found = []
+def find_boxes(labels: np.ndarray) -> np.ndarray:
+    """Find the half-open boxes `(R, 4)` of the regions."""
+    corners = []
     for label in range(labels.max() + 1):
         y, x = np.nonzero(labels == label)
-        found.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
-    return np.array(found)
+        corners.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
+    return np.array(corners)
 
 
-def adjacent(labels: np.ndarray) -> set[tuple[int, int]]:
-    """Pairs of regions, lower label first, with 4-connected pixels."""
+def find_adjacent(labels: np.ndarray) -> set[tuple[int, int]]:
+    """Find the pairs of regions, lower label first, with 4-connected pixels."""
     pairs = [*zip(labels[:, :-1].ravel(), labels[:, 1:].ravel(), strict=True)]
     pairs += zip(labels[:-1].ravel(), labels[1:].ravel(), strict=True)
     return {(int(min(p)), int(max(p))) for p in pairs if p[0] != p[1]}
 
 
-def colour_histogram(planes: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """25 bins per channel of the pixels in `mask`, sum 1."""
+def compute_colour_histogram(planes: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return 25 bins per channel of the pixels in `mask`, of sum 1."""
     counts = []
     for plane in planes:
         bins = np.floor(plane[mask] / 255 * 24 + 0.5).astype(int)
@@ -160,9 +169,9 @@ def colour_histogram(planes: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return counts / counts.sum()
 
 
-def orientations(planes: np.ndarray) -> np.ndarray:
-    """Gaussian derivatives `(C, 4, H, W)` along 0, 45, 90, 135 degrees, sigma 1, exact on ramps."""
-    smooth = bell(1.0, 4)
+def compute_orientations(planes: np.ndarray) -> np.ndarray:
+    """Return Gaussian derivatives `(C, 4, H, W)` along 0, 45, 90, 135 degrees, sigma 1, exact on ramps."""
+    smooth = build_bell(1.0, 4)
     offsets = np.arange(-4, 5)
     slope = offsets * smooth / (offsets**2 * smooth).sum()
     out = []
@@ -173,8 +182,8 @@ def orientations(planes: np.ndarray) -> np.ndarray:
     return np.array(out)
 
 
-def texture_histogram(derivatives: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """10 bins for each of 8 orientations per channel of the pixels in `mask`, sum 1."""
+def compute_texture_histogram(derivatives: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return 10 bins for each of 8 orientations per channel of the pixels in `mask`, of sum 1."""
     counts = []
     for channel in derivatives:
         for axis in channel:
@@ -186,22 +195,29 @@ def texture_histogram(derivatives: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return counts / counts.sum()
 
 
-def similarity(
-    one: np.ndarray, other: np.ndarray, planes: np.ndarray, derivatives: np.ndarray, measures: str
+def compute_similarity(
+    first: np.ndarray,
+    second: np.ndarray,
+    planes: np.ndarray,
+    derivatives: np.ndarray,
+    measures: str,
 ) -> float:
-    """The similarity of two regions given as masks `(H, W)`: equations 1 and 3 to 6 of the paper."""
-    both, pixels = one | other, one.size
-    y, x = np.nonzero(both)
+    """Compute the similarity of two masks `(H, W)` by equations 1 and 3 to 6 of the paper."""
+    union, pixels = first | second, first.size
+    y, x = np.nonzero(union)
     box = (x.max() - x.min() + 1) * (y.max() - y.min() + 1)
     value = 0.0
     if "C" in measures:
-        value += np.minimum(colour_histogram(planes, one), colour_histogram(planes, other)).sum()
+        value += np.minimum(
+            compute_colour_histogram(planes, first), compute_colour_histogram(planes, second)
+        ).sum()
     if "T" in measures:
         value += np.minimum(
-            texture_histogram(derivatives, one), texture_histogram(derivatives, other)
+            compute_texture_histogram(derivatives, first),
+            compute_texture_histogram(derivatives, second),
         ).sum()
     if "S" in measures:
-        value += 1 - both.sum() / pixels
+        value += 1 - union.sum() / pixels
     if "F" in measures:
-        value += 1 - (box - both.sum()) / pixels
+        value += 1 - (box - union.sum()) / pixels
     return float(value)

@@ -1,4 +1,4 @@
-"""Small images for the tests: drawn at random, with regions to find."""
+"""Small random images for the tests."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 
-def blocks(seed: int, height: int, width: int) -> np.ndarray:
-    """An image uint8 `(H, W, 3)` of random rectangles with a little noise."""
+def draw_blocks(seed: int, height: int, width: int) -> np.ndarray:
+    """Draw an image uint8 `(H, W, 3)` of random rectangles with a little noise."""
     random = np.random.default_rng(seed)
     image = np.empty((height, width, 3), np.int64)
     image[:] = random.integers(0, 256, 3)
@@ -19,13 +19,13 @@ def blocks(seed: int, height: int, width: int) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def noise(seed: int, height: int, width: int) -> np.ndarray:
-    """An image uint8 `(H, W, 3)` of independent pixels."""
+def draw_noise(seed: int, height: int, width: int) -> np.ndarray:
+    """Draw an image uint8 `(H, W, 3)` of independent pixels."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def images(largest: int = 20) -> st.SearchStrategy[np.ndarray]:
-    """Any small image: blocks, noise or flat, of any shape from 1x1."""
+    """Strategy for small images: blocks, noise or flat, of any shape from 1x1."""
     sides = st.integers(1, largest)
     seeds = st.integers(0, 2**32 - 1)
     flat = st.builds(
@@ -35,5 +35,7 @@ def images(largest: int = 20) -> st.SearchStrategy[np.ndarray]:
         sides,
     )
     return st.one_of(
-        st.builds(blocks, seeds, sides, sides), st.builds(noise, seeds, sides, sides), flat
+        st.builds(draw_blocks, seeds, sides, sides),
+        st.builds(draw_noise, seeds, sides, sides),
+        flat,
     )

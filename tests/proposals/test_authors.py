@@ -1,4 +1,4 @@
-"""Against the boxes of two VOC images that the authors' MATLAB code gave (real data, else skipped)."""
+"""Against the boxes that the authors' MATLAB code gives for two VOC images (skipped without the data)."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from scipy.io import loadmat
 
 from pipeline import geometry, imaging
 from pipeline.proposals import Strategy, selective_search
-from pipeline.proposals.hierarchy import segmentations
+from pipeline.proposals.hierarchy import build_hierarchies
 from pipeline.proposals.workspace import Workspace
 
 
@@ -15,22 +15,26 @@ def authors(request, dev_data):
     """An image and the authors' boxes, half open."""
     folder = dev_data / "selective_search_matlab"
     boxes = loadmat(folder / f"{request.param}_boxes.mat")["boxes"].astype(np.float32)
-    image = imaging.decode((folder / f"{request.param}.jpg").read_bytes())
+    image = imaging.decode_image((folder / f"{request.param}.jpg").read_bytes())
     return image, geometry.from_inclusive(boxes, 0)
 
 
 @pytest.mark.parametrize("k", [100.0, 200.0])
 def test_every_initial_segment_is_among_the_authors_boxes(authors, k):
     image, boxes = authors
-    theirs = {tuple(box) for box in boxes.tolist()}
-    (segmentation,) = segmentations(image, Strategy(("RGB",), ("S",), (k,)), Workspace())
-    ours = [tuple(box) for box in segmentation.boxes.tolist()]
-    assert len(ours) > 90
-    assert set(ours) <= theirs
+    (segmentation,) = build_hierarchies(image, Strategy(("RGB",), ("S",), (k,)), Workspace())
+    segments = {tuple(box) for box in segmentation.boxes.tolist()}
+    assert len(segmentation.boxes) > 90
+    assert segments <= {tuple(box) for box in boxes.tolist()}
 
 
 @pytest.mark.parametrize(("strategy", "least"), [("fast", 0.82), ("quality", 0.92)])
-def test_most_of_the_authors_boxes_are_near_one_of_ours(authors, strategy, least):
+def test_most_authors_boxes_are_near_a_proposal(authors, strategy, least):
     image, boxes = authors
-    ours = selective_search(image, strategy, min_side=1)
-    assert geometry.iou(boxes, ours).max(axis=1).mean() > least
+    proposals = selective_search(image, strategy, min_side=1)
+    # A few boxes at a time: their overlaps with all proposals fit into the cache, which is five times faster.
+    overlaps = [
+        geometry.iou(boxes[first : first + 8], proposals).max(axis=1)
+        for first in range(0, len(boxes), 8)
+    ]
+    assert np.concatenate(overlaps).mean() > least

@@ -17,20 +17,20 @@ from pipeline.proposals.interchange import (
 from pipeline.storage import MissingObject
 
 
-def _cells(values):
+def _make_cells(values):
     cells = np.empty((1, len(values)), object)
     cells[0] = values
     return cells
 
 
-def _mat(path, names, boxes):
-    images = _cells([np.array([name]) for name in names]).T
-    savemat(path, {"images": images, "boxes": _cells([np.array(b, float) for b in boxes])})
+def _write_mat(path, names, boxes):
+    images = _make_cells([np.array([name]) for name in names]).T
+    savemat(path, {"images": images, "boxes": _make_cells([np.array(b, float) for b in boxes])})
 
 
-def test_girshicks_boxes_are_y_x_from_one_and_inclusive(tmp_path):
+def test_girshicks_boxes_are_read_as_y_x_inclusive_from_one(tmp_path):
     path = tmp_path / "voc.mat"
-    _mat(path, ["000005", "000007"], [[[11, 21, 40, 80], [1, 1, 1, 1]], np.empty((0, 4))])
+    _write_mat(path, ["000005", "000007"], [[[11, 21, 40, 80], [1, 1, 1, 1]], np.empty((0, 4))])
     first, second = read_girshick_mat(str(path))
     assert first.image_id == "000005"
     assert first.boxes.tolist() == [[20, 10, 80, 40], [0, 0, 1, 1]]
@@ -39,7 +39,7 @@ def test_girshicks_boxes_are_y_x_from_one_and_inclusive(tmp_path):
     assert (second.image_id, second.boxes.shape) == ("000007", (0, 4))
 
 
-def test_a_file_that_is_no_such_mat_is_named(tmp_path):
+def test_a_malformed_mat_file_is_rejected_by_name(tmp_path):
     broken = tmp_path / "broken.mat"
     broken.write_bytes(b"not a matrix" * 40)
     with pytest.raises(UnreadableDataset, match=r"broken\.mat"):
@@ -49,11 +49,11 @@ def test_a_file_that_is_no_such_mat_is_named(tmp_path):
     with pytest.raises(UnreadableDataset, match="cell array 'boxes'"):
         list(read_girshick_mat(str(other)))
     uneven = tmp_path / "uneven.mat"
-    _mat(uneven, ["a", "b"], [np.zeros((0, 4))])
+    _write_mat(uneven, ["a", "b"], [np.zeros((0, 4))])
     with pytest.raises(UnreadableDataset, match="1 box lists for 2 images"):
         list(read_girshick_mat(str(uneven)))
     inverted = tmp_path / "inverted.mat"
-    _mat(inverted, ["a", "b"], [np.zeros((0, 4)), [[5, 5, 1, 1]]])
+    _write_mat(inverted, ["a", "b"], [np.zeros((0, 4)), [[5, 5, 1, 1]]])
     with pytest.raises(UnreadableDataset, match="'b'"):
         list(read_girshick_mat(str(inverted)))
     with pytest.raises(MissingObject):
@@ -75,19 +75,19 @@ def proposals(draw):
 
 
 @given(rows=proposals())
-def test_what_is_written_is_read_back(tmp_path_factory, rows):
+def test_written_proposals_are_read_back(tmp_path_factory, rows):
     path = str(tmp_path_factory.mktemp("pickles") / "out.pkl")
     assert write_detectron2_pickle(path, rows) == len(rows)
-    found = list(read_detectron2_pickle(path))
-    assert [row.image_id for row in found] == [row.image_id for row in rows]
-    for row, expected in zip(found, rows, strict=True):
+    read_rows = list(read_detectron2_pickle(path))
+    assert [row.image_id for row in read_rows] == [row.image_id for row in rows]
+    for row, expected in zip(read_rows, rows, strict=True):
         assert (row.boxes == expected.boxes).all()
         assert (np.diff(row.scores) <= 0).all()
         if expected.scores is not None:
             assert (row.scores == expected.scores).all()
 
 
-def test_the_written_dict_is_detectron2s(tmp_path):
+def test_the_written_dict_has_detectron2s_format(tmp_path):
     path = tmp_path / "out.pkl"
     boxes = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
     names = ["42", "042", "a.jpg"]
@@ -99,20 +99,20 @@ def test_the_written_dict_is_detectron2s(tmp_path):
     assert content["objectness_logits"][0].tolist() == [0, -1]
 
 
-def _dump(path, content, protocol=4):
+def _write_pickle(path, content, protocol=4):
     path.write_bytes(pickle.dumps(content, protocol=protocol))
     return str(path)
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_older_names_other_modes_and_any_order_are_read(tmp_path, protocol):
+def test_detectrons_names_other_modes_and_any_order_are_read(tmp_path, protocol):
     content = {
         "indexes": [np.int64(7)],
         "boxes": [np.array([[10, 20, 5, 6], [1, 2, 3, 4]], np.float64)],
         "scores": [np.array([0.1, 0.9], np.float32)],
         "bbox_mode": 1,
     }
-    (row,) = read_detectron2_pickle(_dump(tmp_path / "old.pkl", content, protocol))
+    (row,) = read_detectron2_pickle(_write_pickle(tmp_path / "old.pkl", content, protocol))
     assert row.image_id == "7"
     assert row.boxes.tolist() == [[1, 2, 4, 6], [10, 20, 15, 26]]
     np.testing.assert_allclose(row.scores, [0.9, 0.1])
@@ -128,24 +128,28 @@ def test_detectron2s_own_enum_is_read_without_detectron2(tmp_path, monkeypatch):
     mode = enum.IntEnum("BoxMode", {"XYXY_ABS": 0, "XYWH_ABS": 1}, module=names[-1])
     sys.modules[names[-1]].BoxMode = mode
     content = {"ids": [1], "boxes": [[[1, 2, 3, 4]]], "objectness_logits": [[0.5]]}
-    path = _dump(tmp_path / "enum.pkl", content | {"bbox_mode": mode.XYWH_ABS})
+    path = _write_pickle(tmp_path / "enum.pkl", content | {"bbox_mode": mode.XYWH_ABS})
     monkeypatch.undo()
     (row,) = read_detectron2_pickle(path)
     assert row.boxes.tolist() == [[1, 2, 4, 6]]
 
 
-class _Harmful:
+class _HarmfulPickle:
     def __reduce__(self):
         return (exec, ("raise SystemExit('the pickle ran code')",))
 
 
-def test_a_pickle_that_names_code_is_refused_unrun(tmp_path):
+def test_a_pickle_with_code_is_rejected_and_the_code_does_not_run(tmp_path):
     with pytest.raises(UnreadableDataset, match=r"harmful\.pkl.*exec"):
-        list(read_detectron2_pickle(_dump(tmp_path / "harmful.pkl", {"ids": [_Harmful()]})))
+        list(
+            read_detectron2_pickle(
+                _write_pickle(tmp_path / "harmful.pkl", {"ids": [_HarmfulPickle()]})
+            )
+        )
 
 
 @pytest.mark.parametrize(
-    ("content", "named"),
+    ("content", "message"),
     [
         ([1, 2], "list"),
         ({"ids": []}, "boxes"),
@@ -153,17 +157,17 @@ def test_a_pickle_that_names_code_is_refused_unrun(tmp_path):
         ({"ids": [1], "boxes": [[[1, 2]]], "objectness_logits": [[1]]}, r"\(N, 4\)"),
         ({"ids": [1], "boxes": [[[1, 2, 3, 4]]], "objectness_logits": [[]]}, "0 scores"),
         ({"ids": [1], "boxes": [[[3, 2, 1, 4]]], "objectness_logits": [[1]]}, "inverted"),
-        ({"ids": [], "boxes": [], "objectness_logits": [], "bbox_mode": 4}, "bbox_mode 4"),
+        ({"ids": [], "boxes": [], "objectness_logits": [], "bbox_mode": 4}, "bbox_mode is 4"),
     ],
 )
-def test_content_of_another_kind_is_named(tmp_path, content, named):
-    with pytest.raises(UnreadableDataset, match=named):
-        list(read_detectron2_pickle(_dump(tmp_path / "wrong.pkl", content)))
+def test_a_pickle_with_malformed_content_is_rejected(tmp_path, content, message):
+    with pytest.raises(UnreadableDataset, match=message):
+        list(read_detectron2_pickle(_write_pickle(tmp_path / "wrong.pkl", content)))
 
 
-@pytest.mark.parametrize("data", [b"", b"garbage", pickle.dumps({"ids": []})[:-3]])
-def test_a_damaged_pickle_is_named(tmp_path, data):
+@pytest.mark.parametrize("content", [b"", b"garbage", pickle.dumps({"ids": []})[:-3]])
+def test_a_damaged_pickle_is_rejected_by_name(tmp_path, content):
     path = tmp_path / "damaged.pkl"
-    path.write_bytes(data)
+    path.write_bytes(content)
     with pytest.raises(UnreadableDataset, match=r"damaged\.pkl"):
         list(read_detectron2_pickle(str(path)))

@@ -9,9 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InvalidConfiguration, UnreadableImage
-from pipeline.proposals import Strategy, image_seed, provenance, selective_search, warm_up
-from pipeline.proposals.workspace import KEPT_BYTES, Workspace
-from tests.proposals.sample_images import blocks, images, noise
+from pipeline.proposals import (
+    Strategy,
+    derive_image_seed,
+    describe_provenance,
+    selective_search,
+    warm_up_kernels,
+)
+from pipeline.proposals.workspace import MAX_RETAINED_BYTES, Workspace
+from tests.proposals.sample_images import draw_blocks, draw_noise, images
 
 
 @settings(deadline=None, max_examples=30)
@@ -22,7 +28,7 @@ from tests.proposals.sample_images import blocks, images, noise
     max_boxes=st.sampled_from([None, 1, 10]),
     max_side=st.sampled_from([None, 1, 16]),
 )
-def test_boxes_are_inside_unique_large_enough_and_no_more_than_asked(
+def test_boxes_are_inside_the_image_unique_large_enough_and_at_most_max_boxes(
     image, seed, min_side, max_boxes, max_side
 ):
     boxes = selective_search(
@@ -45,7 +51,7 @@ def test_boxes_are_inside_unique_large_enough_and_no_more_than_asked(
 def test_every_backend_finds_the_square(backend):
     image = np.full((80, 100, 3), 40, np.uint8)
     image[20:60, 30:70] = (220, 60, 20)
-    image = np.clip(image + noise(0, 80, 100).astype(int) % 5, 0, 255).astype(np.uint8)
+    image = np.clip(image + draw_noise(0, 80, 100).astype(int) % 5, 0, 255).astype(np.uint8)
     boxes = selective_search(image, "fast", backend=backend)
     assert boxes.dtype == np.float32
     # The smoothing of each backend may move an edge by a pixel or two.
@@ -55,8 +61,8 @@ def test_every_backend_finds_the_square(backend):
     assert (boxes.max(axis=0) <= [100, 80, 100, 80]).all()
 
 
-def test_the_best_boxes_are_a_prefix_of_all():
-    image = blocks(1, 60, 80)
+def test_the_best_boxes_are_the_first_of_all_boxes():
+    image = draw_blocks(1, 60, 80)
     everything = selective_search(image, min_side=1)
     assert len(everything) > 20
     assert (selective_search(image, min_side=1, max_boxes=20) == everything[:20]).all()
@@ -66,25 +72,25 @@ def test_the_best_boxes_are_a_prefix_of_all():
 
 
 def test_equal_seeds_give_equal_boxes_on_any_number_of_threads():
-    images = [blocks(seed, 50 + 7 * seed, 90 - 5 * seed) for seed in range(6)]
+    images = [draw_blocks(seed, 50 + 7 * seed, 90 - 5 * seed) for seed in range(6)]
     alone = [selective_search(image, seed=3, min_side=1) for image in images]
     with ThreadPoolExecutor(4) as pool:
         together = list(
             pool.map(lambda image: selective_search(image, seed=3, min_side=1), images * 3)
         )
-    for found, expected in zip(together, alone * 3, strict=True):
-        assert (found == expected).all()
+    for boxes, expected in zip(together, alone * 3, strict=True):
+        assert (boxes == expected).all()
 
 
 def test_another_seed_gives_the_same_boxes_in_another_order():
-    image = blocks(2, 60, 80)
+    image = draw_blocks(2, 60, 80)
     one, other = (selective_search(image, seed=seed, min_side=1) for seed in (1, 2))
     assert one.tolist() != other.tolist()
     assert sorted(one.tolist()) == sorted(other.tolist())
 
 
-def test_a_working_size_scales_boxes_back():
-    image = np.repeat(np.repeat(blocks(4, 40, 60), 6, axis=0), 6, axis=1)
+def test_boxes_of_a_shrunk_image_are_scaled_back():
+    image = np.repeat(np.repeat(draw_blocks(4, 40, 60), 6, axis=0), 6, axis=1)
     boxes = selective_search(image, max_side=60, min_side=1)
     assert boxes[:, 2].max() == 360
     assert boxes[:, 3].max() == 240
@@ -95,7 +101,7 @@ def test_a_working_size_scales_boxes_back():
     "shape", [(1, 1), (1, 2), (2, 1), (1, 3000), (3000, 1), (2, 900), (19, 400)]
 )
 def test_any_shape_of_noise_works(shape):
-    boxes = selective_search(noise(0, *shape), min_side=1)
+    boxes = selective_search(draw_noise(0, *shape), min_side=1)
     assert [0, 0, shape[1], shape[0]] in boxes.tolist()
 
 
@@ -105,12 +111,12 @@ def test_a_flat_image_is_one_region(value):
     assert selective_search(image).tolist() == [[0, 0, 70, 50]]
 
 
-def test_a_image_under_min_side_has_no_boxes():
-    assert selective_search(noise(0, 19, 19)).shape == (0, 4)
+def test_an_image_smaller_than_min_side_has_no_boxes():
+    assert selective_search(draw_noise(0, 19, 19)).shape == (0, 4)
 
 
-def test_read_only_and_strided_arrays_are_taken():
-    image = blocks(5, 40, 50)
+def test_read_only_and_strided_arrays_are_accepted():
+    image = draw_blocks(5, 40, 50)
     expected = selective_search(image, min_side=1)
     locked = image.copy()
     locked.flags.writeable = False
@@ -119,8 +125,8 @@ def test_read_only_and_strided_arrays_are_taken():
     assert (selective_search(wide[:, ::2], min_side=1) == expected).all()
 
 
-def test_a_strategy_of_ones_own():
-    image = blocks(6, 40, 50)
+def test_a_custom_strategy_works():
+    image = draw_blocks(6, 40, 50)
     strategy = Strategy(("RGB", "C"), ("SF", "C"), (20.0,), sigma=0.5, min_size=10)
     boxes = selective_search(image, strategy, min_side=1)
     assert [0, 0, 50, 40] in boxes.tolist()
@@ -137,7 +143,7 @@ def test_a_strategy_of_ones_own():
         [[1]],
     ],
 )
-def test_what_is_no_image_is_refused(image):
+def test_arrays_that_are_not_images_are_rejected(image):
     with pytest.raises(UnreadableImage, match="uint8 RGB"):
         selective_search(image)
 
@@ -154,48 +160,53 @@ def test_what_is_no_image_is_refused(image):
         {"backend": "opencv", "strategy": Strategy(("HSV",), ("S",), (50.0,))},
     ],
 )
-def test_options_out_of_range_are_refused(options):
+def test_options_out_of_range_are_rejected(options):
     with pytest.raises(InvalidConfiguration):
-        selective_search(noise(0, 8, 8), **options)
+        selective_search(draw_noise(0, 8, 8), **options)
 
 
 @pytest.mark.parametrize(
     ("backend", "module", "hint"),
     [("opencv", "cv2", "opencv"), ("selectivesearch", "selectivesearch", "selectivesearch")],
 )
-def test_a_missing_package_is_named(monkeypatch, backend, module, hint):
+def test_a_missing_package_is_reported_with_its_install_command(monkeypatch, backend, module, hint):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InvalidConfiguration, match=rf"missing: pip install .*{hint}"):
-        selective_search(noise(0, 8, 8), backend=backend)
+        selective_search(draw_noise(0, 8, 8), backend=backend)
 
 
-def test_an_images_seed_depends_on_seed_and_id_alone():
-    assert image_seed(0, "a") == image_seed(0, "a")
-    assert len({image_seed(s, i) for s in (0, 1, 10) for i in ("a", "b", "0:a")}) == 9
-    assert 0 <= image_seed(0, "a") < 2**64
+def test_an_images_seed_depends_only_on_the_seed_and_image_id():
+    assert derive_image_seed(0, "a") == derive_image_seed(0, "a")
+    assert len({derive_image_seed(s, i) for s in (0, 1, 10) for i in ("a", "b", "0:a")}) == 9
+    assert 0 <= derive_image_seed(0, "a") < 2**64
 
 
-def test_provenance_tells_all_that_decides_the_boxes():
-    told = provenance("fast", 7, max_boxes=100, min_side=12, max_side=500)
-    assert json.loads(json.dumps(told)) == told
-    assert told["parameters"]["ks"] == [50.0, 100.0]
-    assert (told["seed"], told["max_boxes"], told["min_side"], told["max_side"]) == (
+def test_provenance_describes_all_settings_that_change_the_boxes():
+    description = describe_provenance("fast", 7, max_boxes=100, min_side=12, max_side=500)
+    assert json.loads(json.dumps(description)) == description
+    assert description["parameters"]["ks"] == [50.0, 100.0]
+    assert (
+        description["seed"],
+        description["max_boxes"],
+        description["min_side"],
+        description["max_side"],
+    ) == (
         7,
         100,
         12,
         500,
     )
-    own = Strategy(("HSV",), ("S",), (50.0,))
-    assert provenance(own)["strategy"] == "custom"
-    assert provenance(own)["parameters"] != told["parameters"]
+    custom = Strategy(("HSV",), ("S",), (50.0,))
+    assert describe_provenance(custom)["strategy"] == "custom"
+    assert describe_provenance(custom)["parameters"] != description["parameters"]
     with pytest.raises(InvalidConfiguration):
-        provenance("slow")
-    assert "0.4" in provenance(backend="selectivesearch")["version"]
+        describe_provenance("slow")
+    assert "0.4" in describe_provenance(backend="selectivesearch")["version"]
 
 
 def test_a_second_warm_up_is_quick():
-    warm_up("single")
-    assert 0 < warm_up("single") < 1
+    warm_up_kernels("single")
+    assert 0 < warm_up_kernels("single") < 1
 
 
 def test_the_import_loads_neither_torch_nor_a_compiler():
@@ -203,22 +214,22 @@ def test_the_import_loads_neither_torch_nor_a_compiler():
         "import sys, pipeline.proposals; "
         "print([m for m in ('torch', 'numba', 'ray', 'cv2', 'scipy') if m in sys.modules])"
     )
-    found = subprocess.run(
+    boxes = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert found.stdout.strip() == "[]"
+    assert boxes.stdout.strip() == "[]"
 
 
-def test_a_workspace_keeps_small_buffers_and_gives_large_ones_back():
+def test_a_workspace_keeps_small_buffers_and_releases_large_ones():
     workspace = Workspace()
-    first = workspace.array("a", (4, 8), np.float32)
+    first = workspace.take_array("a", (4, 8), np.float32)
     assert first.shape == (4, 8)
     first[:] = 7
-    assert (workspace.array("a", 32, np.float32) == 7).all()
-    workspace.array("b", 100, np.int64)
+    assert (workspace.take_array("a", 32, np.float32) == 7).all()
+    workspace.take_array("b", 100, np.int64)
     assert workspace.nbytes == 4 * 8 * 4 + 800
     workspace.trim()
     assert workspace.nbytes > 0
-    workspace.array("b", KEPT_BYTES + 1, np.uint8)
+    workspace.take_array("b", MAX_RETAINED_BYTES + 1, np.uint8)
     workspace.trim()
     assert workspace.nbytes == 0

@@ -1,24 +1,24 @@
 import pytest
 
 from pipeline.errors import InvalidConfiguration
-from pipeline.proposals.strategy import STRATEGIES, Strategy, resolve
+from pipeline.proposals.strategy import STRATEGIES, Strategy, resolve_strategy
 
 
 def test_the_papers_three_strategies_have_1_8_and_80_hierarchies():
-    assert {name: s.hierarchies for name, s in STRATEGIES.items()} == {
+    assert {name: s.hierarchy_count for name, s in STRATEGIES.items()} == {
         "single": 1,
         "fast": 8,
         "quality": 80,
     }
 
 
-def test_min_size_is_k_unless_given():
-    assert STRATEGIES["fast"].min_size_for(50.0) == 50
-    assert Strategy(("HSV",), ("S",), (50.0,), min_size=7).min_size_for(50.0) == 7
+def test_min_size_defaults_to_k():
+    assert STRATEGIES["fast"].get_min_size(50.0) == 50
+    assert Strategy(("HSV",), ("S",), (50.0,), min_size=7).get_min_size(50.0) == 7
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "message"),
     [
         ({"colour_spaces": ("CMYK",)}, "CMYK"),
         ({"colour_spaces": ()}, "colour space"),
@@ -33,26 +33,26 @@ def test_min_size_is_k_unless_given():
         ({"min_size": 0}, "min_size"),
     ],
 )
-def test_what_cannot_be_done_is_refused(changes, named):
-    given = {"colour_spaces": ("HSV",), "similarities": ("CTSF",), "ks": (100.0,)} | changes
-    with pytest.raises(InvalidConfiguration, match=named):
-        Strategy(**given)
+def test_invalid_strategies_are_rejected(changes, message):
+    arguments = {"colour_spaces": ("HSV",), "similarities": ("CTSF",), "ks": (100.0,)} | changes
+    with pytest.raises(InvalidConfiguration, match=message):
+        Strategy(**arguments)
 
 
-def test_an_unknown_name_lists_the_known_ones():
+def test_an_unknown_name_is_rejected_with_the_valid_ones():
     with pytest.raises(InvalidConfiguration, match="single, fast, quality"):
-        resolve("slow")
+        resolve_strategy("slow")
 
 
-def test_one_s_own_strategy_is_told_in_words():
-    assert resolve("HSV,Lab:CTSF,TSF:50,100") == STRATEGIES["fast"]
-    assert resolve("I:F:200:min_size=20:sigma=0.5") == Strategy(
+def test_a_custom_strategy_is_parsed_from_its_description():
+    assert resolve_strategy("HSV,Lab:CTSF,TSF:50,100") == STRATEGIES["fast"]
+    assert resolve_strategy("I:F:200:min_size=20:sigma=0.5") == Strategy(
         ("I",), ("F",), (200.0,), sigma=0.5, min_size=20
     )
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "message"),
     [
         ("HSV:CTSF", "of the form"),
         ("HSV:CTSF:many", "'many'"),
@@ -62,6 +62,6 @@ def test_one_s_own_strategy_is_told_in_words():
         ("HSV::50", "subset"),
     ],
 )
-def test_words_that_describe_no_strategy(text, named):
-    with pytest.raises(InvalidConfiguration, match=named):
-        resolve(text)
+def test_malformed_descriptions_are_rejected(text, message):
+    with pytest.raises(InvalidConfiguration, match=message):
+        resolve_strategy(text)

@@ -1,8 +1,11 @@
-"""The output folder of a run: overwritten at any moment of its way, shared by two drivers, refused."""
+"""The output folder of a run: overwritten at any moment, shared by two drivers, rejected."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import schema, shards, storage
+from pipeline import shards, storage
 from pipeline.errors import MismatchedOutput, UnreadableDataset
 from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manifest
 from pipeline.run_record import RunRecord
-from pipeline.runs import output
+from pipeline.runs.cut_planning import plan_cut
 from pipeline.runs.options import RunOptions
-from pipeline.runs.output import RunOutput
+from pipeline.runs.output import SUMMARY_NAME, RunOutput, open_run
 
 IMAGES = 10
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the project catches it."""
+    """Acts as SIGKILL: nothing in the project catches it."""
 
 
 @pytest.fixture
@@ -32,23 +35,23 @@ def manifest(tmp_path: Path) -> Manifest:
     return open_manifest(uri)
 
 
-def _opened(
+def _open(
     folder: str,
     manifest: Manifest,
     setting: str,
     size: int,
-    look: Callable[[], None] = lambda: None,
+    check_images: Callable[[], float] = lambda: 0.0,
     **options: Any,
 ) -> RunOutput:
-    told = RunOptions(shard_size=size, **options)
-    cut = output.plan_cut(manifest, folder, told)
+    run_options = RunOptions(shard_size=size, **options)
+    cut = plan_cut(manifest, folder, run_options)
     record = RunRecord("test", {"dataset": cut.dataset, "setting": setting})
-    return output.open_run(folder, record, cut, told, look)
+    return open_run(folder, record, cut, run_options, check_images)
 
 
 def _run(folder: str, manifest: Manifest, setting: str, size: int, **options: Any) -> None:
-    """A run whose rows say with which setting they were made."""
-    ready = _opened(folder, manifest, setting, size, **options)
+    """A run whose rows name the setting that made them."""
+    ready = _open(folder, manifest, setting, size, **options)
     for shard in ready.todo:
         _commit(ready, shard, setting)
     ready.finish({"setting": setting})
@@ -60,24 +63,24 @@ def _commit(ready: RunOutput, shard: shards.Shard, setting: str) -> None:
     shards.put_part(ready.uri, shard, pa.table(rows))
 
 
-def _settings(folder: str) -> set[str]:
-    """The settings that any part in the folder was made with."""
-    found: set[str] = set()
+def _read_settings(folder: str) -> set[str]:
+    """The settings that made the parts in the folder."""
+    settings: set[str] = set()
     for path in Path(folder).glob("part-*.parquet"):
-        found.update(pq.read_table(path)["setting"].to_pylist())
-    return found
+        settings.update(pq.read_table(path)["setting"].to_pylist())
+    return settings
 
 
 def _read(folder: str) -> list[tuple[str, str]]:
     return [
         (row["image_id"], row["setting"])
-        for table in shards.open_parts(folder).tables()
+        for table in shards.open_parts(folder).read_tables()
         for row in table.to_pylist()
     ]
 
 
-def _refusal(action: Callable[[], object]) -> str:
-    """What a user is told; nothing where it went well."""
+def _catch_rejection(action: Callable[[], object]) -> str:
+    """The message that a user gets; empty if the action succeeded."""
     try:
         action()
     except (MismatchedOutput, UnreadableDataset) as error:
@@ -86,28 +89,28 @@ def _refusal(action: Callable[[], object]) -> str:
 
 
 def _kill_at(count: int, patch: pytest.MonkeyPatch, *, done: bool) -> None:
-    """SIGKILL at the `count`-th change of the folder: before it, or once it is `done`."""
+    """SIGKILL at the `count`-th change of the folder: before it, or after it if `done`."""
     left = [count]
 
-    def dying(change: Callable[..., Any]) -> Callable[..., Any]:
-        def changed(*arguments: Any) -> Any:
+    def kill_around(change: Callable[..., Any]) -> Callable[..., Any]:
+        def change_and_kill(*arguments: Any) -> Any:
             left[0] -= 1
             if left[0] == 0 and not done:
                 raise Killed
-            result = change(*arguments)
+            returned = change(*arguments)
             if left[0] == 0:
                 raise Killed
-            return result
+            return returned
 
-        return changed
+        return change_and_kill
 
     for name in ("put", "remove"):
-        patch.setattr(storage, name, dying(getattr(storage, name)))
+        patch.setattr(storage, name, kill_around(getattr(storage, name)))
 
 
 @pytest.mark.parametrize("done", [False, True])
 def test_overwriting_is_safe_at_every_step(manifest: Manifest, tmp_path: Path, done: bool) -> None:
-    """Killed anywhere, an output is the old one, whole, or one that readers refuse; never a mixture."""
+    """Killed anywhere, an output is the complete old one, or one that readers reject; never a mixture."""
     whole = {name: [(f"p{i}", name) for i in range(IMAGES)] for name in ("old", "new")}
     for step in range(1, 100):
         folder = str(tmp_path / f"output-{step}-{done}")
@@ -120,16 +123,16 @@ def test_overwriting_is_safe_at_every_step(manifest: Manifest, tmp_path: Path, d
                 pass
             else:
                 break
-        assert len(_settings(folder)) <= 1, f"a mixture after step {step}"
-        read = _refusal(lambda folder=folder: _read(folder))
+        assert len(_read_settings(folder)) <= 1, f"a mixture after step {step}"
+        read = _catch_rejection(lambda folder=folder: _read(folder))
         assert "shards" in read if read else _read(folder) in whole.values()
-        # The same command without --overwrite goes on, or says that the old run's record is there.
-        refusal = _refusal(lambda folder=folder: _run(folder, manifest, "new", 3))
-        if refusal:
-            assert 'setting: "old" there, "new" now' in refusal
+        # The same command without --overwrite resumes, or says that the old run's record is there.
+        rejection = _catch_rejection(lambda folder=folder: _run(folder, manifest, "new", 3))
+        if rejection:
+            assert 'setting: "old" there, "new" now' in rejection
             _run(folder, manifest, "new", 3, overwrite=True)
         assert _read(folder) == whole["new"]
-        assert _settings(folder) == {"new"}
+        assert _read_settings(folder) == {"new"}
     assert step > 10, "the overwriting run changed the folder in fewer steps than it has parts"
 
 
@@ -147,41 +150,41 @@ def test_a_run_killed_at_every_step_is_finished_by_the_next(
                 pass
             else:
                 break
-        _run(folder, manifest, "new", 4)  # the cut that is there is kept
+        _run(folder, manifest, "new", 4)  # the output keeps its cut
         assert _read(folder) == [(f"p{i}", "new") for i in range(IMAGES)]
     assert step > 6
 
 
-def test_the_images_are_looked_at_before_anything_is_changed_where_there_is_work(
+def test_images_are_checked_before_anything_is_changed_if_there_is_work(
     manifest: Manifest, tmp_path: Path
 ) -> None:
     folder = tmp_path / "output"
     before: list[dict[str, bytes]] = []
 
-    def files() -> dict[str, bytes]:
+    def read_files() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in folder.glob("*")}
 
-    def look() -> None:
-        before.append(files())
+    def check_images() -> float:
+        before.append(read_files())
         raise UnreadableDataset("have they moved?")
 
-    def refused(**options: Any) -> None:
-        there = files()
+    def assert_rejected(**options: Any) -> None:
+        unchanged = read_files()
         with pytest.raises(UnreadableDataset, match="have they moved"):
-            _opened(str(folder), manifest, "same", 3, look, **options)
-        assert before.pop() == files() == there
+            _open(str(folder), manifest, "same", 3, check_images, **options)
+        assert before.pop() == read_files() == unchanged
 
-    refused()
+    assert_rejected()
     _run(str(folder), manifest, "same", 3)
-    _opened(str(folder), manifest, "same", 3, look)  # nothing is left to do
-    refused(overwrite=True)
+    _open(str(folder), manifest, "same", 3, check_images)  # nothing is left to do
+    assert_rejected(overwrite=True)
     next(folder.glob("part-*")).unlink()
-    refused()
+    assert_rejected()
 
 
 def test_two_drivers_of_one_cut_do_no_harm(manifest: Manifest, tmp_path: Path) -> None:
     folder = str(tmp_path / "output")
-    first, second = (_opened(folder, manifest, "same", 3) for _ in range(2))
+    first, second = (_open(folder, manifest, "same", 3) for _ in range(2))
     for ready in (second, first):
         for shard in ready.todo:
             _commit(ready, shard, "same")
@@ -195,99 +198,120 @@ def test_a_driver_leaves_an_output_that_another_took_over(
 ) -> None:
     """It would remove the other's parts as strays and call the output done."""
     folder = str(tmp_path / "output")
-    first = _opened(folder, manifest, "old", 3)
-    second = _opened(folder, manifest, "new", 4, overwrite=True)
+    first = _open(folder, manifest, "old", 3)
+    second = _open(folder, manifest, "new", 4, overwrite=True)
     for ready, setting in ((first, "old"), (second, "new")):
         for shard in ready.todo:
             _commit(ready, shard, setting)
-    with pytest.raises(MismatchedOutput, match="another run with other settings began here"):
+    with pytest.raises(MismatchedOutput, match="another run with other settings started here"):
         first.finish({})
     second.finish({})
     assert _read(folder) == [(f"p{i}", "new") for i in range(IMAGES)]
-    assert _settings(folder) == {"new"}
+    assert _read_settings(folder) == {"new"}
 
 
 def test_a_driver_that_loses_the_race_for_the_cut_stops_before_its_work(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both found no table; the other's, of another cut, is put right after ours."""
+    """Both find no table; the other's, of another cut, is put right after this one's."""
     folder = str(tmp_path / "output")
-    write_table = shards.write_table
+    write_table = shards.write_shard_table
 
-    def and_the_other_one(uri: str, planned: list[shards.Shard]) -> None:
+    def write_both(uri: str, planned: list[shards.Shard]) -> None:
         write_table(uri, planned)
-        write_table(uri, shards.cut(manifest, 5).shards("other"))
+        write_table(uri, shards.cut_manifest(manifest, 5).build_shards("other"))
 
-    monkeypatch.setattr(shards, "write_table", and_the_other_one)
-    with pytest.raises(MismatchedOutput, match="another run began here at the same time"):
-        _opened(folder, manifest, "new", 3)
+    monkeypatch.setattr(shards, "write_shard_table", write_both)
+    with pytest.raises(MismatchedOutput, match="another run started here at the same time"):
+        _open(folder, manifest, "new", 3)
 
 
 def test_a_driver_that_loses_the_race_for_the_record_stops_before_its_work(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both found an empty folder: the table is ours in the end, the record the other's."""
+    """Both find an empty folder: in the end the table is this one's, the record the other's."""
     folder = str(tmp_path / "output")
-    write_table = shards.write_table
+    write_table = shards.write_shard_table
 
-    def after_the_other_one(uri: str, planned: list[shards.Shard]) -> None:
+    def write_after_the_other(uri: str, planned: list[shards.Shard]) -> None:
         RunRecord("test", {"setting": "other"}).write(uri)
         write_table(uri, planned)
 
-    monkeypatch.setattr(shards, "write_table", after_the_other_one)
+    monkeypatch.setattr(shards, "write_shard_table", write_after_the_other)
     with pytest.raises(
         MismatchedOutput, match=r"run\.json is not of this run: another run with other"
     ):
-        _opened(folder, manifest, "new", 3)
+        _open(folder, manifest, "new", 3)
 
 
-def test_a_record_that_another_run_put_since_is_no_end(manifest: Manifest, tmp_path: Path) -> None:
+def test_a_run_does_not_finish_under_the_record_of_another_run(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     folder = str(tmp_path / "output")
-    ready = _opened(folder, manifest, "new", 3)
+    ready = _open(folder, manifest, "new", 3)
     for shard in ready.todo:
         _commit(ready, shard, "new")
     RunRecord("test", {"setting": "other"}).write(folder)
     with pytest.raises(MismatchedOutput, match=r"run\.json is not of this run"):
         ready.finish({})
-    assert not (tmp_path / "output" / output.SUMMARY_NAME).exists()
+    assert not (tmp_path / "output" / SUMMARY_NAME).exists()
 
 
-def test_what_auto_came_to_stays_with_the_output(manifest: Manifest, tmp_path: Path) -> None:
+def test_what_auto_resolved_to_stays_with_the_output(manifest: Manifest, tmp_path: Path) -> None:
     folder = str(tmp_path / "output")
-    first, second = (_opened(folder, manifest, "same", 3) for _ in range(2))
+    first, second = (_open(folder, manifest, "same", 3) for _ in range(2))
     assert not first.record.resolved
-    first.settle({"precision": "bf16"})
-    first.settle({"precision": "bf16"})
-    with pytest.raises(MismatchedOutput, match=r"begun with .*bf16.* this run has .*fp32"):
-        second.settle({"precision": "fp32"})
-    for shard in first.todo:
-        _commit(first, shard, "same")
-    with pytest.raises(MismatchedOutput, match="begun with"):
-        second.finish({})
-    first.finish({})
-    assert _opened(folder, manifest, "same", 3).record.resolved == {"precision": "bf16"}
-    assert not _opened(folder, manifest, "same", 3, overwrite=True).record.resolved
+    resolved = first.resolve({"precision": "bf16"})
+    assert resolved.record.resolved == {"precision": "bf16"}
+    assert not first.record.resolved, "an output that a caller holds does not change"
+    assert resolved.resolve({"precision": "bf16"}) == resolved
+    with pytest.raises(MismatchedOutput, match=r"started with .*bf16.* this run has .*fp32"):
+        second.resolve({"precision": "fp32"})
+    for shard in resolved.todo:
+        _commit(resolved, shard, "same")
+    other = replace(second, record=replace(second.record, resolved={"precision": "fp32"}))
+    with pytest.raises(MismatchedOutput, match="started with"):
+        other.finish({})
+    resolved.finish({})
+    assert _open(folder, manifest, "same", 3).record.resolved == {"precision": "bf16"}
+    assert not _open(folder, manifest, "same", 3, overwrite=True).record.resolved
 
 
-@pytest.mark.parametrize("kind", ["propose", "detect", "no statistics", "a long footer"])
-def test_failed_rows_are_found_by_the_footer_and_without_its_help(
-    tmp_path: Path, kind: str
+def test_the_mean_size_of_the_checked_images_comes_with_the_output(
+    manifest: Manifest, tmp_path: Path
 ) -> None:
-    target = schema.DETECTIONS if kind == "detect" else schema.PROPOSALS
-    if kind == "a long footer":
-        target = schema.with_metadata(target, {"provenance": "x" * 2 * output.FOOTER})
-    planned = [shards.Shard(ordinal, f"{ordinal:024x}", 3 * ordinal, 3) for ordinal in range(3)]
-    for shard in planned:
-        bad = shard.ordinal == 1
-        rows = [{"image_id": "i", "uri": "u", "status": "ok", "error_type": None} for _ in range(3)]
-        if bad:
-            rows[2] |= {"status": "failed", "error_type": "Gone"}
-            if kind == "detect":
-                rows[2]["stage"] = "read"
-        table = pa.Table.from_pylist(rows, schema=target)
-        place = tmp_path / shard.part_name
-        pq.write_table(table, place, write_statistics=kind != "no statistics", compression="zstd")
-        assert output._all_ok(str(place)) == (not bad and kind in ("propose", "detect"))
-    found = output.failed_rows(str(tmp_path), planned)
-    stage = "read" if kind == "detect" else "propose"
-    assert found == {planned[1]: {2: f"{stage}: Gone"}}
+    folder = str(tmp_path / "output")
+    assert _open(folder, manifest, "same", 3, lambda: 150.0).mean_image_bytes == 150.0
+    assert _open(folder, manifest, "same", 3, lambda: 170.0).mean_image_bytes == 170.0
+    _run(folder, manifest, "same", 3)
+    assert _open(folder, manifest, "same", 3, lambda: 170.0).mean_image_bytes == 0.0
+
+
+def _write_output_of_earlier_release(folder: Path, manifest: Manifest) -> None:
+    """An interrupted run's output as releases before the schema version wrote it: one part of four."""
+    cut = shards.cut_manifest(manifest, 3)
+    identity = {"job": "test", "settings": {"dataset": cut.dataset, "setting": "same"}}
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    record = identity | {"inputs": {}, "fingerprint": fingerprint, "versions": {}}
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(record))
+    planned = cut.build_shards(fingerprint)
+    shards.write_shard_table(str(folder), planned)
+    rows = {"image_id": [f"p{i}" for i in range(3)], "setting": ["earlier release"] * 3}
+    pq.write_table(pa.table(rows), folder / planned[0].part_name)
+
+
+def test_an_output_begun_by_an_earlier_release_is_rejected_and_never_mixed(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "output"
+    _write_output_of_earlier_release(folder, manifest)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(
+        MismatchedOutput, match=r"schema version: none \(an earlier release\) there, \d+ now"
+    ):
+        _run(str(folder), manifest, "same", 3)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    _run(str(folder), manifest, "same", 3, overwrite=True)
+    assert _read(str(folder)) == [(f"p{i}", "same") for i in range(IMAGES)]
+    assert _read_settings(str(folder)) == {"same"}

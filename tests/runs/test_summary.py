@@ -1,68 +1,87 @@
-"""The end of a run: patient with its store, and clear about how to go on."""
+"""The end of a run: patient with its store, and clear about how to resume."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
 
 from pipeline import shards
-from pipeline.errors import NoCapacity, PipelineError, ShardFailed, StorageError
+from pipeline.errors import (
+    NoCapacity,
+    PipelineError,
+    ShardFailed,
+    StorageError,
+    TooManyFailedImages,
+)
 from pipeline.run_record import RunRecord
-from pipeline.runs import summary
+from pipeline.runs.backoff import ATTEMPTS, Backoff
 from pipeline.runs.options import RunOptions
-from pipeline.runs.output import RunOutput, TakenOver
-from pipeline.runs.summary import summarise
+from pipeline.runs.output import RunOutput
+from pipeline.runs.report import Report
+from pipeline.runs.resume import TakenOver
+from pipeline.runs.summary import RunInterrupted, Summary, WorkDone, complete_run
+from pipeline.shards import Shard
+from tests.project_log import read_project_log
 
-HINT = "to go on with what is committed: the same command without --overwrite"
+HINT = "to resume from what is committed: the same command without --overwrite"
+SHARDS = (Shard(0, "0" * 24, 0, 3), Shard(1, "1" * 24, 3, 1))
 
 
 @pytest.fixture
-def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunOutput:
-    """An output of no shards, which is complete."""
-    monkeypatch.setattr(summary, "WAITS", (0.0, 0.0))
+def complete(tmp_path: Path) -> RunOutput:
+    """An output of two committed shards of four images."""
     record = RunRecord("test", {})
     record.write(str(tmp_path))
-    shards.write_table(str(tmp_path), [])
-    return RunOutput(str(tmp_path), record, (), frozenset())
+    shards.write_shard_table(str(tmp_path), SHARDS)
+    for shard in SHARDS:
+        (tmp_path / shard.part_name).write_bytes(b"")
+    return RunOutput(str(tmp_path), record, SHARDS, frozenset([0, 1]))
 
 
-def _trouble(monkeypatch: pytest.MonkeyPatch, times: int) -> MagicMock:
-    """The store fails so many times to tell what failed."""
+@pytest.fixture
+def incomplete(complete: RunOutput) -> RunOutput:
+    """The same with one image in its second shard committed when it was opened."""
+    return replace(complete, committed=frozenset([1]))
+
+
+def _complete(output: RunOutput, options: RunOptions) -> Summary:
+    return complete_run(output, options, lambda: WorkDone(output), backoff=Backoff(first=0.0))
+
+
+def _fail_to_count(monkeypatch: pytest.MonkeyPatch, times: int) -> MagicMock:
+    """The store fails `times` times while failed images are counted."""
     answers = [*[StorageError("s3://b/out: SlowDown")] * times, Counter({"read: Gone": 1})]
     count = MagicMock(side_effect=answers)
-    monkeypatch.setattr(RunOutput, "failed_before", count)
+    monkeypatch.setattr(RunOutput, "count_failed_before", count)
     return count
 
 
-def test_trouble_that_passes_ends_no_run(
-    ready: RunOutput,
+def test_a_store_that_fails_twice_does_not_fail_the_run(
+    complete: RunOutput,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    _trouble(monkeypatch, 2)
-    with summarise(ready, RunOptions(max_failed_fraction=1)) as told:
-        told.images = 4
-    assert told.failed == {"read: Gone": 1}
+    _fail_to_count(monkeypatch, 2)
+    summary = _complete(complete, RunOptions(max_failed_fraction=1))
+    assert summary.failed == {"read: Gone": 1}
     assert (tmp_path / "summary.json").is_file()
-    assert caplog.messages == ["to end the run: s3://b/out: SlowDown"] * 2
+    assert read_project_log(caplog) == ["cannot end the run yet: s3://b/out: SlowDown"] * 2
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_trouble_that_stays_says_that_all_is_committed_and_how_to_go_on(
-    ready: RunOutput, overwrite: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_keeps_failing_ends_the_run_with_how_to_resume(
+    complete: RunOutput, overwrite: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = _trouble(monkeypatch, 9)
+    count = _fail_to_count(monkeypatch, 99)
     command = "the same command without --overwrite" if overwrite else "the same command"
-    with (
-        pytest.raises(ShardFailed, match=f"SlowDown; every image is committed, {command} writes"),
-        summarise(ready, RunOptions(overwrite=overwrite)),
-    ):
-        pass
-    assert count.call_count == 3
+    with pytest.raises(ShardFailed, match=f"SlowDown; every image is committed, {command} writes"):
+        _complete(complete, RunOptions(overwrite=overwrite))
+    assert count.call_count == ATTEMPTS
 
 
 @pytest.mark.parametrize(
@@ -70,16 +89,59 @@ def test_trouble_that_stays_says_that_all_is_committed_and_how_to_go_on(
     [
         (NoCapacity("no core"), True, [HINT]),
         (NoCapacity("no core"), False, []),
-        (TakenOver("another run began here"), True, []),  # it is for that one to end
+        (TakenOver("another run started here"), True, []),  # the output is the other run's
     ],
 )
-def test_what_was_overwritten_is_not_to_be_erased_by_a_rerun(
+def test_a_failed_run_that_overwrote_says_how_not_to_erase_its_work(
     error: PipelineError,
     overwrite: bool,
     hints: list[str],
-    ready: RunOutput,
+    incomplete: RunOutput,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with pytest.raises(type(error)), summarise(ready, RunOptions(overwrite=overwrite)):
+    def do_work() -> WorkDone:
         raise error
-    assert caplog.messages == hints
+
+    with pytest.raises(type(error)):
+        complete_run(incomplete, RunOptions(overwrite=overwrite), do_work)
+    assert read_project_log(caplog) == hints
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "images"), [(KeyboardInterrupt(), 1), (RunInterrupted(2), 3)]
+)
+def test_an_interrupted_run_says_how_many_images_are_committed(
+    interrupt: KeyboardInterrupt,
+    images: int,
+    incomplete: RunOutput,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def do_work() -> WorkDone:
+        raise interrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        complete_run(incomplete, RunOptions(), do_work)
+    (message,) = read_project_log(caplog)
+    assert message.startswith(f"stopped: {images} of 4 images are committed in {incomplete.uri};")
+
+
+def test_no_work_is_done_for_a_complete_output(
+    complete: RunOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fail_to_count(monkeypatch, 0)
+    do_work = MagicMock()
+    summary = complete_run(complete, RunOptions(max_failed_fraction=1), do_work)
+    do_work.assert_not_called()
+    assert (summary.images, summary.done_before, summary.start_seconds) == (4, 4, 0.0)
+
+
+def test_too_many_failed_images_fail_the_run_after_all_is_written(
+    incomplete: RunOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def do_work() -> WorkDone:
+        return WorkDone(incomplete, Report(images=3, failed=Counter({"read: Gone": 2})))
+
+    monkeypatch.setattr(RunOutput, "count_failed_before", lambda output: Counter())
+    with pytest.raises(TooManyFailedImages, match=r"2 of 4 images failed \(2 read: Gone\)"):
+        complete_run(incomplete, RunOptions(max_failed_fraction=0.4), do_work)
+    assert (tmp_path / "summary.json").is_file()

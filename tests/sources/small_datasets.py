@@ -1,4 +1,4 @@
-"""Builders of small datasets on disk, which tests then spoil in one place."""
+"""Writes small datasets, which tests then damage in one place."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def write_image(path: Path, width: int = 40, height: int = 30) -> None:
 def voc_xml(
     filename: str, *objects: Box, width: int = 40, height: int = 30, difficult: int = 0
 ) -> str:
-    found = "".join(
+    elements = "".join(
         f"<object><name>{label}</name><difficult>{difficult}</difficult><bndbox><xmin>{x1}</xmin>"
         f"<ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
         for label, x1, y1, x2, y2 in objects
     )
     size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
-    return f"<annotation><filename>{filename}</filename>{size}{found}</annotation>"
+    return f"<annotation><filename>{filename}</filename>{size}{elements}</annotation>"
 
 
 def write_voc(root: Path) -> Path:
-    """Three images, a (cat, dog), b (no object) and c (dog), in the lists train (a, b) and test (c)."""
+    """Write three images a (cat, dog), b (no object), c (dog) and the lists train (a, b) and test (c)."""
     objects: dict[str, list[Box]] = {
         "a": [("dog", 1, 1, 10, 20), ("cat", 5, 6, 40, 30)],
         "b": [],
@@ -53,7 +53,7 @@ def write_voc(root: Path) -> Path:
 
 
 def coco_content() -> dict[str, Any]:
-    """Images 7 (two objects, one a crowd) and 3 (none); the category ids are not in order."""
+    """Images 7 (two objects, one a crowd) and 3 (no object); the category ids are not in order."""
     return {
         "images": [
             {"id": 7, "file_name": "seven.jpg", "width": 40, "height": 30},
@@ -68,7 +68,7 @@ def coco_content() -> dict[str, Any]:
 
 
 def write_coco(root: Path, content: Any) -> tuple[str, str]:
-    """The URIs of the JSON file and of the folder of images."""
+    """Write the dataset and return the URIs of its JSON file and image folder."""
     write_image(root / "images" / "seven.jpg")
     write_image(root / "images" / "three.png", 20, 10)
     file = root / "instances.json"

@@ -12,7 +12,7 @@ from pipeline.sources.coco import open_coco
 from tests.sources.small_datasets import coco_content, write_coco
 
 
-def test_rows_classes_and_category_ids(tmp_path: Path) -> None:
+def test_rows_hold_classes_and_category_ids(tmp_path: Path) -> None:
     dataset = open_coco(*write_coco(tmp_path, coco_content()))
     seven, three = dataset.rows
     assert (seven.image_id, seven.uri) == ("7", str(tmp_path / "images" / "seven.jpg"))
@@ -35,7 +35,7 @@ def test_category_ids_reach_the_manifest(tmp_path: Path) -> None:
     assert opened.category_ids == (1, 18)
 
 
-def test_sizes_come_from_the_header_where_the_file_has_none(tmp_path: Path) -> None:
+def test_a_missing_size_comes_from_the_image_header(tmp_path: Path) -> None:
     content = coco_content()
     del content["images"][1]["width"]
     rows = list(open_coco(*write_coco(tmp_path, content)).rows)
@@ -51,27 +51,27 @@ def test_boxes_without_area_are_dropped_and_counted(tmp_path: Path) -> None:
 
 
 def _without(*path: Any) -> Callable[[dict[str, Any]], None]:
-    def spoil(content: dict[str, Any]) -> None:
+    def damage(content: dict[str, Any]) -> None:
         place: Any = content
         for step in path[:-1]:
             place = place[step]
         del place[path[-1]]
 
-    return spoil
+    return damage
 
 
 def _with(value: Any, *path: Any) -> Callable[[dict[str, Any]], None]:
-    def spoil(content: dict[str, Any]) -> None:
+    def damage(content: dict[str, Any]) -> None:
         place: Any = content
         for step in path[:-1]:
             place = place[step]
         place[path[-1]] = value
 
-    return spoil
+    return damage
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (_without("images"), "field images is missing"),
         (_with([], "images"), "field images is empty"),
@@ -86,24 +86,24 @@ def _with(value: Any, *path: Any) -> Callable[[dict[str, Any]], None]:
         (_with([1, 2, 3], "annotations", 0, "bbox"), "expected four numbers"),
         (_with("1234567", "annotations", 0, "bbox"), "expected four numbers"),
         (_without("images", 0, "file_name"), "image 7: field file_name is missing"),
-        (_with("gone.jpg", "images", 0, "file_name"), r"image 7: gone\.jpg does not lie in"),
+        (_with("gone.jpg", "images", 0, "file_name"), r"image 7: gone\.jpg does not exist in"),
         (_with("../seven.jpg", "images", 0, "file_name"), "leaves the dataset's folder"),
     ],
 )
-def test_faults_name_file_and_field(
-    tmp_path: Path, spoil: Callable[[dict[str, Any]], None], message: str
+def test_errors_name_file_and_field(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     content = coco_content()
-    spoil(content)
+    damage(content)
     with pytest.raises(UnreadableDataset, match=rf"instances\.json.*{message}"):
         list(open_coco(*write_coco(tmp_path, content)).rows)
 
 
 @pytest.mark.parametrize(
     ("bbox", "fault"),
-    [([30, 5, -3, 4], "is inverted"), ([50, 5, 3, 4], "lies wholly outside")],
+    [([30, 5, -3, 4], "is inverted"), ([50, 5, 3, 4], "is wholly outside")],
 )
-def test_impossible_boxes(tmp_path: Path, bbox: list[float], fault: str) -> None:
+def test_impossible_boxes_are_named(tmp_path: Path, bbox: list[float], fault: str) -> None:
     content = coco_content()
     content["annotations"][1]["bbox"] = bbox
     with pytest.raises(InvalidBox, match=rf"image 7: the box of object 1 \(person\) {fault}"):
@@ -111,7 +111,7 @@ def test_impossible_boxes(tmp_path: Path, bbox: list[float], fault: str) -> None
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "well-formed JSON"), ("[1]", "a JSON list")])
-def test_malformed_json(tmp_path: Path, text: str, message: str) -> None:
+def test_malformed_json_is_rejected(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UnreadableDataset, match=message):
         open_coco(*write_coco(tmp_path, text))
 
@@ -124,7 +124,7 @@ def test_invalid_images_are_skipped_on_request(tmp_path: Path) -> None:
     assert dataset.counts.skipped_images == 1
 
 
-def test_files_of_images_only(tmp_path: Path) -> None:
+def test_a_file_without_annotations_is_unlabelled(tmp_path: Path) -> None:
     content = coco_content()
     del content["annotations"]
     dataset = open_coco(*write_coco(tmp_path, content), unlabelled=True)

@@ -15,25 +15,25 @@ def test_results_keep_the_order_of_the_items() -> None:
         time.sleep(0.02 if item % 7 == 0 else 0)
         return item * item
 
-    found = [future.result() for future in map_in_order(slow_first, range(3 * AHEAD))]
-    assert found == [item * item for item in range(3 * AHEAD)]
+    results = [future.result() for future in map_in_order(slow_first, range(3 * AHEAD))]
+    assert results == [item * item for item in range(3 * AHEAD)]
 
 
-def test_no_more_than_the_window_is_taken_ahead() -> None:
-    taken = 0
+def test_reading_ahead_is_bounded() -> None:
+    items_read = 0
     lock = threading.Lock()
 
     def count(item: int) -> int:
-        nonlocal taken
+        nonlocal items_read
         with lock:
-            taken += 1
+            items_read += 1
         return item
 
     stream = map_in_order(count, range(10**9))
     for _ in range(5):
         next(stream)
     stream.close()
-    assert taken <= AHEAD + 5
+    assert items_read <= AHEAD + 5
 
 
 def _read_row(name: str) -> tuple[ManifestRow, int]:

@@ -16,12 +16,12 @@ def folder(tmp_path: Path) -> Path:
     root = tmp_path / "images"
     write_image(root / "b.PNG", 11, 12)
     write_image(root / "deep" / "er" / "an image.jpg", 13, 14)
-    (root / "readme.txt").write_text("no image")
-    (root / "._b.png").write_bytes(b"a file that macOS leaves")
+    (root / "readme.txt").write_text("not an image")
+    (root / "._b.png").write_bytes(b"a resource file of macOS")
     return root
 
 
-def test_images_at_all_depths(folder: Path) -> None:
+def test_images_at_all_depths_are_listed(folder: Path) -> None:
     dataset = open_folder(str(folder))
     rows = [(r.image_id, r.uri, r.width, r.height, r.objects) for r in dataset.rows]
     assert rows == [
@@ -32,7 +32,7 @@ def test_images_at_all_depths(folder: Path) -> None:
     assert dataset.counts.images == 2
 
 
-def test_object_stores(folder: Path) -> None:
+def test_a_folder_may_be_in_an_object_store(folder: Path) -> None:
     store = fsspec.filesystem("memory")
     store.put(f"{folder}/", "/folder-in-memory/", recursive=True)
     rows = list(open_folder("memory://folder-in-memory/").rows)
@@ -57,11 +57,11 @@ def test_a_header_behind_large_metadata_is_found(tmp_path: Path) -> None:
     plain = (tmp_path / "x.jpg").read_bytes()
     comment = b"\xff\xfe\xff\xff" + b"x" * (0xFFFF - 2)
     (tmp_path / "x.jpg").write_bytes(plain[:2] + 3 * comment + plain[2:])
-    assert imaging.size((tmp_path / "x.jpg").read_bytes()) == (21, 22)
+    assert imaging.read_size((tmp_path / "x.jpg").read_bytes()) == (21, 22)
     assert next(open_folder(str(tmp_path)).rows).width == 21
 
 
-def test_an_empty_or_missing_folder(tmp_path: Path) -> None:
+def test_an_empty_or_missing_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UnreadableDataset, match="holds no images"):
         open_folder(str(tmp_path / "empty"))

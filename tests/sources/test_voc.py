@@ -16,7 +16,7 @@ def root(tmp_path: Path) -> Path:
     return write_voc(tmp_path / "voc")
 
 
-def test_rows_in_the_order_of_the_list(root: Path) -> None:
+def test_rows_follow_the_order_of_the_list(root: Path) -> None:
     dataset = open_voc(str(root), "train")
     a, b = dataset.rows
     assert (a.image_id, a.uri) == ("a", str(root / "JPEGImages" / "a.jpg"))
@@ -46,13 +46,13 @@ def test_a_devkit_with_another_label_has_its_own_classes(tmp_path: Path) -> None
     assert open_voc(str(tmp_path), "train", 2007).classes == ("cat", "dog", "zebra")
 
 
-def test_given_classes_keep_their_order_and_are_all(root: Path) -> None:
+def test_chosen_classes_keep_their_order_and_exclude_others(root: Path) -> None:
     assert open_voc(str(root), "train", classes=("dog", "cat")).classes == ("dog", "cat")
     with pytest.raises(UnreadableDataset, match=r"object 1 is of class 'cat'.*dog"):
         list(open_voc(str(root), "train", classes=("dog",)).rows)
 
 
-def test_object_stores(root: Path) -> None:
+def test_a_dataset_may_be_in_an_object_store(root: Path) -> None:
     store = fsspec.filesystem("memory")
     store.put(f"{root}/", "/voc-in-memory/", recursive=True)
     rows = list(open_voc("memory://voc-in-memory", "train").rows)
@@ -63,11 +63,11 @@ def test_object_stores(root: Path) -> None:
     assert rows[0].objects == next(open_voc(str(root), "train").rows).objects
 
 
-@pytest.mark.parametrize("stated", [0, 17])
+@pytest.mark.parametrize("annotated", [0, 17])
 def test_a_size_that_is_missing_or_too_small_for_a_box_comes_from_the_header(
-    root: Path, stated: int
+    root: Path, annotated: int
 ) -> None:
-    annotation = voc_xml("a.jpg", ("dog", 1, 1, 39, 29), width=stated, height=stated)
+    annotation = voc_xml("a.jpg", ("dog", 1, 1, 39, 29), width=annotated, height=annotated)
     (root / "Annotations" / "a.xml").write_text(annotation)
     row = next(open_voc(str(root), "train").rows)
     assert (row.width, row.height) == (40, 30)
@@ -80,7 +80,7 @@ def test_the_image_may_be_a_png(root: Path) -> None:
     assert next(open_voc(str(root), "train").rows).uri.endswith("/a.png")
 
 
-def test_one_pixel_boxes_stay_and_boxes_without_area_are_counted(root: Path) -> None:
+def test_one_pixel_boxes_stay_and_boxes_without_area_are_dropped(root: Path) -> None:
     annotation = voc_xml("a.jpg", ("dog", 7, 7, 7, 7), ("dog", 7, 7, 6, 9), ("dog", 38, 1, 50, 2))
     (root / "Annotations" / "a.xml").write_text(annotation)
     dataset = open_voc(str(root), "train")
@@ -96,7 +96,7 @@ def test_one_pixel_boxes_stay_and_boxes_without_area_are_counted(root: Path) -> 
     ("box", "fault"),
     [
         (("dog", 20, 5, 10, 9), "is inverted"),
-        (("dog", 100, 1, 110, 9), "lies wholly outside"),
+        (("dog", 100, 1, 110, 9), "is wholly outside"),
         (("dog", "nan", 1, 10, 9), "is not finite"),
     ],
 )
@@ -131,40 +131,40 @@ def test_an_unknown_split_names_the_lists(root: Path) -> None:
         ("/etc/a\n", "leaves the dataset's folder"),
     ],
 )
-def test_bad_lists(root: Path, lines: str, message: str) -> None:
+def test_invalid_lists_are_rejected(root: Path, lines: str, message: str) -> None:
     (root / "ImageSets" / "Main" / "bad.txt").write_text(lines)
     with pytest.raises(UnreadableDataset, match=message):
         open_voc(str(root), "bad")
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "message"),
+    ("missing", "message"),
     [
-        ("Annotations/a.xml", "a has no annotation, though there is an image"),
+        ("Annotations/a.xml", "a lacks an annotation:"),
         ("JPEGImages/a.jpg", r"a\.xml has no image"),
     ],
 )
-def test_a_missing_half_of_a_pair(root: Path, spoiled: str, message: str) -> None:
-    (root / spoiled).unlink()
+def test_a_missing_annotation_or_image_is_named(root: Path, missing: str, message: str) -> None:
+    (root / missing).unlink()
     with pytest.raises(UnreadableDataset, match=message):
         list(open_voc(str(root), "train").rows)
 
 
-def test_a_image_with_neither_half(root: Path) -> None:
+def test_an_image_without_annotation_and_image_is_named(root: Path) -> None:
     (root / "ImageSets" / "Main" / "train.txt").write_text("ghost\n")
-    with pytest.raises(UnreadableDataset, match="ghost has no annotation, nor an image"):
+    with pytest.raises(UnreadableDataset, match="ghost lacks an annotation and an image:"):
         list(open_voc(str(root), "train").rows)
 
 
 @pytest.mark.parametrize("filename", ["../secret.jpg", "/etc/secret.jpg", "C:\\x.jpg", "s3://b/x"])
-def test_file_names_that_leave_the_dataset_are_refused(root: Path, filename: str) -> None:
+def test_file_names_that_leave_the_dataset_are_rejected(root: Path, filename: str) -> None:
     write_image(root / "secret.jpg")
     (root / "Annotations" / "a.xml").write_text(voc_xml(filename))
     with pytest.raises(UnreadableDataset, match=r"a\.xml: field filename names .* leaves"):
         list(open_voc(str(root), "train").rows)
 
 
-def test_without_annotations_only_if_told(root: Path) -> None:
+def test_annotations_may_be_missing_only_if_unlabelled(root: Path) -> None:
     for file in (root / "Annotations").iterdir():
         file.unlink()
     (root / "Annotations").rmdir()
@@ -178,16 +178,16 @@ def test_without_annotations_only_if_told(root: Path) -> None:
     assert dataset.classes is None
 
 
-def test_a_wrong_year_says_which_there_are(tmp_path: Path) -> None:
+def test_a_wrong_year_names_the_years_of_the_devkit(tmp_path: Path) -> None:
     write_voc(tmp_path / "VOC2012")
     for year in (None, 2007):
-        with pytest.raises(UnreadableDataset, match="is a devkit, year is one of 2012"):
+        with pytest.raises(UnreadableDataset, match="is a devkit: set the year to one of 2012"):
             open_voc(str(tmp_path), "train", year)
-    with pytest.raises(UnreadableDataset, match="leave the year out"):
+    with pytest.raises(UnreadableDataset, match="omit the year"):
         open_voc(str(tmp_path / "VOC2012"), "train", 2012)
 
 
-def test_real_devkit(dev_data: Path) -> None:
+def test_a_real_devkit_is_read(dev_data: Path) -> None:
     dataset = open_voc(str(dev_data / "VOCdevkit"), "devval", 2007)
     rows = list(dataset.rows)
     assert len(rows) == 400
@@ -196,7 +196,7 @@ def test_real_devkit(dev_data: Path) -> None:
     assert dataset.counts.dropped_boxes == 0
 
 
-def test_real_folder(dev_data: Path) -> None:
+def test_a_real_folder_is_read(dev_data: Path) -> None:
     counts = []
     for split in ("train", "val", "test"):
         dataset = open_voc(str(dev_data / "BCCD"), split)

@@ -9,9 +9,9 @@ from tests.sources.small_datasets import voc_xml
 
 
 def test_inclusive_boxes_become_half_open() -> None:
-    found = parse_annotation(voc_xml("x.jpg", ("dog", 1, 2, 3, 4)).encode(), "x.xml")
-    assert found.objects == (AnnotatedObject("dog", 0, 1, 3, 4),)
-    assert (found.filename, found.width, found.height) == ("x.jpg", 40, 30)
+    annotation = parse_annotation(voc_xml("x.jpg", ("dog", 1, 2, 3, 4)).encode(), "x.xml")
+    assert annotation.objects == (AnnotatedObject("dog", 0, 1, 3, 4),)
+    assert (annotation.filename, annotation.width, annotation.height) == ("x.jpg", 40, 30)
 
 
 def test_fractions_and_difficult_are_kept() -> None:
@@ -28,10 +28,10 @@ def test_parts_of_an_object_are_not_objects() -> None:
 
 
 @pytest.mark.parametrize("side", ["", "0", "-4", "1e30"])
-def test_a_size_that_is_none_counts_as_missing(side: str) -> None:
+def test_an_invalid_size_counts_as_missing(side: str) -> None:
     data = f"<annotation><size><width>{side}</width><height>9</height></size></annotation>"
-    found = parse_annotation(data.encode(), "x")
-    assert (found.width, found.height) == (0, 9)
+    annotation = parse_annotation(data.encode(), "x")
+    assert (annotation.width, annotation.height) == (0, 9)
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;">]><annotation>&z;</annotation>'

@@ -1,18 +1,18 @@
-"""The log: put whole, cut back to the state that a run goes on from."""
+"""The training log: put whole, cut back to the state that a run resumes from."""
+
+import json
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.training import logs
-from pipeline.training.logs import Record, TrainingLog
+from pipeline.training.logs import TrainingLog, TrainingRecord
 
 
 def record(step):
-    return Record(
+    return TrainingRecord(
         step=step,
         epoch=0.5,
-        loss=1.0 / step,
-        loss_class=0.75 / step,
-        loss_box=0.25 / step,
+        losses={"total": 1.0 / step, "class": 0.75 / step, "box": 0.25 / step},
         learning_rate=1e-3,
         gradient_norm=2.0,
         foreground=16.0,
@@ -24,11 +24,11 @@ def record(step):
     )
 
 
-def test_records_come_back_and_the_later_ones_are_dropped(tmp_path):
+def test_a_resumed_log_drops_the_records_after_its_state(tmp_path):
     log = TrainingLog(str(tmp_path), 0)
     log.records += [record(step) for step in (20, 40, 60)]
-    log.put()
-    assert logs.read(str(tmp_path)) == log.records
+    log.write()
+    assert logs.read_log(str(tmp_path)) == log.records
     resumed = TrainingLog(str(tmp_path), 40)
     assert [r.step for r in resumed.records] == [20, 40]
     assert TrainingLog(str(tmp_path), 0).records == []
@@ -37,8 +37,8 @@ def test_records_come_back_and_the_later_ones_are_dropped(tmp_path):
 def test_tensorboard_reads_the_events(tmp_path):
     log = TrainingLog(str(tmp_path), 0)
     log.records += [record(20), record(40)]
-    log.put()
-    log.put()  # replaces, does not repeat
+    log.write()
+    log.write()  # replaces, does not repeat
     events = EventAccumulator(str(tmp_path / "logs")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [
         (20, 0.05000000074505806),
@@ -46,5 +46,18 @@ def test_tensorboard_reads_the_events(tmp_path):
     ]
 
 
-def test_no_log_is_no_records(tmp_path):
-    assert logs.read(str(tmp_path)) == []
+def test_an_output_without_a_log_has_no_records(tmp_path):
+    assert logs.read_log(str(tmp_path)) == []
+
+
+def test_the_json_fields_of_a_record_are_these(tmp_path):
+    log = TrainingLog(str(tmp_path), 0)
+    log.records.append(record(20))
+    log.write()
+    values = json.loads((tmp_path / "logs" / "train.jsonl").read_text())
+    assert list(values) == [
+        *("step", "epoch", "loss", "loss_class", "loss_box", "learning_rate", "gradient_norm"),
+        *("foreground", "background", "images", "skipped", "images_per_second", "data_wait"),
+        *("target_rms", "voc07_map50"),
+    ]
+    assert (values["loss"], values["loss_class"], values["loss_box"]) == (0.05, 0.0375, 0.0125)

@@ -1,6 +1,8 @@
-"""Recipes: the paper's values, what is refused, how long training is."""
+"""Recipes: the paper's values, rejected values, the number of steps."""
 
+import ast
 import dataclasses
+import inspect
 import itertools
 import json
 
@@ -9,7 +11,7 @@ import pytest
 from pipeline.detector.backbones.catalog import BACKBONES
 from pipeline.errors import InvalidConfiguration
 from pipeline.training.recipe import Recipe
-from pipeline.training.recipes import RECIPES, named
+from pipeline.training.recipes import RECIPES, get_recipe
 
 
 def test_defaults_are_the_papers():
@@ -21,33 +23,33 @@ def test_defaults_are_the_papers():
     assert (recipe.short_sides, recipe.max_side) == ((600,), 1000)
 
 
-def test_length_in_epochs_counts_the_images_of_all_workers():
+def test_the_number_of_steps_counts_the_images_of_all_workers():
     recipe = Recipe(epochs=16)
-    assert recipe.steps(5000, workers=1) == (40_000, 0)
-    assert recipe.steps(5000, workers=4) == (10_000, 0)
-    assert dataclasses.replace(recipe, iterations=7).steps(5000, workers=4) == (7, 0)
-    assert dataclasses.replace(recipe, box_epochs=2).steps(5000, workers=1) == (40_000, 5000)
-    assert Recipe(epochs=0.001).steps(3, workers=1) == (1, 0)
+    assert recipe.count_steps(5000, workers=1) == (40_000, 0)
+    assert recipe.count_steps(5000, workers=4) == (10_000, 0)
+    assert dataclasses.replace(recipe, iterations=7).count_steps(5000, workers=4) == (7, 0)
+    assert dataclasses.replace(recipe, box_epochs=2).count_steps(5000, workers=1) == (40_000, 5000)
+    assert Recipe(epochs=0.001).count_steps(3, workers=1) == (1, 0)
 
 
-def test_a_step_is_divided_among_as_many_workers_as_fit():
+def test_a_step_is_divided_among_as_many_workers_as_divide_it():
     recipe = Recipe(images_per_step=6, rois_per_step=384)
-    for most, workers in ((1, 1), (2, 2), (4, 3), (16, 6)):
-        mine, count = recipe.divided(most)
+    for max_workers, workers in ((1, 1), (2, 2), (4, 3), (16, 6)):
+        worker_recipe, count = recipe.divide_among_workers(max_workers)
         assert count == workers
-        assert mine.images_per_step * workers == 6
-        assert mine.rois_per_image == recipe.rois_per_image
+        assert worker_recipe.images_per_step * workers == 6
+        assert worker_recipe.rois_per_image == recipe.rois_per_image
 
 
 @pytest.mark.parametrize(("workers", "parts"), [(1, 3), (2, 3), (3, 1), (6, 1)])
 def test_a_divided_step_takes_no_more_images_at_once(workers, parts):
     recipe = Recipe(images_per_step=6, rois_per_step=384, accumulate=3)
-    mine, count = recipe.divided(workers)
-    assert (count, mine.accumulate) == (workers, parts)
-    assert mine.images_per_step // mine.accumulate <= 2
+    worker_recipe, count = recipe.divide_among_workers(workers)
+    assert (count, worker_recipe.accumulate) == (workers, parts)
+    assert worker_recipe.images_per_step // worker_recipe.accumulate <= 2
 
 
-def test_networks_of_recipes_exist():
+def test_every_recipe_names_an_existing_network():
     for make in RECIPES.values():
         assert make().network in BACKBONES
 
@@ -74,31 +76,36 @@ def test_networks_of_recipes_exist():
         ("accumulate", 3),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_by_name(field, value):
-    with pytest.raises(InvalidConfiguration, match=field):
+def test_a_value_outside_its_range_is_rejected_by_name(field, value):
+    option = f"--{field.replace('_', '-')} is "
+    with pytest.raises(InvalidConfiguration, match=option):
         Recipe(**{field: value})
 
 
-def test_an_unknown_recipe_lists_the_names():
+def test_an_unknown_recipe_is_rejected_with_the_names():
     with pytest.raises(InvalidConfiguration, match=r"'mobilnet_v2'.*mobilenet_v2, .*did you mean"):
-        named("mobilnet_v2")
+        get_recipe("mobilnet_v2")
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_named_recipes_are_json(name):
-    recipe = named(name)
+def test_recipes_survive_json(name):
+    recipe = get_recipe(name)
     settings = json.loads(json.dumps(recipe.as_settings()))
     assert Recipe(**{**settings, "short_sides": tuple(settings["short_sides"])}) == recipe
 
 
-def test_every_field_says_what_it_is():
-    import ast
-    import inspect
-
-    from pipeline.training import recipe as module
-
-    tree = ast.parse(inspect.getsource(module))
-    body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
+def test_every_field_has_a_docstring():
+    (definition,) = ast.parse(inspect.getsource(Recipe)).body
+    assert isinstance(definition, ast.ClassDef)
+    body = definition.body
     for field, after in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign):
             assert isinstance(after, ast.Expr), f"{field.target.id} has no docstring"
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_names_its_command_and_what_was_measured(name):
+    text = inspect.getdoc(RECIPES[name])
+    assert f"Command: `python jobs/train.py DATA --recipe {name}" in text
+    assert "minutes" in text.lower()
+    assert "score" in text.lower()

@@ -1,4 +1,4 @@
-"""Resumable states: the pointer comes last, a failing store loses nothing."""
+"""Resumable states: the pointer is put last, a failing store loses nothing."""
 
 import pytest
 import torch
@@ -9,28 +9,28 @@ from pipeline.training import state
 
 
 def save(output, step):
-    state.save(output, step, {"model": {"w": torch.full((2,), float(step))}})
+    state.save_state(output, step, {"model": {"w": torch.full((2,), float(step))}})
 
 
-def test_a_state_comes_back(tmp_path):
+def test_a_saved_state_can_be_loaded(tmp_path):
     output = str(tmp_path)
-    assert state.latest(output) is None
+    assert state.read_latest_state(output) is None
     save(output, 5)
-    assert state.latest(output) == state.Latest(5, finished=False)
-    assert state.load(output, 5)["model"]["w"].tolist() == [5.0, 5.0]
-    state.point_to(output, 5, finished=True)
-    assert state.latest(output).finished
+    assert state.read_latest_state(output) == state.LatestState(5, is_finished=False)
+    assert state.load_state(output, 5)["model"]["w"].tolist() == [5.0, 5.0]
+    state.set_latest_state(output, 5, is_finished=True)
+    assert state.read_latest_state(output).is_finished
 
 
-def test_older_states_go(tmp_path):
+def test_older_states_are_removed(tmp_path):
     for step in (1, 2, 3, 10):
         save(str(tmp_path), step)
-    names = storage.names(str(tmp_path / "steps"))
+    names = storage.list_names(str(tmp_path / "steps"))
     assert names == ["latest.json", "state-000000003.pt", "state-000000010.pt"]
 
 
 @pytest.mark.parametrize("failing", ["state-000000002.pt", "latest.json"])
-def test_a_store_that_fails_leaves_the_state_before(tmp_path, monkeypatch, failing):
+def test_a_store_that_fails_leaves_the_previous_state(tmp_path, monkeypatch, failing):
     output = str(tmp_path)
     save(output, 1)
     put = storage.put
@@ -43,15 +43,15 @@ def test_a_store_that_fails_leaves_the_state_before(tmp_path, monkeypatch, faili
     monkeypatch.setattr(storage, "put", broken)
     with pytest.raises(StorageError):
         save(output, 2)
-    assert state.latest(output).step == 1
-    assert state.load(output, 1)["step"] == 1
+    assert state.read_latest_state(output).step == 1
+    assert state.load_state(output, 1)["step"] == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"step": "x"}'])
 def test_a_damaged_pointer_is_named(tmp_path, content):
     storage.put(str(tmp_path / "steps" / "latest.json"), content)
     with pytest.raises(InvalidCheckpoint, match=r"latest\.json is damaged"):
-        state.latest(str(tmp_path))
+        state.read_latest_state(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"PK\x03\x04 cut off"])
@@ -59,23 +59,23 @@ def test_a_damaged_state_is_named(tmp_path, content):
     save(str(tmp_path), 1)
     storage.put(str(tmp_path / "steps" / "state-000000001.pt"), content)
     with pytest.raises(InvalidCheckpoint, match=r"state-000000001\.pt is damaged"):
-        state.load(str(tmp_path), 1)
+        state.load_state(str(tmp_path), 1)
 
 
 def test_a_missing_state_is_named(tmp_path):
     with pytest.raises(InvalidCheckpoint, match=r"state-000000007\.pt is missing"):
-        state.load(str(tmp_path), 7)
+        state.load_state(str(tmp_path), 7)
 
 
-def test_clearing_leaves_other_files(tmp_path):
+def test_clearing_a_training_leaves_other_files(tmp_path):
     save(str(tmp_path), 1)
     for name in ("model.json", "logs/train.jsonl", "notes.txt"):
         storage.put(str(tmp_path / name), b"")
-    state.clear(str(tmp_path))
-    assert storage.files_below(str(tmp_path)) == ["notes.txt"]
+    state.clear_training(str(tmp_path))
+    assert storage.list_below(str(tmp_path)) == ["notes.txt"]
 
 
-def test_states_lie_on_any_store():
+def test_states_work_on_any_store():
     save("memory://training/out", 3)
-    assert state.latest("memory://training/out").step == 3
-    assert state.load("memory://training/out", 3)["step"] == 3
+    assert state.read_latest_state("memory://training/out").step == 3
+    assert state.load_state("memory://training/out", 3)["step"] == 3

@@ -1,4 +1,4 @@
-"""The survey: usable images and the targets' statistics."""
+"""The survey_datasets: usable images and the targets' statistics."""
 
 import numpy as np
 import pytest
@@ -6,27 +6,27 @@ import pytest
 from pipeline import geometry
 from pipeline.errors import UnreadableDataset
 from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+from pipeline.training.annotated_dataset import open_annotated_datasets, open_annotated_manifests
 from pipeline.training.recipe import Recipe
-from pipeline.training.source import open_manifests, open_sources
-from pipeline.training.survey import candidates, survey
-from tests.training.drawn import make_sources, write_proposals
+from pipeline.training.survey import select_candidates, survey_datasets
+from tests.training.training_dataset import open_drawn_datasets, write_proposals
 
 CAT = AnnotatedObject("cat", 10, 10, 50, 50)
 
 
-def sources(folder, objects, proposals):
+def write_datasets(folder, objects, proposals):
     manifest = str(folder / "m.parquet")
     rows = [ManifestRow(f"p{i}", f"/p{i}.png", 100, 100, o) for i, o in enumerate(objects)]
     write_manifest(manifest, rows, ("cat", "dog"))
     write_proposals(open_manifest(manifest), str(folder / "p"), proposals, 2)
-    return open_sources(open_manifests([manifest]), [str(folder / "p")])
+    return open_annotated_datasets(open_annotated_manifests([manifest]), [str(folder / "p")])
 
 
-def test_images_without_objects_are_used_or_left_out(tmp_path):
-    given = sources(tmp_path, [(CAT,), (), None], [None] * 3)
-    with_empty = survey(given, Recipe())
+def test_images_without_objects_are_used_unless_the_recipe_leaves_them_out(tmp_path):
+    datasets = write_datasets(tmp_path, [(CAT,), (), None], [None] * 3)
+    with_empty = survey_datasets(datasets, Recipe())
     assert [shard.rows.tolist() for shard in with_empty.shards] == [[0, 1], []]
-    without = survey(given, Recipe(use_empty_images=False))
+    without = survey_datasets(datasets, Recipe(use_empty_images=False))
     assert [shard.rows.tolist() for shard in without.shards] == [[0], []]
     assert (with_empty.images, with_empty.objects, without.images) == (2, 1, 1)
 
@@ -34,45 +34,45 @@ def test_images_without_objects_are_used_or_left_out(tmp_path):
 def test_recall_counts_objects_that_a_proposal_covers(tmp_path):
     near = np.array([[12, 10, 50, 50]], np.float32)
     far = np.array([[60, 60, 90, 90]], np.float32)
-    found = survey(sources(tmp_path, [(CAT,), (CAT,)], [near, far]), Recipe())
-    assert found.recall == 0.5
+    survey = survey_datasets(write_datasets(tmp_path, [(CAT,), (CAT,)], [near, far]), Recipe())
+    assert survey.recall == 0.5
 
 
-def test_statistics_are_those_of_all_foreground(tmp_path):
-    given, drawn = make_sources(tmp_path, images=12)
-    found = survey(given, Recipe(flip=0.0)).statistics
+def test_statistics_cover_all_foreground_rois(tmp_path):
+    datasets, drawn = open_drawn_datasets(tmp_path, images=12)
+    statistics = survey_datasets(datasets, Recipe(flip=0.0)).statistics
     targets = {}
     for index, image in enumerate(drawn):
-        part = given[0].read(index // 3)
-        rois = np.concatenate([part.proposals[index % 3], image.boxes])
+        shard = datasets[0].read(index // 3)
+        rois = np.concatenate([shard.proposals[index % 3], image.boxes])
         overlap = geometry.iou(rois, image.boxes)
         for roi, best in zip(rois, overlap.argmax(axis=1), strict=True):
             if geometry.iou(roi[None], image.boxes[best][None])[0, 0] >= 0.5:
-                coded = geometry.encode(image.boxes[best][None], roi[None])[0]
+                coded = geometry.encode_deltas(image.boxes[best][None], roi[None])[0]
                 targets.setdefault(image.labels[best], []).append(coded)
-    for number, label in enumerate(given[0].classes, start=1):
-        np.testing.assert_allclose(found.means[number], np.mean(targets[label], 0), atol=1e-5)
-        np.testing.assert_allclose(found.stds[number], np.std(targets[label], 0), atol=1e-5)
+    for number, label in enumerate(datasets[0].classes, start=1):
+        np.testing.assert_allclose(statistics.means[number], np.mean(targets[label], 0), atol=1e-5)
+        np.testing.assert_allclose(statistics.stds[number], np.std(targets[label], 0), atol=1e-5)
 
 
-def test_a_dataset_without_foreground_is_named(tmp_path):
+def test_a_dataset_without_foreground_is_rejected_by_name(tmp_path):
     flat = AnnotatedObject("cat", 10, 10, 50, 10)
     near = np.array([[10, 8, 50, 12]], np.float32)
-    given = sources(tmp_path, [(flat,), (flat, flat)], [near, near])
+    datasets = write_datasets(tmp_path, [(flat,), (flat, flat)], [near, near])
     with pytest.raises(
         UnreadableDataset, match=r"none of 2 images of .*m\.parquet has a foreground RoI"
     ):
-        survey(given, Recipe())
+        survey_datasets(datasets, Recipe())
 
 
-def test_mirroring_centres_the_shift_in_x(tmp_path):
-    given, _ = make_sources(tmp_path, images=6)
-    found = survey(given, Recipe(flip=0.5)).statistics
-    np.testing.assert_allclose(found.means[:, 0], 0, atol=1e-6)
+def test_mirroring_centres_the_statistics_of_x(tmp_path):
+    datasets, _ = open_drawn_datasets(tmp_path, images=6)
+    statistics = survey_datasets(datasets, Recipe(flip=0.5)).statistics
+    np.testing.assert_allclose(statistics.means[:, 0], 0, atol=1e-6)
 
 
-def test_candidates_are_large_enough_and_the_best():
+def test_candidates_are_the_best_of_the_large_enough_proposals():
     boxes = np.array([[0, 0, 5, 50], [0, 0, 20, 20], [3, 3, 3, 9], [0, 0, 40, 40]], np.float32)
-    kept = candidates(boxes, Recipe(min_proposal_side=12, max_proposals=1))
-    np.testing.assert_array_equal(kept, boxes[1:2])
-    assert len(candidates(boxes, Recipe())) == 3  # without area it is no box
+    candidates = select_candidates(boxes, Recipe(min_proposal_side=12, max_proposals=1))
+    np.testing.assert_array_equal(candidates, boxes[1:2])
+    assert len(select_candidates(boxes, Recipe())) == 3  # a box without area is none

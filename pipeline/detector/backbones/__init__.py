@@ -1,1 +1,1 @@
-"""The networks that Fast R-CNN stands on, one file per family; `catalog` lists them without torch."""
+"""The networks that Fast R-CNN builds on, one file per family; `catalog` lists them without torch."""

@@ -1,4 +1,4 @@
-"""What Fast R-CNN asks of a backbone."""
+"""The interface of a backbone, and the layers that backbones share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pipeline.errors import InvalidConfiguration
 class Backbone(nn.Module):
     """A trunk over the image and a head over each pooled RoI.
 
-    Parameters keep the names that the pretrained network's own state dict has, apart from `renamed`.
+    Parameters have the names of the pretrained network's state dict, except those in
+    `get_pretrained_names`.
     """
 
     stride: int
@@ -25,53 +26,53 @@ class Backbone(nn.Module):
     """Length of the head's output."""
 
     def trunk(self, images: Tensor) -> Tensor:
-        """The feature map `(B, channels, h, w)` of images `(B, 3, H, W)`."""
+        """Compute the feature map `(B, channels, h, w)` of images `(B, 3, H, W)`."""
         raise NotImplementedError
 
     def head(self, pooled: Tensor) -> Tensor:
-        """A vector per RoI `(R, width)` from pooled features `(R, channels, roi_size, roi_size)`."""
+        """Compute vectors `(R, width)` from pooled features `(R, channels, roi_size, roi_size)`."""
         raise NotImplementedError
 
-    def stages(self) -> dict[str, Sequence[nn.Module]]:
-        """The layers under the names that `freeze_until` takes, first layer first."""
+    def get_stages(self) -> dict[str, Sequence[nn.Module]]:
+        """Return the layers by the stage names that `freeze_until` accepts, first layer first."""
         raise NotImplementedError
 
     def freeze(self, until: str) -> None:
-        """Train no stage up to and including `until`, and all after it; `none` trains all.
+        """Freeze all stages up to and including `until`, and train the others; `none` trains all.
 
         Raises:
             InvalidConfiguration: no stage has that name.
         """
-        stages = self.stages()
+        stages = self.get_stages()
         if until != "none" and until not in stages:
             raise InvalidConfiguration(
-                f"there is no stage {until!r} to freeze until; there are none, {', '.join(stages)}"
+                f"no stage {until!r} to freeze until, expected none, {', '.join(stages)}"
             )
-        frozen = until != "none"
+        is_frozen = until != "none"
         for name, modules in stages.items():
             for module in modules:
-                module.requires_grad_(not frozen)
+                module.requires_grad_(not is_frozen)
             if name == until:
-                frozen = False
+                is_frozen = False
 
-    def renamed(self) -> dict[str, str]:
-        """Names of this module's tensors that the pretrained state dict calls otherwise."""
+    def get_pretrained_names(self) -> dict[str, str]:
+        """Return the names in the pretrained state dict of the tensors that have another name here."""
         return {}
 
 
-def mean_over_cells(cells: Tensor, training: bool) -> Tensor:
-    """`(R, C)` from `(R, C, h, w)`.
+def average_cells(cells: Tensor, training: bool) -> Tensor:
+    """Average `(R, C, h, w)` to `(R, C)`.
 
-    In bf16 a pooling took an eighth of the time of `mean`. For training it is a sum: its gradient is a
-    view, where those of the pooling and of `mean` are maps of the wrong memory layout.
+    In bf16 a pooling took an eighth of the time of `mean`. Training uses a sum: its gradient is a view,
+    while the gradients of the pooling and of `mean` are maps of the wrong memory layout.
     """
     if training:
         return cells.flatten(2).sum(2) / cells.shape[2:].numel()
     return functional.avg_pool2d(cells, cells.shape[2:]).flatten(1)
 
 
-def fully_connected(inputs: int, widths: tuple[int, int], dropout: float) -> nn.Sequential:
-    """Two layers with ReLU in the place of fc6 and fc7, from flattened RoIs."""
+def build_fully_connected(inputs: int, widths: tuple[int, int], dropout: float) -> nn.Sequential:
+    """Build two layers with ReLU, from flattened RoIs, that take the place of fc6 and fc7."""
     layers = nn.Sequential(
         nn.Flatten(),
         nn.Linear(inputs, widths[0]),

@@ -1,7 +1,7 @@
-"""The paper's networks S and M (Fast R-CNN, section 4), layer by layer as its released models have them.
+"""The paper's networks S and M (Fast R-CNN, section 4), with the layers of the released models.
 
-Parameters are called as Caffe's layers, `conv1.weight` to `fc7.bias`. Caffe rounds the size of a pooled
-map up, and so do these.
+Parameters are named after Caffe's layers, `conv1.weight` to `fc7.bias`. Like Caffe, these networks round
+the size of a pooled map up.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.detector.backbones.backbone import Backbone, fully_connected
+from pipeline.detector.backbones.backbone import Backbone, build_fully_connected
 
 
 class CaffeBackbone(Backbone):
-    """Five convolutions, normalised after the first and second, and fc6-fc7 as the head."""
+    """Five convolutions, with normalisation after the first and second, and fc6 and fc7 as the head."""
 
     stride = 16
     conv1: nn.Conv2d
@@ -31,21 +31,21 @@ class CaffeBackbone(Backbone):
         super().__init__()
         self.fc: nn.Module | None = None
         if fc_widths is not None:
-            self.fc = fully_connected(self.channels * roi_size**2, fc_widths, dropout=0.5)
+            self.fc = build_fully_connected(self.channels * roi_size**2, fc_widths, dropout=0.5)
         else:
             self.fc6 = nn.Linear(self.channels * roi_size**2, own_widths[0])
             self.fc7 = nn.Linear(own_widths[0], own_widths[1])
         self.width = (fc_widths or own_widths)[1]
         self.drop = nn.Dropout(0.5)
 
-    def last_convolutions(self, features: Tensor) -> Tensor:
-        """conv3 to conv5, each with its ReLU."""
+    def apply_last_convolutions(self, features: Tensor) -> Tensor:
+        """Apply conv3 to conv5, each with its ReLU."""
         for convolution in (self.conv3, self.conv4, self.conv5):
             features = functional.relu(convolution(features), inplace=True)
         return features
 
     def head(self, pooled: Tensor) -> Tensor:
-        """`(R, width)`: fc6 and fc7, or the layers in their place."""
+        """Compute `(R, width)` by fc6 and fc7, or by the layers in their place."""
         if self.fc is not None:
             vectors: Tensor = self.fc(pooled)
         else:
@@ -53,15 +53,15 @@ class CaffeBackbone(Backbone):
             vectors = self.drop(functional.relu(self.fc7(hidden), inplace=True))
         return vectors
 
-    def stages(self) -> dict[str, Sequence[nn.Module]]:
-        """`conv1` to `conv5`, then `fc6` and `fc7`, or `fc`."""
+    def get_stages(self) -> dict[str, Sequence[nn.Module]]:
+        """Return `conv1` to `conv5`, then `fc6` and `fc7`, or `fc`."""
         heads = ("fc6", "fc7") if self.fc is None else ("fc",)
         names = (*(f"conv{number}" for number in range(1, 6)), *heads)
         return {name: [self.get_submodule(name)] for name in names}
 
 
 class CaffeNet(CaffeBackbone):
-    """S: AlexNet as Caffe has it, with 96-256-384-384-256 channels and two groups."""
+    """S: Caffe's version of AlexNet, with 96-256-384-384-256 channels and two groups."""
 
     channels = 256
 
@@ -74,13 +74,13 @@ class CaffeNet(CaffeBackbone):
         self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=2)
 
     def trunk(self, images: Tensor) -> Tensor:
-        """`(B, 256, h, w)` at stride 16."""
+        """Compute `(B, 256, h, w)` at stride 16."""
         features = images
         for convolution in (self.conv1, self.conv2):
             features = functional.relu(convolution(features), inplace=True)
             features = functional.max_pool2d(features, 3, 2, padding=1, ceil_mode=True)
-            features = _normalised(features, alpha=1e-4, offset=1.0)
-        return self.last_convolutions(features)
+            features = _normalise_responses(features, alpha=1e-4, offset=1.0)
+        return self.apply_last_convolutions(features)
 
 
 class VggCnnM(CaffeBackbone):
@@ -97,21 +97,21 @@ class VggCnnM(CaffeBackbone):
         self.conv5 = nn.Conv2d(512, 512, 3, padding=1)
 
     def trunk(self, images: Tensor) -> Tensor:
-        """`(B, 512, h, w)` at stride 16."""
+        """Compute `(B, 512, h, w)` at stride 16."""
         features = images
         for convolution in (self.conv1, self.conv2):
             features = functional.relu(convolution(features), inplace=True)
-            features = _normalised(features, alpha=5e-4, offset=2.0)
+            features = _normalise_responses(features, alpha=5e-4, offset=2.0)
             features = functional.max_pool2d(features, 3, 2, ceil_mode=True)
-        return self.last_convolutions(features)
+        return self.apply_last_convolutions(features)
 
 
-def _normalised(features: Tensor, alpha: float, offset: float) -> Tensor:
-    """Local response normalisation over 5 channels, beta 0.75 (Krizhevsky et al., 2012, section 3.3).
+def _normalise_responses(features: Tensor, alpha: float, offset: float) -> Tensor:
+    """Normalise responses over 5 channels, with beta 0.75 (Krizhevsky et al., 2012, section 3.3).
 
-    Written with a moving sum over shifted channels: torch's own goes through a pooling in three
-    dimensions, which copies the map to another layout. Squares are of single precision: features of
-    these networks are in the hundreds, and the squares of those are beyond half precision.
+    This is a moving sum over shifted channels: torch's own function uses a pooling in three dimensions,
+    which copies the map to another layout. Squares have single precision: features of these networks are
+    in the hundreds, and half precision cannot hold their squares.
     """
     channels = features.shape[1]
     squares = functional.pad(features.float().square(), (0, 0, 0, 0, 2, 2))

@@ -1,4 +1,4 @@
-"""The backbones by name, with what each is used with unless told otherwise. Imports no torch."""
+"""The backbones by name, with their defaults. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from pipeline.detector.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
-class BackboneEntry:
-    """A backbone's defaults."""
+class BackboneDefaults:
+    """The defaults of a backbone."""
 
     preprocessing: Preprocessing
-    """Of the pretrained weights that the network is usually started from."""
+    """Of the pretrained weights that training usually starts from."""
     roi_size: int
     """Cells per side of a pooled RoI."""
     freeze_until: str
     """The last stage that is not trained, or `none`."""
     paddings: tuple[str, ...] = ("symmetric",)
-    """How its strided convolutions can be padded; the first is the default."""
+    """Ways to pad its strided convolutions; the first is the default."""
 
 
-BACKBONES: dict[str, BackboneEntry] = {
-    "caffenet": BackboneEntry(preprocessing.CAFFE, 6, "conv1"),
-    "vgg_cnn_m_1024": BackboneEntry(preprocessing.CAFFE, 6, "conv1"),
-    "vgg16": BackboneEntry(preprocessing.TORCHVISION, 7, "conv2"),
-    "alexnet": BackboneEntry(preprocessing.TORCHVISION, 6, "conv1"),
-    "resnet18": BackboneEntry(preprocessing.TORCHVISION, 7, "layer1"),
-    "resnet50": BackboneEntry(preprocessing.TORCHVISION, 14, "layer1"),
-    "mobilenet_v2": BackboneEntry(
+BACKBONES: dict[str, BackboneDefaults] = {
+    "caffenet": BackboneDefaults(preprocessing.CAFFE, 6, "conv1"),
+    "vgg_cnn_m_1024": BackboneDefaults(preprocessing.CAFFE, 6, "conv1"),
+    "vgg16": BackboneDefaults(preprocessing.TORCHVISION, 7, "conv2"),
+    "alexnet": BackboneDefaults(preprocessing.TORCHVISION, 6, "conv1"),
+    "resnet18": BackboneDefaults(preprocessing.TORCHVISION, 7, "layer1"),
+    "resnet50": BackboneDefaults(preprocessing.TORCHVISION, 14, "layer1"),
+    "mobilenet_v2": BackboneDefaults(
         preprocessing.TENSORFLOW, 7, "block6", paddings=("same", "symmetric")
     ),
-    "mobilenet_v2_expanded": BackboneEntry(
+    "mobilenet_v2_expanded": BackboneDefaults(
         preprocessing.TENSORFLOW, 7, "block6", paddings=("same", "symmetric")
     ),
-    "squeezenet1_0": BackboneEntry(preprocessing.TORCHVISION, 7, "fire3"),
-    "tiny": BackboneEntry(preprocessing.DRAWN, 5, "none"),
+    "squeezenet1_0": BackboneDefaults(preprocessing.TORCHVISION, 7, "fire3"),
+    "tiny": BackboneDefaults(preprocessing.FROM_SCRATCH, 5, "none"),
 }
 """caffenet, vgg_cnn_m_1024 and vgg16 are the paper's S, M and L. `mobilenet_v2_expanded` pools RoIs
-from a map after a ReLU, which its pretrained last stage takes far better."""
+from a map after a ReLU, which suits its pretrained last stage far better."""
 
 
 def is_torchvision_name(weights: str | None) -> TypeGuard[str]:
-    """Whether weights are a name that torchvision knows, such as `ResNet18_Weights.DEFAULT`, not a place."""
+    """Whether `weights` is a name in torchvision, such as `ResNet18_Weights.DEFAULT`, and not a URI."""
     return weights is not None and re.fullmatch(r"\w+_Weights\.\w+", weights) is not None

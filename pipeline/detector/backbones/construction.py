@@ -1,4 +1,4 @@
-"""From a name of the catalog to the module."""
+"""From a name in the catalog to the module."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from pipeline.detector.architecture import Architecture
 from pipeline.detector.backbones.backbone import Backbone
 from pipeline.detector.backbones.caffe import CaffeNet, VggCnnM
 from pipeline.detector.backbones.catalog import BACKBONES
-from pipeline.detector.backbones.factorised import factorise
+from pipeline.detector.backbones.chain import VGG16, AlexNet
+from pipeline.detector.backbones.factorisation import split_linear_layers
 from pipeline.detector.backbones.mobilenet_v2 import MobileNetV2
-from pipeline.detector.backbones.plain import VGG16, AlexNet
 from pipeline.detector.backbones.resnet import ResNet
 from pipeline.detector.backbones.squeezenet import SqueezeNet
 from pipeline.detector.backbones.tiny import Tiny
 
 
-def backbone(architecture: Architecture) -> Backbone:
-    """The backbone of an architecture, randomly initialised and frozen as far as it says."""
-    entry = BACKBONES[architecture.backbone]
-    module = _network(architecture, architecture.roi_size or entry.roi_size)
+def build_backbone(architecture: Architecture) -> Backbone:
+    """Build the backbone of an architecture, randomly initialised, with its first stages frozen."""
+    defaults = BACKBONES[architecture.backbone]
+    module = _create_module(architecture, architecture.roi_size or defaults.roi_size)
     if architecture.fc_ranks is not None:
-        factorise(module, architecture.fc_ranks)
-    module.freeze(architecture.freeze_until or entry.freeze_until)
+        split_linear_layers(module, architecture.fc_ranks)
+    module.freeze(architecture.freeze_until or defaults.freeze_until)
     return module
 
 
-def _network(architecture: Architecture, roi_size: int) -> Backbone:  # noqa: PLR0911
+def _create_module(architecture: Architecture, roi_size: int) -> Backbone:  # noqa: PLR0911
     widths = architecture.fc_widths
     match architecture.backbone:
         case "caffenet":

@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-50 (He et al., CVPR 2016), cut as C4: layer4 is applied to each RoI."""
+"""ResNet-18 and ResNet-50 (He et al., CVPR 2016), cut as C4: layer4 runs on each RoI."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torchvision
 from torch import Tensor, nn
 
-from pipeline.detector.backbones.backbone import Backbone, fully_connected, mean_over_cells
+from pipeline.detector.backbones.backbone import Backbone, average_cells, build_fully_connected
 from pipeline.detector.backbones.frozen_norm import fold_frozen_norms
 
-PARTS = ("conv1", "layer1", "layer2", "layer3", "layer4")
+STAGE_NAMES = ("conv1", "layer1", "layer2", "layer3", "layer4")
 
 
 class ResNet(Backbone):
-    """Stride 16; BatchNorm frozen, as is usual with two images per step."""
+    """Stride 16, with frozen BatchNorm, as is usual with two images per step."""
 
     stride = 16
 
@@ -24,34 +24,34 @@ class ResNet(Backbone):
         super().__init__()
         network = {18: torchvision.models.resnet18, 50: torchvision.models.resnet50}[depth]()
         self.channels, self.width = {18: (256, 512), 50: (1024, 2048)}[depth]
-        for name in ("conv1", "bn1", "relu", "maxpool", *PARTS[1:]):
+        for name in ("conv1", "bn1", "relu", "maxpool", *STAGE_NAMES[1:]):
             setattr(self, name, network.get_submodule(name))
-        self._renamed = fold_frozen_norms(self)
+        self._pretrained_names = fold_frozen_norms(self)
         self.fc: nn.Module | None = None
         if fc_widths is not None:
             del self.layer4
-            self.fc = fully_connected(self.channels * roi_size**2, fc_widths, dropout=0.5)
+            self.fc = build_fully_connected(self.channels * roi_size**2, fc_widths, dropout=0.5)
             self.width = fc_widths[1]
 
     def trunk(self, images: Tensor) -> Tensor:
-        """`(B, channels, h, w)` at stride 16."""
-        for name in ("conv1", "relu", "maxpool", *PARTS[1:4]):
+        """Compute `(B, channels, h, w)` at stride 16."""
+        for name in ("conv1", "relu", "maxpool", *STAGE_NAMES[1:4]):
             images = self.get_submodule(name)(images)
         return images
 
     def head(self, pooled: Tensor) -> Tensor:
-        """`(R, width)`: layer4 and the mean over its cells; or the fully connected layers."""
+        """Compute `(R, width)` by layer4 and the mean over its cells, or by fully connected layers."""
         if self.fc is not None:
             vectors: Tensor = self.fc(pooled)
             return vectors
         cells: Tensor = self.get_submodule("layer4")(pooled)
-        return mean_over_cells(cells, self.training)
+        return average_cells(cells, self.training)
 
-    def stages(self) -> dict[str, Sequence[nn.Module]]:
-        """`conv1`, `layer1` to `layer3`, then `layer4` or `fc`."""
-        names = PARTS if self.fc is None else (*PARTS[:4], "fc")
+    def get_stages(self) -> dict[str, Sequence[nn.Module]]:
+        """Return `conv1`, `layer1` to `layer3`, then `layer4` or `fc`."""
+        names = STAGE_NAMES if self.fc is None else (*STAGE_NAMES[:4], "fc")
         return {name: [self.get_submodule(name)] for name in names}
 
-    def renamed(self) -> dict[str, str]:
-        """Torchvision's names of the BatchNorm constants."""
-        return self._renamed
+    def get_pretrained_names(self) -> dict[str, str]:
+        """Return torchvision's names of the BatchNorm constants."""
+        return self._pretrained_names

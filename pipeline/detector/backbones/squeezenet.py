@@ -1,4 +1,4 @@
-"""SqueezeNet 1.0 (Iandola et al., 2016): RoI pooling in place of the last pool, fire9 over each RoI."""
+"""SqueezeNet 1.0 (Iandola et al., 2016): RoI pooling replaces the last pool, fire9 runs on each RoI."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torchvision
 from torch import Tensor, nn
 
-from pipeline.detector.backbones.backbone import Backbone, fully_connected, mean_over_cells
+from pipeline.detector.backbones.backbone import Backbone, average_cells, build_fully_connected
 
 TRUNK_LAYERS = 11
 FIRE9 = 12
-STAGES = {"conv1": 0} | dict(
+STAGE_LAYERS = {"conv1": 0} | dict(
     zip((f"fire{number}" for number in range(2, 9)), (3, 4, 5, 7, 8, 9, 10), strict=True)
 )
 
@@ -32,27 +32,27 @@ class SqueezeNet(Backbone):
         self.fc: nn.Module | None = None
         self.width = 512
         if fc_widths is not None:
-            self.fc = fully_connected(self.channels * roi_size**2, fc_widths, dropout=0.5)
+            self.fc = build_fully_connected(self.channels * roi_size**2, fc_widths, dropout=0.5)
             self.width = fc_widths[1]
 
     def trunk(self, images: Tensor) -> Tensor:
-        """`(B, 512, h, w)` at stride 8."""
+        """Compute `(B, 512, h, w)` at stride 8."""
         for layer in self.features[:TRUNK_LAYERS]:
             images = layer(images)
         return images
 
     def head(self, pooled: Tensor) -> Tensor:
-        """`(R, 512)`: fire9 and the mean over its cells; or the fully connected layers."""
+        """Compute `(R, 512)` by fire9 and the mean over its cells, or by fully connected layers."""
         if self.fc is not None:
             vectors: Tensor = self.fc(pooled)
             return vectors
         cells: Tensor = self.features[FIRE9](pooled)
-        return mean_over_cells(cells, self.training)
+        return average_cells(cells, self.training)
 
-    def stages(self) -> dict[str, Sequence[nn.Module]]:
-        """`conv1`, `fire2` to `fire8`, then `fire9` or `fc`."""
+    def get_stages(self) -> dict[str, Sequence[nn.Module]]:
+        """Return `conv1`, `fire2` to `fire8`, then `fire9` or `fc`."""
         stages: dict[str, Sequence[nn.Module]] = {
-            name: [self.features[index]] for name, index in STAGES.items()
+            name: [self.features[index]] for name, index in STAGE_LAYERS.items()
         }
         last = {"fire9": [self.features[FIRE9]]} if self.fc is None else {"fc": [self.fc]}
         return {**stages, **last}

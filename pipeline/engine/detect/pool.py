@@ -1,57 +1,49 @@
-"""The detector actors: as many on each living node as it can hold, started, watched and replaced.
+"""The detector actors of a run: started on each living node, watched and replaced.
 
-An actor belongs to one node. A node that joins gets its actors, those of a node that is gone are
-forgotten, and pieces go only to actors that have loaded their checkpoint: one that waits for a place
-would keep its pieces for ever.
+An actor belongs to one node. A node that joins gets its actors, and the pool forgets those of a node that
+is gone. Pieces go only to actors that have loaded their checkpoint: an actor that waits for a place would
+keep its pieces for ever.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-import ray
-from ray import ObjectRef
 from ray import exceptions as rx
-from ray.autoscaler.sdk import request_resources
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine import cluster
 from pipeline.engine.cluster import Capacity, Host
-from pipeline.engine.detect.actor import DetectorActor
+from pipeline.engine.detect.launcher import ActorLauncher, LaunchedActor
 from pipeline.engine.detect.resources import ActorResources
-from pipeline.engine.shards.ray_errors import died_with_node, ended_worker
+from pipeline.engine.detect.start_failures import StartFailures
+from pipeline.engine.shards.retry_policy import Cause, classify_error, unwrap_error
 from pipeline.engine.shards.work import Flight
 from pipeline.errors import InvalidCheckpoint, NoCapacity, PipelineError, ShardFailed, StorageError
 
 log = logging.getLogger(__name__)
 
-MOST_LOSSES_IN_A_ROW = 20
-"""Actors that may die at whole shards without a piece done between: more is the detector's fault."""
-MOST_SINGLE_LOSSES_IN_A_ROW = 200
-"""The same at images on their own, which are there because they end actors: each takes two."""
+MAX_LOSSES_IN_A_ROW = 20
+"""Actors that may die at whole shards with no piece done in between: more is the detector's fault."""
+MAX_SINGLE_LOSSES_IN_A_ROW = 200
+"""The same at single images, which are isolated because they end actors: each takes two."""
 LOAD_SECONDS = 900.0
 """How long an actor that has its place may take to load the checkpoint, torch included."""
-FAILED_STARTS = 3
-"""Actors that may fail to start on a node before it is left alone for a while."""
-LEFT_ALONE_SECONDS = 60.0
 
 
 @dataclass(eq=False)
 class _Member:
-    """One actor."""
+    """One actor of the pool."""
 
-    handle: Any
+    actor: LaunchedActor
     node: str
-    placed: ObjectRef[Any]
-    loaded: ObjectRef[str]
-    ready: bool = False
-    cpus: float = 0.0
+    cpus: float
     """Cores that it reserves."""
+    is_ready: bool = False
     flights: list[Flight] = field(default_factory=list)
     """Handed to it and not done, in order: it works on the first."""
 
@@ -60,30 +52,36 @@ class DetectorPool:
     """The detector actors of a run."""
 
     def __init__(
-        self, plan: ObjectRef[Any], resources: ActorResources, start_seconds: float, precision: str
+        self,
+        launcher: ActorLauncher,
+        resources: ActorResources,
+        start_seconds: float,
+        precision: str,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Prepare a pool.
 
         Args:
-            plan: the run's DetectionPlan in the object store.
+            launcher: starts and ends the actors.
             resources: what an actor takes.
-            start_seconds: how long to wait for a place where no actor has one.
-            precision: what they compute in; auto is settled by the first that is ready, for all.
+            start_seconds: how long to wait for a place while no actor has one.
+            precision: what the actors compute in; the first one that is ready decides for all if it is auto.
+            clock: the time in seconds.
         """
         self.resources = resources
         self.start_seconds = start_seconds
         self.precision = precision
-        self._plan = plan
+        self._launcher = launcher
+        self._clock = clock
         self._capacity: Capacity | None = None
         self._members: list[_Member] = []
-        self._at_work_when_lost: set[Flight] = set()
-        self._failed_starts: Counter[str] = Counter()
-        self._failed_at: dict[str, float] = {}
+        self._active_when_lost: set[Flight] = set()
+        self._start_failures = StartFailures(clock)
         self._last_failure = ""
-        self._asked = False
-        self._was_ready = False
+        self._has_requested_nodes = False
+        self._was_ever_ready = False
         self._losses_in_a_row = self._single_losses_in_a_row = 0
-        self._placed_seen = self._ready_seen = monotonic()
+        self._last_placed = self._last_ready = clock()
 
     @property
     def size(self) -> int:
@@ -101,210 +99,199 @@ class DetectorPool:
         return sum(member.cpus for member in self._members)
 
     def has_ready(self) -> bool:
-        """Whether a piece can be handed out."""
-        self._look()
-        return any(member.ready for member in self._members)
+        """Whether an actor can take a piece."""
+        self._check_starts()
+        return any(member.is_ready for member in self._members)
 
     def follow(self, capacity: Capacity) -> None:
-        """Start actors on nodes that can hold more, forget those of nodes that are gone.
+        """Start actors on nodes that can hold more, and forget those of nodes that are gone.
 
         Raises:
-            NoCapacity: no actor had a place for `start_seconds`.
-            PipelineError: actors fail to start for a reason that a retry does not mend.
+            NoCapacity: no actor has had a place for `start_seconds`.
+            PipelineError: actors fail to start for a reason that a retry does not change.
         """
         self._capacity = capacity
         living = {host.node for host in capacity.hosts}
         self._members = [member for member in self._members if member.node in living]
-        hosts = [host for host in capacity.hosts if not self._left_alone(host.node)]
-        total = self.resources.total(capacity)
+        hosts = [
+            host for host in capacity.hosts if not self._start_failures.should_avoid(host.node)
+        ]
+        total = self.resources.count_all(capacity)
         while len(self._members) < total:
             load = Counter(member.node for member in self._members)
-            open_ones = [host for host in hosts if load[host.node] < self.resources.on(host)]
-            if not open_ones:
+            open_hosts = [host for host in hosts if load[host.node] < self.resources.count_on(host)]
+            if not open_hosts:
                 break
-            self._start(min(open_ones, key=lambda host: load[host.node]))
+            self._launch(min(open_hosts, key=lambda host: load[host.node]))
         self._check_places()
 
+    def _launch(self, host: Host) -> None:
+        cpus = self.resources.reserve_cpus(host)
+        actor = self._launcher.launch(host, cpus, self.precision)
+        self._members.append(_Member(actor, host.node, cpus))
+
     def _check_places(self) -> None:
-        now = monotonic()
+        now = self._clock()
         if self.has_ready():
-            self._ready_seen = self._placed_seen = now
+            self._last_ready = self._last_placed = now
             return
-        places = [member.placed for member in self._members]
-        if places and ray.wait(places, timeout=0)[0]:
-            self._placed_seen = now
-        if now - self._ready_seen > LOAD_SECONDS + self.start_seconds:
+        if self._launcher.has_placed([member.actor for member in self._members]):
+            self._last_placed = now
+        if now - self._last_ready > LOAD_SECONDS + self.start_seconds:
             raise NoCapacity(f"no detector loaded its checkpoint within {LOAD_SECONDS:.0f} s")
-        if now - self._placed_seen > self.start_seconds:
-            need = self.resources.need()
-            held = " and ".join(f"{name} {amount:g}" for name, amount in need.items())
-            missing = cluster.missing(need)
-            if missing is None and self._last_failure:
-                reason = self._last_failure
-            else:
-                reason = f"missing is {missing or f'{held}, which others hold'}"
+        if now - self._last_placed > self.start_seconds:
             raise NoCapacity(
-                f"for {self.start_seconds:.0f} s no detector could be placed and started: {reason}; what was "
-                "done is committed, run again when that is mended"
+                f"no detector could start for {self.start_seconds:.0f} s: {self._explain_no_place()}; "
+                "committed shards are kept, run the command again once this is fixed"
             )
 
+    def _explain_no_place(self) -> str:
+        requirements = self.resources.requirements
+        missing = self._launcher.find_missing(requirements)
+        if missing is None and self._last_failure:
+            return self._last_failure
+        place = " and ".join(f"{name} {amount:g}" for name, amount in requirements.items())
+        return f"the cluster lacks {missing or f'a free {place}: others hold all'}"
+
     def await_first(self) -> None:
-        """Find out now whether the checkpoint loads and whether an actor can be placed at all.
+        """Find out now whether the checkpoint loads and whether any actor can have a place.
 
         Raises:
             NoCapacity: no actor had a place for `start_seconds`.
             PipelineError: the checkpoint cannot be used.
         """
-        self._placed_seen = self._ready_seen = told = monotonic()
-        if not self.resources.total(cluster.capacity()):
-            self._ask_for_nodes([self.resources.need()] * (self.resources.most or 1))
+        self._last_placed = self._last_ready = last_logged = self._clock()
+        if not self.resources.count_all(self._launcher.get_capacity()):
+            self._has_requested_nodes = True
+            count = self.resources.max_actors or 1
+            self._launcher.request_nodes([self.resources.requirements] * count)
         while not self.has_ready():
-            self.follow(cluster.capacity())
-            self._look(seconds=0.5)
-            if monotonic() - told > cluster.SILENCE:
-                told = monotonic()
-                log.info("waiting for %d detectors to be placed and to load", self.size)
+            self.follow(self._launcher.get_capacity())
+            self._check_starts(seconds=0.5)
+            if self._clock() - last_logged > cluster.LOG_EVERY:
+                last_logged = self._clock()
+                log.info("waiting for %d detectors to get a place and load", self.size)
 
     def hand_out(self, flight: Flight, node: str | None = None) -> Any | None:
-        """The actor with the least to do, if it may be one of `node`; None where none is ready."""
-        ready = [member for member in self._members if member.ready]
+        """Give a piece to the actor with the least to do, preferably one of `node`.
+
+        Returns:
+            The actor's handle, or None if no actor is ready.
+        """
+        ready = [member for member in self._members if member.is_ready]
         if not ready:
             return None
         # One piece more is worth less than its images' way over the network.
-        chosen = min(
-            ready, key=lambda one: (len(one.flights) - (one.node == node), one.node != node)
-        )
+        chosen = min(ready, key=lambda m: (len(m.flights) - (m.node == node), m.node != node))
         chosen.flights.append(flight)
-        return chosen.handle
+        return chosen.actor.handle
 
-    def done(self, flight: Flight, *, well: bool = True) -> None:
-        """A piece came back from its actor, which lives."""
-        if well:
+    def take_back(self, flight: Flight, *, succeeded: bool = True) -> None:
+        """Note that an actor, which lives, has returned a piece."""
+        if succeeded:
             self._losses_in_a_row = self._single_losses_in_a_row = 0
         for member in self._members:
             if flight in member.flights:
                 member.flights.remove(flight)
 
-    def lost(self, flight: Flight, error: Exception) -> bool:
-        """A piece's actor is gone: drop it, start another, tell whether this piece was at work.
+    def replace_lost(self, flight: Flight, error: Exception) -> bool:
+        """Drop the actor of a piece, which is gone, and start another.
+
+        Returns:
+            Whether the actor was working on this piece when it died.
 
         Raises:
-            ShardFailed: too many actors died without a piece done between.
+            ShardFailed: too many actors died with no piece done in between.
         """
         for member in self._members:
             if flight in member.flights:
-                at_work_on = member.flights[0]
-                self._at_work_when_lost.add(at_work_on)
+                active = member.flights[0]
+                self._active_when_lost.add(active)
                 self._drop(member)
-                self._count_loss(at_work_on, error)
-                if self._capacity is not None and not died_with_node(error):
+                self._count_loss(active, error)
+                if self._capacity is not None and classify_error(error) is not Cause.NODE_LOST:
                     self.follow(self._capacity)
                 break
-        at_work = flight in self._at_work_when_lost
-        self._at_work_when_lost.discard(flight)
-        return at_work
+        was_active = flight in self._active_when_lost
+        self._active_when_lost.discard(flight)
+        return was_active
 
     def close(self) -> None:
         """End the actors."""
-        if self._asked:
-            self._ask_for_nodes([])
+        if self._has_requested_nodes:
+            self._has_requested_nodes = False
+            self._launcher.request_nodes([])
         for member in list(self._members):
             self._drop(member)
 
-    def _ask_for_nodes(self, bundles: list[dict[str, float]]) -> None:
-        """Tell an autoscaler, if there is one, of actors that have no living node to be made for."""
-        self._asked = bool(bundles)
-        request_resources(bundles=bundles)
-
-    def _start(self, host: Host) -> None:
-        cpus = self.resources.cpus(host)
-        actor = DetectorActor.options(  # type: ignore[attr-defined]
-            num_cpus=cpus,
-            num_gpus=self.resources.gpus,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(host.node, soft=False),
-        ).remote(self._plan, self.precision)
-        self._members.append(
-            _Member(actor, host.node, actor.__ray_ready__.remote(), actor.ready.remote(), cpus=cpus)
-        )
-
-    def _look(self, seconds: float = 0.0) -> None:
-        """Learn which actors have started."""
-        starting = {member.loaded: member for member in self._members if not member.ready}
+    def _check_starts(self, seconds: float = 0.0) -> None:
+        """Learn which actors have started; wait at most `seconds`."""
+        starting = {member.actor: member for member in self._members if not member.is_ready}
         if not starting:
             return
-        ended, _ = ray.wait(list(starting), num_returns=len(starting), timeout=seconds)
-        for reference in ended:
-            member = starting[reference]
+        for actor in self._launcher.wait(list(starting), seconds):
+            member = starting[actor]
             try:
-                self._welcome(member, ray.get(reference))
+                self._admit(member, self._launcher.fetch_precision(actor))
             except rx.RayError as error:
                 self._drop(member)
-                self._failed_start(member, error)
+                self._handle_failed_start(member, error)
 
-    def _welcome(self, member: _Member, precision: str) -> None:
-        """Take an actor that is ready; one whose hardware has other arithmetic is started anew in ours."""
+    def _admit(self, member: _Member, precision: str) -> None:
+        """Take an actor that has started, or replace it if it chose another precision than the pool's."""
         if self.precision == "auto":
             self.precision = precision
         if precision == self.precision:
-            member.ready = self._was_ready = True
+            member.is_ready = self._was_ever_ready = True
             self._last_failure = ""
         else:
             log.info(
-                "node %s computes in %s by itself: in %s now",
+                "node %s chose %s by itself: restarting its detector in %s",
                 member.node[:8],
                 precision,
                 self.precision,
             )
             self._drop(member)
 
-    def _failed_start(self, member: _Member, error: rx.RayError) -> None:
-        cause = error.cause if isinstance(error, rx.RayTaskError) else error
-        # What may pass, or may be the node's own trouble: others go on.
-        passing = self._was_ready or isinstance(cause, StorageError | NoCapacity)
-        if not passing and isinstance(cause, PipelineError):
+    def _handle_failed_start(self, member: _Member, error: rx.RayError) -> None:
+        cause = unwrap_error(error)
+        # It may pass, or be this node's own trouble: others go on.
+        may_pass = self._was_ever_ready or isinstance(cause, StorageError | NoCapacity)
+        if not may_pass and isinstance(cause, PipelineError):
             raise cause
-        if not passing and isinstance(error, rx.RayTaskError):
+        if not may_pass and isinstance(error, rx.RayTaskError):
             raise error  # a defect, with its traceback
-        told = str(cause).splitlines()[0]
-        log.warning("a detector did not start on node %s: %s", member.node[:8], told)
-        self._last_failure = "" if died_with_node(error) else told
-        self._failed_starts[member.node] += 1
-        self._failed_at[member.node] = monotonic()
-        hosts = self._capacity.hosts if self._capacity else ()
-        if self._was_ready or self._members:
+        message = str(cause).splitlines()[0]
+        log.warning("a detector did not start on node %s: %s", member.node[:8], message)
+        self._last_failure = "" if classify_error(error) is Cause.NODE_LOST else message
+        self._start_failures.add(member.node)
+        if self._was_ever_ready or self._members:
             return  # it did start before, or may elsewhere: a store may be away for a while
-        if all(self._left_alone(host.node) for host in hosts if self.resources.on(host)):
-            if passing:
+        hosts = self._capacity.hosts if self._capacity else ()
+        usable = [host.node for host in hosts if self.resources.count_on(host)]
+        if all(self._start_failures.should_avoid(node) for node in usable):
+            if may_pass:
                 raise cause
-            if not died_with_node(error):
-                raise InvalidCheckpoint(f"the detector could not start: {told}")
-
-    def _left_alone(self, node: str) -> bool:
-        if self._failed_starts[node] < FAILED_STARTS:
-            return False
-        if monotonic() - self._failed_at[node] < LEFT_ALONE_SECONDS:
-            return True
-        self._failed_starts[node] = 0
-        return False
+            if classify_error(error) is not Cause.NODE_LOST:
+                raise InvalidCheckpoint(f"the detector could not start: {message}")
 
     def _drop(self, member: _Member) -> None:
-        with contextlib.suppress(ValueError):
+        if member in self._members:
             self._members.remove(member)
-        with contextlib.suppress(rx.RayError):
-            ray.kill(member.handle)
+        self._launcher.end(member.actor)
 
     def _count_loss(self, flight: Flight, error: Exception) -> None:
-        if not ended_worker(error) or died_with_node(error):
+        if not classify_error(error).lost_worker:
             return
-        if flight.piece.whole:
+        if flight.piece.is_whole:
             self._losses_in_a_row += 1
         else:
             self._single_losses_in_a_row += 1
-        count = self._losses_in_a_row + self._single_losses_in_a_row
         if (
-            self._losses_in_a_row > MOST_LOSSES_IN_A_ROW
-            or self._single_losses_in_a_row > MOST_SINGLE_LOSSES_IN_A_ROW
+            self._losses_in_a_row > MAX_LOSSES_IN_A_ROW
+            or self._single_losses_in_a_row > MAX_SINGLE_LOSSES_IN_A_ROW
         ):
+            count = self._losses_in_a_row + self._single_losses_in_a_row
             raise ShardFailed(
                 f"{count} detector actors died one after the other, the last: {str(error).splitlines()[0]}"
             )

@@ -1,4 +1,4 @@
-"""Detection's shard work: CPU tasks that read and propose, and the pool of detector actors.
+"""The shard work of a detection run: CPU tasks that read and propose, then the pool of detector actors.
 
 A piece goes through two stages. A CPU task reads its images, computes proposals or takes the stored
 ones, and yields chunks of encoded bytes and boxes into the object store. A detector actor takes the
@@ -7,31 +7,28 @@ chunks one by one and puts the shard's part. Images never pass through the drive
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray import ObjectRef
+from ray import ObjectRef, ObjectRefGenerator
 from ray import exceptions as rx
+from ray.actor import ActorHandle
 
-from pipeline import store_options
 from pipeline.engine import cluster
-from pipeline.engine.detect.actor import DetectionPlan, detection_table
+from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.detect.pool import DetectorPool
-from pipeline.engine.detect.resources import ActorResources
+from pipeline.engine.detect.read_task import read_piece
 from pipeline.engine.monitor.stages import FlowState, StageLoad
-from pipeline.engine.propose.reading import Reading
 from pipeline.engine.shards.piece import Piece
-from pipeline.engine.shards.ray_errors import NoActorLeft, died_with_node, ended_worker
+from pipeline.engine.shards.retry_policy import NoActorLeft, classify_error
 from pipeline.engine.shards.work import Flight
-from pipeline.proposals.stored import StoredProposals, StoredRows
+from pipeline.proposals.stored_proposals import StoredProposals
 from pipeline.runs.encoded_image import EncodedImage
 from pipeline.runs.report import Failure, Report
+from pipeline.runs.tables import build_detections_table
 
-CHUNK_BYTES = 32_000_000
-"""Encoded images travel in chunks of at most this size; an image that is larger goes alone."""
 STORE_SHARE = 0.5
 """Share of Ray's object stores that images in flight may take before no further shard is read."""
 
@@ -42,31 +39,32 @@ class DetectionWork:
     def __init__(
         self,
         plan: DetectionPlan,
-        resources: ActorResources,
-        start_seconds: float,
-        precision: str,
+        plan_reference: ObjectRef[DetectionPlan],
+        pool: DetectorPool,
         *,
         stored: StoredProposals | None = None,
         mean_size: float = 0.0,
     ) -> None:
-        """Prepare it.
+        """Prepare the work.
 
         Args:
             plan: what every task and actor needs to know.
-            resources: what an actor takes.
-            start_seconds: how long to wait for a place where no actor has one.
-            precision: what the actors compute in; auto is settled by the first that is ready.
-            stored: the images' proposals, where the plan does not say how to compute them.
-            mean_size: bytes per image, as far as they are known before any is read.
+            plan_reference: the same in the object store.
+            pool: the detectors; this work starts and ends them as a context manager.
+            stored: the images' proposals, if the plan does not say how to compute them.
+            mean_size: bytes per image, estimated before any is read; 0 if unknown.
         """
         self.plan = plan
         self.stored = stored
-        self.resources = resources
-        self._plan_reference = ray.put(plan)
-        self._pool = DetectorPool(self._plan_reference, resources, start_seconds, precision)
+        self._plan_reference = plan_reference
+        self._pool = pool
         self._mean_size = mean_size
-        """Bytes per image: of a few files until pieces were read, then theirs."""
-        self._read = 0
+        """Bytes per image: an estimate until pieces were read, then their mean."""
+        self._images_read = 0
+        self._chunks: dict[Flight, ObjectRefGenerator] = {}
+        """What the read task of each piece yields, kept alive until a detector takes it."""
+        self._handles: dict[Flight, ActorHandle[Any]] = {}
+        """The actor of each piece; Ray ends an actor without handles."""
 
     def __enter__(self) -> DetectionWork:
         try:
@@ -93,123 +91,98 @@ class DetectionWork:
         self._pool.follow(capacity)
 
     def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
-        """A piece at work for each core and two for each actor, while their bytes fit the budget.
+        """Whether a piece may start: one per core and two per actor, while their bytes fit the budget.
 
-        A piece that is being read counts as much as its number of images did on average.
+        A piece that is still being read counts as its number of images times their mean size.
         """
-        if (
-            len(flights) >= self._cores(capacity) + 2 * self._pool.size
-            or not self._pool.has_ready()
-        ):
+        limit = self._count_task_cores(capacity) + 2 * self._pool.size
+        if len(flights) >= limit or not self._pool.has_ready():
             return False
         if not flights:
             return True
         expected = [self._mean_size * flight.piece.rows for flight in flights]
-        held = sum(
-            flight.size or its_share for flight, its_share in zip(flights, expected, strict=True)
+        in_flight = sum(
+            flight.size or estimate for flight, estimate in zip(flights, expected, strict=True)
         )
-        return held + max(expected) <= STORE_SHARE * capacity.object_store
+        return in_flight + max(expected) <= STORE_SHARE * capacity.object_store
 
-    def _cores(self, capacity: cluster.Capacity) -> int:
-        """The cores that are left to the tasks."""
+    def _count_task_cores(self, capacity: cluster.Capacity) -> int:
+        """The cores that the actors leave to the tasks."""
         return max(1, int(capacity.cpus - self._pool.reserved_cpus))
 
-    def flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
-        """The tasks on the cores and the detectors, each with what waits in front of it."""
+    def measure_flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
+        """The load of the tasks on the cores and of the detectors, with what waits in front of each."""
         reading = sum(flight.stage != "detect" for flight in flights)
-        cores = self._cores(capacity)
-        tasks = min(reading, cores)
-        at_work = self._pool.busy
+        cores = self._count_task_cores(capacity)
+        busy_cores = min(reading, cores)
+        busy_actors = self._pool.busy
         name = "propose" if self.stored is None else "read"
         title = "proposals on CPU" if self.stored is None else "reading on CPU"
-        device = "GPU" if self.resources.gpus else "CPU"
+        device = "GPU" if self.plan.resources.device == "cuda" else "CPU"
         return FlowState(
             [
-                StageLoad(name, title, cores, tasks, reading - tasks),
+                StageLoad(name, title, cores, busy_cores, reading - busy_cores),
                 StageLoad(
                     "detect",
                     f"detection on {device}",
                     self._pool.size,
-                    at_work,
-                    len(flights) - reading - at_work,
+                    busy_actors,
+                    len(flights) - reading - busy_actors,
                 ),
             ],
-            held=sum(flight.size for flight in flights),
+            bytes_in_flight=sum(flight.size for flight in flights),
             budget=STORE_SHARE * capacity.object_store,
         )
 
-    def needs(self) -> Sequence[dict[str, float]]:
-        """A core for the tasks and, where they use them, GPUs for the actors."""
-        return [{"CPU": 1.0}, self.resources.need()]
+    def list_needs(self) -> Sequence[dict[str, float]]:
+        """A core for the tasks and what an actor requires."""
+        return [{"CPU": 1.0}, self.plan.resources.requirements]
 
     def start(self, flight: Flight) -> ObjectRef[Any]:
-        """Start reading a piece; the generator's end is what the runner waits for."""
+        """Start reading a piece; returns the end of its generator, which the runner waits for."""
         flight.stage = "propose" if self.stored is None else "read"
-        piece, stored = flight.piece, None
-        if self.stored is not None:  # a task is told of its own images only
-            stored = self.stored.of(piece.shard.first_row + (piece.row or 0), piece.rows)
-        flight.held = _read_piece.remote(self._plan_reference, piece, stored, flight.last_chance)
-        return flight.held.completed()  # type: ignore[no-any-return]
+        piece, stored_rows = flight.piece, None
+        if self.stored is not None:  # a task gets the rows of its own images only
+            first_row = piece.shard.first_row + (piece.row or 0)
+            stored_rows = self.stored.locate(first_row, piece.rows)
+        arguments = (self._plan_reference, piece, stored_rows, flight.is_last_chance)
+        chunks: ObjectRefGenerator = read_piece.remote(*arguments)
+        self._chunks[flight] = chunks
+        end: ObjectRef[Any] = chunks.completed()
+        return end
 
-    def proceed(self, flight: Flight) -> ObjectRef[Report] | None:
-        """Hand a piece that is read to the actor with the least to do, best one of the same node."""
+    def start_next_stage(self, flight: Flight) -> ObjectRef[Report] | None:
+        """Hand a piece that is read to the actor with the least to do, preferably on the same node."""
         if flight.stage == "detect":
-            self._pool.done(flight)
+            del self._handles[flight]
+            self._pool.take_back(flight)
             return None
-        *chunks, last = list(flight.held)
-        flight.size, node = ray.get(last)
-        rows = flight.piece.rows
-        self._mean_size = (self._mean_size * self._read + flight.size) / (self._read + rows)
-        self._read += rows
-        actor = self._pool.hand_out(flight, node)
-        if actor is None:
+        *chunks, end = list(self._chunks.pop(flight))
+        flight.size, node = ray.get(end)
+        images_read = self._images_read + flight.piece.rows
+        self._mean_size = (self._mean_size * self._images_read + flight.size) / images_read
+        self._images_read = images_read
+        handle = self._pool.hand_out(flight, node)
+        if handle is None:
             raise NoActorLeft("no detector is left to take the images")
         flight.stage = "detect"
-        flight.held = actor
-        return actor.detect.remote(flight.piece, chunks)  # type: ignore[no-any-return]
+        self._handles[flight] = handle
+        return handle.detect.remote(flight.piece, chunks)  # type: ignore[no-any-return]
 
-    def lost(self, flight: Flight, error: Exception) -> bool:
-        """Replace a dead actor; only the first of its pieces was being worked on."""
+    def clean_up(self, flight: Flight, error: Exception) -> bool:
+        """Replace a dead actor; returns whether this piece, the first of its actor's, was at work."""
+        self._chunks.pop(flight, None)
+        self._handles.pop(flight, None)
         if flight.stage != "detect":
             return True
-        if not isinstance(error, rx.RayTaskError) and (
-            ended_worker(error) or died_with_node(error)
-        ):
-            return self._pool.lost(flight, error)
-        self._pool.done(flight, well=False)
+        if not isinstance(error, rx.RayTaskError) and classify_error(error).lost_attempt:
+            return self._pool.replace_lost(flight, error)
+        self._pool.take_back(flight, succeeded=False)
         return True
 
-    def failed_table(self, piece: Piece, failure: Failure) -> pa.Table:
+    def build_failed_row(self, piece: Piece, failure: Failure) -> pa.Table:
         """The row of an image that ended its workers."""
-        rows = piece.image_rows(self.plan.manifest, self.plan.fingerprint)
-        return detection_table(self.plan, [EncodedImage(*rows[0], failure=failure)], [None])
-
-
-@ray.remote(num_cpus=1, max_retries=0)
-def _read_piece(
-    plan: DetectionPlan, piece: Piece, stored: StoredRows | None, last_chance: bool
-) -> Iterator[tuple[Any, Any]]:
-    """Yield the piece's images, with boxes, in chunks with the seconds they took; last bytes and node."""
-    store_options.use(plan.stores)
-    rows = piece.image_rows(plan.manifest, plan.fingerprint)
-    report = Report()
-    reading = Reading(report, plan.image_seconds, last_chance=last_chance)
-    if stored is None:
-        assert plan.proposals is not None
-        encoded_images = reading.proposed(rows, plan.proposals)
-    else:
-        encoded_images = reading.stored(rows, stored.table())
-    chunk: list[EncodedImage] = []
-    size = total = 0
-    for encoded in encoded_images:
-        if encoded.boxes is not None:
-            encoded.boxes = encoded.boxes[: plan.max_proposals]
-        if chunk and size + encoded.nbytes > CHUNK_BYTES:
-            yield chunk, report
-            total += size
-            chunk, size = [], 0
-            report.seconds, report.counts = {}, Counter()
-        chunk.append(encoded)
-        size += encoded.nbytes
-    yield chunk, report
-    yield total + size, ray.get_runtime_context().get_node_id()
+        ((image_id, uri),) = piece.read_images(self.plan.manifest, self.plan.fingerprint)
+        images = [EncodedImage(image_id, uri, failure=failure)]
+        classes, fingerprint = self.plan.checkpoint.classes, self.plan.fingerprint
+        return build_detections_table(images, [None], classes, fingerprint)

@@ -1,1 +1,1 @@
-"""What a run shows of itself while it works."""
+"""What a run shows while it works: progress, the load of its stages, metrics for Prometheus."""

@@ -1,9 +1,10 @@
-"""Progress of a run over shards: two live lines on a terminal, a plain line every 30 s elsewhere."""
+"""Progress of a run over shards: two live lines on a terminal, otherwise a plain line every 30 s."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 
@@ -17,27 +18,38 @@ from pipeline.runs.report import Report
 
 log = logging.getLogger(__name__)
 
-LINE_EVERY = 30.0
+PLAIN_LINE_SECONDS = 30.0
 """Seconds between plain lines."""
-LOOK_EVERY = 0.2
-"""Seconds between looks at the stages."""
+REFRESH_SECONDS = 0.2
+"""Seconds between observations of the stages."""
 
 
 class RunProgress:
-    """Counts images as shards are committed; shows rate, failures, time left and what is the limit."""
+    """Counts images as shards are committed; shows rate, failures, time left and the limiting stage."""
 
-    def __init__(self, title: str, total: int, done: int) -> None:
+    def __init__(
+        self, title: str, total: int, done: int, clock: Callable[[], float] = monotonic
+    ) -> None:
+        """Prepare the display.
+
+        Args:
+            title: the job.
+            total: images in the output.
+            done: images that earlier runs committed.
+            clock: the time in seconds.
+        """
         self.title = title
         self.total = total
         self.before = done
         self.done = done
         self.failed = 0
-        self.utilisation = Utilisation()
+        self.utilisation = Utilisation(clock)
         self.seconds: dict[str, float] = {}
-        """Worker time by stage of what is committed."""
-        self.started = monotonic()
-        self._next_line = self.started + LINE_EVERY
-        self._next_look = self.started
+        """Worker time of the committed shards by stage."""
+        self._clock = clock
+        self.started = clock()
+        self._next_line = self.started + PLAIN_LINE_SECONDS
+        self._next_refresh = self.started
         self._live: Live | None = None
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -53,7 +65,7 @@ class RunProgress:
             log.info("%s: %d of %d images are done already", self.title, self.before, self.total)
         if sys.stderr.isatty():
             self._live = Live(
-                get_renderable=self._shown, console=Console(stderr=True), refresh_per_second=4
+                get_renderable=self._render, console=Console(stderr=True), refresh_per_second=4
             )
             self._live.start()
         return self
@@ -70,7 +82,7 @@ class RunProgress:
     @property
     def rate(self) -> float:
         """Images per second since this run started."""
-        return (self.done - self.before) / max(1e-9, monotonic() - self.started)
+        return (self.done - self.before) / max(1e-9, self._clock() - self.started)
 
     def advance(self, report: Report) -> None:
         """Count a committed shard."""
@@ -79,30 +91,30 @@ class RunProgress:
         for stage, seconds in report.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
-    def due(self) -> bool:
-        """Whether it is time to look at the stages again."""
-        return monotonic() >= self._next_look
+    def is_due(self) -> bool:
+        """Whether it is time to observe the stages again."""
+        return self._clock() >= self._next_refresh
 
     def refresh(self, state: FlowState) -> None:
-        """Take note of the stages and show them; called a few times a second, at least once."""
-        self._next_look = monotonic() + LOOK_EVERY
-        self.utilisation.look(state)
-        if self._live is None and monotonic() >= self._next_line:
-            self._next_line = monotonic() + LINE_EVERY
+        """Observe the stages and show them; the runner calls this a few times a second, at least once."""
+        self._next_refresh = self._clock() + REFRESH_SECONDS
+        self.utilisation.observe(state)
+        if self._live is None and self._clock() >= self._next_line:
+            self._next_line = self._clock() + PLAIN_LINE_SECONDS
             log.info(
                 "%s: %d/%d images, %s; %s",
                 self.title,
                 self.done,
                 self.total,
-                self._state(),
-                self.utilisation.told(self.seconds),
+                self._describe_state(),
+                self.utilisation.describe(self.seconds),
             )
 
-    def _shown(self) -> Group:
-        self._bar.update(self._task, completed=self.done, state=self._state())
-        return Group(self._bar, Text(self.utilisation.told(self.seconds)))
+    def _render(self) -> Group:
+        self._bar.update(self._task, completed=self.done, state=self._describe_state())
+        return Group(self._bar, Text(self.utilisation.describe(self.seconds)))
 
-    def _state(self) -> str:
+    def _describe_state(self) -> str:
         if self.done == self.before:
             return "starting"
         left = (self.total - self.done) / max(self.rate, 1e-9)

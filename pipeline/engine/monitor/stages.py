@@ -1,4 +1,4 @@
-"""How busy each stage of a run is and what waits in front of it, which tells what is the limit."""
+"""How busy each stage of a run is, what waits in front of it, and which stage limits the run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from math import exp
 from time import monotonic
 
-WINDOW = 30.0
-"""Seconds that the shown utilisation looks back."""
-BUSY = 0.85
-"""Share of its slots that a stage uses when it is at its limit."""
+SHARE_WINDOW = 30.0
+"""Seconds that the displayed busy shares cover."""
+FULL_SHARE = 0.85
+"""Share of busy slots above which a stage counts as fully used."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class StageLoad:
     name: str
     """A word, such as `propose`."""
     title: str
-    """What does it where, in words: `proposals on CPU`."""
+    """What the stage does and where, in words: `proposals on CPU`."""
     slots: int
-    """Pieces that it can work on at once: cores or detectors."""
+    """Pieces that the stage can work on at once: cores or detectors."""
     busy: int
-    """Slots that have a piece."""
+    """Slots with a piece."""
     waiting: int
-    """Pieces in front of it that no slot has taken."""
+    """Pieces in front of the stage that no slot has taken."""
 
 
 @dataclass(frozen=True)
@@ -35,56 +35,56 @@ class FlowState:
 
     stages: Sequence[StageLoad]
     """In the order in which a piece goes through them."""
-    held: float = 0.0
-    """Bytes in flight: what the object store holds of pieces that are read."""
+    bytes_in_flight: float = 0.0
+    """What the object store holds of pieces that are read."""
     budget: float = 0.0
-    """Bytes that may be in flight; 0 where nothing is held."""
+    """Limit of `bytes_in_flight`; 0 if the run keeps no images there."""
 
 
 @dataclass
 class _Track:
-    """One stage over time: means that forget, and integrals that do not."""
+    """One stage over time: moving means, and sums since the start."""
 
     busy: float
     waiting: float
     slot_seconds: float = 0.0
     busy_seconds: float = 0.0
 
-    def look(self, load: StageLoad, seconds: float) -> None:
+    def add(self, load: StageLoad, seconds: float) -> None:
         share = load.busy / max(1, load.slots)
-        fresh = 1 - exp(-seconds / WINDOW)
-        self.busy += fresh * (share - self.busy)
-        self.waiting += fresh * (load.waiting - self.waiting)
+        weight = 1 - exp(-seconds / SHARE_WINDOW)
+        self.busy += weight * (share - self.busy)
+        self.waiting += weight * (load.waiting - self.waiting)
         self.slot_seconds += seconds * load.slots
         self.busy_seconds += seconds * load.busy
 
 
 @dataclass
 class Utilisation:
-    """Follows the stages of a run from look to look."""
+    """Follows the load of a run's stages from one observation to the next."""
 
     clock: Callable[[], float] = monotonic
     state: FlowState = field(default_factory=lambda: FlowState(()))
-    """As last seen."""
+    """The latest observation."""
     _tracks: dict[str, _Track] = field(default_factory=dict)
-    _seen: float | None = None
+    _observed_at: float | None = None
 
-    def look(self, state: FlowState) -> None:
-        """Take note of the stages now; what was seen before is taken to have lasted until now."""
+    def observe(self, state: FlowState) -> None:
+        """Note the load of the stages now; the one before counts as having lasted until now."""
         now = self.clock()
         for load in self.state.stages:
-            assert self._seen is not None
-            self._tracks[load.name].look(load, now - self._seen)
+            assert self._observed_at is not None
+            self._tracks[load.name].add(load, now - self._observed_at)
         for load in state.stages:
             if load.name not in self._tracks:
                 self._tracks[load.name] = _Track(load.busy / max(1, load.slots), load.waiting)
-        self.state, self._seen = state, now
+        self.state, self._observed_at = state, now
 
-    def recent(self, name: str) -> float:
+    def get_recent_share(self, name: str) -> float:
         """Busy share of a stage's slots over about the last half minute, 0 to 1."""
         return self._tracks[name].busy
 
-    def means(self) -> dict[str, float]:
+    def compute_shares(self) -> dict[str, float]:
         """Busy share of each stage's slots over the whole run, 0 to 1."""
         return {
             name: track.busy_seconds / track.slot_seconds
@@ -92,38 +92,38 @@ class Utilisation:
             if track.slot_seconds > 0
         }
 
-    def limit(self) -> str:
+    def find_limit(self) -> str:
         """The stage that the others wait for, in words.
 
-        It is the last one whose slots are all busy while more pieces wait in front of it; a stage before
-        that one is slowed by it, one after it is starved.
+        This is the last stage whose slots are all busy while more pieces wait in front of it: it slows the
+        stages before it and starves those after it.
         """
         for load in reversed(self.state.stages):
             track = self._tracks[load.name]
-            if track.busy >= BUSY and track.waiting >= 0.5:
+            if track.busy >= FULL_SHARE and track.waiting >= 0.5:
                 return load.title
-        if self.state.budget and self.state.held > 0.8 * self.state.budget:
+        if self.state.budget and self.state.bytes_in_flight > 0.8 * self.state.budget:
             return "object store memory"
         for load in self.state.stages:
-            if self._tracks[load.name].busy >= BUSY:
+            if self._tracks[load.name].busy >= FULL_SHARE:
                 return load.title
         return "none, few shards are left" if self.state.stages else "none yet"
 
-    def told(self, seconds: Mapping[str, float]) -> str:
-        """All of it in one line, for the terminal and the log.
+    def describe(self, seconds: Mapping[str, float]) -> str:
+        """All stages and the limit in one line, for the terminal and the log.
 
         Args:
-            seconds: worker time by stage so far; `detect` against `wait` tells a detector's own share.
+            seconds: worker time by stage so far; `detect` and `wait` give a detector's share of computing.
         """
         parts = []
         for load in self.state.stages:
-            text = f"{load.name} {load.busy}/{load.slots} busy ({self.recent(load.name):.0%})"
+            text = f"{load.name} {load.busy}/{load.slots} busy ({self.get_recent_share(load.name):.0%})"
             if load.name == "detect" and seconds.get("detect"):
                 share = seconds["detect"] / (seconds["detect"] + seconds.get("wait", 0.0))
                 text += f", computing {share:.0%} of it"
             parts.append(f"{text}, {load.waiting} waiting")
         if self.state.budget:
             parts.append(
-                f"{self.state.held / 1e6:.0f} of {self.state.budget / 1e6:.0f} MB in flight"
+                f"{self.state.bytes_in_flight / 1e6:.0f} of {self.state.budget / 1e6:.0f} MB in flight"
             )
-        return "; ".join([*parts, f"limit: {self.limit()}"])
+        return "; ".join([*parts, f"limit: {self.find_limit()}"])

@@ -1,6 +1,6 @@
-"""Proposals that others made, brought into an output of `propose`, and such an output taken to others.
+"""Imports proposals from other tools' files into an output of `propose`, and exports such an output.
 
-Neither needs Ray: what takes time is one file that has to be read, or written, as a whole.
+Neither needs Ray: the time goes into one file that must be read, or written, as a whole.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import manifests, schema, shards, storage
-from pipeline.engine.propose.run import proposals_table
+from pipeline import manifests, schema, shards, storage, uris
 from pipeline.errors import InvalidConfiguration, MismatchedProposals, UnreadableDataset
 from pipeline.manifests import Manifest
 from pipeline.proposals.interchange import (
@@ -26,46 +25,49 @@ from pipeline.proposals.interchange import (
     write_detectron2_pickle,
 )
 from pipeline.run_record import RunRecord
-from pipeline.runs import output
+from pipeline.runs.cut_planning import plan_cut
 from pipeline.runs.encoded_image import EncodedImage
 from pipeline.runs.options import RunOptions
+from pipeline.runs.output import open_run
+from pipeline.runs.resume import check_apart
+from pipeline.runs.tables import build_proposals_table
 from pipeline.shards import Shard
 
-Format = Literal["mat", "pkl"]
+ProposalFormat = Literal["mat", "pkl"]
 
-READERS: Mapping[Format, Callable[[str], Iterator[ImageProposals]]] = {
+READERS: Mapping[ProposalFormat, Callable[[str], Iterator[ImageProposals]]] = {
     "mat": read_girshick_mat,
     "pkl": read_detectron2_pickle,
 }
 """Girshick's `.mat` and detectron2's `.pkl`."""
 
 SHARD_SIZE = 256
-OUTSIDE = 1.0
-"""Pixels by which a box may reach over its image: some tools count both ends."""
+MAX_OVERHANG = 1.0
+"""Pixels by which a box may reach beyond its image: some tools count both ends."""
 
 
 @dataclass(frozen=True)
-class Exchanged:
-    """What went from one form to the other."""
+class ExchangeCounts:
+    """What an import or export converted."""
 
     images: int
     boxes: int
     left_out: int
-    """Images of the source that are not in what was written."""
+    """Images of the source that were not written."""
 
 
-def format_of(uri: str) -> Format:
-    """The format that a file's name tells.
+def get_format(uri: str) -> ProposalFormat:
+    """The format of a file, from the end of its name.
 
     Raises:
-        InvalidConfiguration: it ends in neither .mat nor .pkl.
+        InvalidConfiguration: the name ends in neither .mat nor .pkl.
     """
     for name in READERS:
         if uri.lower().endswith(f".{name}"):
             return name
     raise InvalidConfiguration(
-        f"{storage.shown(uri)} is neither a .mat (Girshick's selective search boxes) nor a .pkl "
-        "(detectron2's proposals)"
+        f"{uris.redact_uri(uri)} is neither a .mat (Girshick's selective search boxes) nor a .pkl "
+        "file (detectron2's proposals)"
     )
 
 
@@ -76,75 +78,78 @@ def import_proposals(
     *,
     max_boxes: int | None = None,
     overwrite: bool = False,
-) -> Exchanged:
-    """Write a file's boxes for a manifest's images as `propose` writes its own.
+) -> ExchangeCounts:
+    """Write a file's boxes for a manifest's images in the form that `propose` writes.
 
     Args:
         source_uri: a `.mat` or `.pkl` file; its names are the manifest's image ids.
-        manifest_uri: the images; those that the file has besides are left out.
+        manifest_uri: the images; other images of the file are left out.
         output_uri: folder for the parts.
-        max_boxes: at most so many boxes per image, the first ones.
-        overwrite: remove what an earlier run wrote there and start anew.
+        max_boxes: maximum number of boxes per image; the first ones are kept.
+        overwrite: remove an earlier run from the output and start again.
 
     Raises:
-        MismatchedProposals: an image of the manifest is not in the file, or a box lies outside its image.
-        MismatchedOutput: the output holds something else.
-        UnreadableDataset: the file is damaged or of another kind, or names an image twice.
+        MismatchedProposals: the file lacks an image of the manifest, or a box is outside its image.
+        MismatchedOutput: the output holds another run.
+        InvalidConfiguration: the output is the file or the manifest.
+        UnreadableDataset: the file is damaged, in another format, or names an image twice.
         StorageError: a store fails.
     """
-    source_uri, target = storage.absolute(source_uri), storage.absolute(output_uri)
-    kind = format_of(source_uri)
-    opened = manifests.open_manifest(manifest_uri)
+    source_uri, target = uris.make_absolute(source_uri), uris.make_absolute(output_uri)
+    source_format = get_format(source_uri)
+    manifest = manifests.open_manifest(manifest_uri)
+    check_apart(target, source=source_uri, manifest=manifest.uri)
     storage.check_writable(target)
-    known = _by_image(source_uri, kind)
-    _check_complete(source_uri, known, opened)
+    boxes_by_image = _read_boxes(source_uri, source_format)
+    _check_complete(source_uri, boxes_by_image, manifest)
     provenance = {
         "algorithm": "imported",
-        "format": kind,
+        "format": source_format,
         "digest": hashlib.sha256(storage.read(source_uri)).hexdigest(),
         "max_boxes": max_boxes,
     }
     options = RunOptions(shard_size=SHARD_SIZE, overwrite=overwrite)
-    cut = output.plan_cut(opened, target, options)
+    cut = plan_cut(manifest, target, options)
     record = RunRecord(
         "propose",
         {"dataset": cut.dataset, "proposals": provenance},
-        {"manifest": storage.shown(opened.uri), "source": storage.shown(source_uri)},
+        {"manifest": uris.redact_uri(manifest.uri), "source": uris.redact_uri(source_uri)},
     )
-    ready = output.open_run(target, record, cut, options)
-    boxes = 0
+    ready = open_run(target, record, cut, options)
+    box_count = 0
     for shard in ready.shards:
-        encoded_images = _images(source_uri, opened, shard, known, max_boxes)
-        boxes += sum(len(p.boxes) for p in encoded_images if p.boxes is not None)
+        encoded_images = _select_boxes(source_uri, manifest, shard, boxes_by_image, max_boxes)
+        box_count += sum(len(p.boxes) for p in encoded_images if p.boxes is not None)
         if shard.ordinal not in ready.committed:
-            table = proposals_table(encoded_images, provenance, record.fingerprint)
+            table = build_proposals_table(encoded_images, provenance, record.fingerprint)
             shards.put_part(target, shard, table)
-    done = Exchanged(opened.rows, boxes, len(known) - opened.rows)
-    ready.finish({"images": done.images, "images_failed": 0, "boxes": done.boxes})
-    return done
+    ready.finish({"images": manifest.rows, "images_failed": 0, "boxes": box_count})
+    return ExchangeCounts(manifest.rows, box_count, len(boxes_by_image) - manifest.rows)
 
 
-def export_proposals(proposals_uri: str, target_uri: str) -> Exchanged:
-    """Write an output of `propose` as detectron2's pickle; images that failed are left out.
+def export_proposals(proposals_uri: str, target_uri: str) -> ExchangeCounts:
+    """Write an output of `propose` as detectron2's pickle, without the images that failed.
 
     Raises:
         UnreadableDataset: the output is incomplete or holds no proposals.
         InvalidConfiguration: the target does not end in .pkl.
         StorageError: a store fails.
     """
-    target = storage.absolute(target_uri)
-    if format_of(target) != "pkl":
-        raise InvalidConfiguration(f"{storage.shown(target)}: only .pkl files are written")
+    target = uris.make_absolute(target_uri)
+    if get_format(target) != "pkl":
+        raise InvalidConfiguration(f"{uris.redact_uri(target)}: export writes .pkl files only")
     parts = shards.open_parts(proposals_uri)
-    if "boxes" not in parts.schema().names:
-        raise UnreadableDataset(f"{storage.shown(parts.uri)} has no column boxes: no propose run")
+    if "boxes" not in parts.read_schema().names:
+        raise UnreadableDataset(
+            f"{uris.redact_uri(parts.uri)} has no column boxes, so no propose run wrote it"
+        )
     counts: Counter[str] = Counter()
 
-    def found() -> Iterator[ImageProposals]:
-        for table in parts.tables(["image_id", "boxes", "status"]):
+    def read_proposals() -> Iterator[ImageProposals]:
+        for table in parts.read_tables(["image_id", "boxes", "status"]):
             columns = [table[name].to_pylist() for name in ("image_id", "status")]
             for image_id, status, boxes in zip(
-                *columns, schema.box_arrays(table["boxes"]), strict=True
+                *columns, schema.split_box_column(table["boxes"]), strict=True
             ):
                 if status == "ok":
                     counts["boxes"] += len(boxes)
@@ -152,52 +157,52 @@ def export_proposals(proposals_uri: str, target_uri: str) -> Exchanged:
                 else:
                     counts["failed"] += 1
 
-    written = write_detectron2_pickle(target, found())
-    return Exchanged(written, counts["boxes"], counts["failed"])
+    written = write_detectron2_pickle(target, read_proposals())
+    return ExchangeCounts(written, counts["boxes"], counts["failed"])
 
 
-def _by_image(uri: str, kind: Format) -> dict[str, NDArray[np.float32]]:
-    known: dict[str, NDArray[np.float32]] = {}
-    for image_id, boxes, _ in READERS[kind](uri):
-        if image_id in known:
-            raise UnreadableDataset(f"{storage.shown(uri)} names image {image_id!r} twice")
-        known[image_id] = boxes
-    return known
+def _read_boxes(uri: str, source_format: ProposalFormat) -> dict[str, NDArray[np.float32]]:
+    boxes_by_image: dict[str, NDArray[np.float32]] = {}
+    for image_id, boxes, _ in READERS[source_format](uri):
+        if image_id in boxes_by_image:
+            raise UnreadableDataset(f"{uris.redact_uri(uri)} names image {image_id!r} twice")
+        boxes_by_image[image_id] = boxes
+    return boxes_by_image
 
 
-def _check_complete(uri: str, known: Mapping[str, Any], manifest: Manifest) -> None:
+def _check_complete(uri: str, boxes_by_image: Mapping[str, Any], manifest: Manifest) -> None:
     missing, first = 0, None
-    for batch in manifest.batches(["image_id"]):
+    for batch in manifest.read_batches(["image_id"]):
         for image_id in batch.column("image_id").to_pylist():
-            if image_id not in known:
+            if image_id not in boxes_by_image:
                 missing, first = missing + 1, first or image_id
     if missing:
         raise MismatchedProposals(
-            f"{storage.shown(uri)} has no boxes for {missing} of the {manifest.rows} images of "
-            f"{storage.shown(manifest.uri)}, the first is {first!r}; it names images like "
-            f"{next(iter(known), 'none at all')!r}"
+            f"{uris.redact_uri(uri)} has no boxes for {missing} of the {manifest.rows} images of "
+            f"{uris.redact_uri(manifest.uri)}, the first is {first!r}; it names images like "
+            f"{next(iter(boxes_by_image), 'none at all')!r}"
         )
 
 
-def _images(
+def _select_boxes(
     uri: str,
     manifest: Manifest,
     shard: Shard,
-    known: Mapping[str, NDArray[np.float32]],
+    boxes_by_image: Mapping[str, NDArray[np.float32]],
     max_boxes: int | None,
 ) -> list[EncodedImage]:
     columns = ["image_id", "uri", "width", "height"]
     rows: pa.Table = manifest.read(shard.first_row, shard.rows, columns)
     encoded_images = []
     for row in rows.to_pylist():
-        boxes = known[row["image_id"]][:max_boxes]
+        boxes = boxes_by_image[row["image_id"]][:max_boxes]
         for side, last in (("width", 2), ("height", 3)):
             size = row[side]
             beyond = boxes[:, last].max(initial=0) if size is not None else 0
-            if beyond > (size or 0) + OUTSIDE or boxes.min(initial=0) < -OUTSIDE:
+            if beyond > (size or 0) + MAX_OVERHANG or boxes.min(initial=0) < -MAX_OVERHANG:
                 raise MismatchedProposals(
-                    f"{storage.shown(uri)}: a box of image {row['image_id']!r} lies outside the image, "
-                    f"which is {row['width']}x{row['height']}: were they made at another size?"
+                    f"{uris.redact_uri(uri)}: a box of image {row['image_id']!r} is outside the image, "
+                    f"which is {row['width']}x{row['height']}: were the boxes made at another size?"
                 )
         encoded_images.append(EncodedImage(**row, boxes=boxes))
     return encoded_images

@@ -1,4 +1,4 @@
-"""Proposal kernels made ready before the fan-out: compiled once per node, then loaded by every worker."""
+"""Prepares the proposal kernels: compiles them once per node, then loads them into every worker."""
 
 from __future__ import annotations
 
@@ -21,55 +21,57 @@ from pipeline.proposals.settings import ProposalSettings
 
 log = logging.getLogger(__name__)
 
-COMPILE_SECONDS = 300.0
-LOAD_SECONDS = 15.0
-MEETING_SECONDS = 5.0
+COMPILE_TIMEOUT = 300.0
+"""Seconds to wait for the compilation on all nodes."""
+LOAD_TIMEOUT = 15.0
+"""Seconds to wait for all workers to load the kernels."""
+MEETING_TIMEOUT = 5.0
+"""Seconds that a worker waits for the other workers of its node."""
 
 
-def warm_up(settings: ProposalSettings) -> None:
+def warm_up_workers(settings: ProposalSettings) -> None:
     """Compile the kernels on one worker of each node, then load them on as many as it has cores."""
     start = perf_counter()
-    hosts = [host for host in cluster.capacity().hosts if host.cpus]
-    _await([_on(host.node, _compile).remote(settings) for host in hosts], COMPILE_SECONDS)
+    hosts = [host for host in cluster.get_capacity().hosts if host.cpus]
+    _await([_place(host.node, _compile).remote(settings) for host in hosts], COMPILE_TIMEOUT)
     meeting = uuid4().hex
     loads = [
-        _on(host.node, _load).remote(settings, meeting, host.cpus)
+        _place(host.node, _load).remote(settings, meeting, host.cpus)
         for host in hosts
         for _ in range(host.cpus)
     ]
-    _await(loads, LOAD_SECONDS)
+    _await(loads, LOAD_TIMEOUT)
     log.info("proposal kernels are ready after %.1f s", perf_counter() - start)
 
 
-def _on(node: str, task: Any) -> Any:
+def _place(node: str, task: Any) -> Any:
     return task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
 
 
 def _await(tasks: Sequence[ObjectRef[None]], seconds: float) -> None:
-    """Wait for all, but not for ever: a worker that is not warm is slow once and does no harm."""
+    """Wait for all tasks up to a limit: a worker that is not warm is slow once, which does no harm."""
     _, late = ray.wait(list(tasks), num_returns=len(tasks), timeout=seconds)
-    for (
-        task
-    ) in late:  # another job has the cores: what waits for one must not come in the way later
+    # Another job has the cores: a task that waits for one must not get in the way later.
+    for task in late:
         ray.cancel(task)
 
 
 @ray.remote(num_cpus=1, max_retries=0)
 def _compile(settings: ProposalSettings) -> None:
-    _make_ready(settings)
+    _load_kernels(settings)
 
 
 @ray.remote(num_cpus=1, max_retries=0)
 def _load(settings: ProposalSettings, meeting: str, workers: int) -> None:
-    """Load the kernels and wait for the node's other workers: one that is quick must not take two turns.
+    """Load the kernels and wait for the node's other workers, so that a quick one does not load twice.
 
-    The workers meet in a folder of the node, in which each puts a file of its own.
+    The workers meet in a folder on the node, where each puts a file.
     """
     folder = Path(tempfile.gettempdir()) / f"warm-up-{meeting}"
     folder.mkdir(exist_ok=True)
     (folder / str(os.getpid())).touch()
-    deadline = monotonic() + MEETING_SECONDS
-    _make_ready(settings)
+    deadline = monotonic() + MEETING_TIMEOUT
+    _load_kernels(settings)
     while folder.is_dir() and monotonic() < deadline:
         if sum(1 for _ in folder.glob("*")) >= workers:
             break
@@ -77,8 +79,8 @@ def _load(settings: ProposalSettings, meeting: str, workers: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_ready(settings: ProposalSettings) -> None:
+def _load_kernels(settings: ProposalSettings) -> None:
     from pipeline import proposals  # noqa: PLC0415  (the driver needs no kernels)
 
     if settings.backend == "native":
-        proposals.warm_up(settings.strategy)
+        proposals.warm_up_kernels(settings.strategy)

@@ -1,1 +1,1 @@
-"""Work over shards on Ray: the loop, its queue, its retries."""
+"""Work over shards on Ray: the driver's loop, its queue, its retries."""

@@ -1,4 +1,4 @@
-"""Shards that are done one image per task, all of them or the images that failed before."""
+"""Shards that are done one image per task: whole shards, or the images of a shard that failed before."""
 
 from __future__ import annotations
 
@@ -13,47 +13,48 @@ from pipeline.shards import Parts, Shard, put_part
 
 
 @dataclass
-class _Gathered:
-    """What is there of one shard."""
+class _IsolatedShard:
+    """The rows of one shard that are done so far."""
 
     rows: Sequence[int]
-    """The rows that are done one by one; the others are as they were committed before."""
+    """The rows to do one by one; the others stay as an earlier run committed them."""
     tables: dict[int, pa.Table] = field(default_factory=dict)
     report: Report = field(default_factory=Report)
 
 
 class IsolatedShards:
-    """Gathers single images' rows in the driver, and puts a shard's part whole when all are there."""
+    """Collects single images' rows in the driver, and puts a shard's part once all are there."""
 
     def __init__(self, output: str) -> None:
         self.output = output
-        self._gathered: dict[Shard, _Gathered] = {}
+        self._shards: dict[Shard, _IsolatedShard] = {}
 
     def begin(self, shard: Shard, rows: Sequence[int]) -> None:
-        """These rows of a shard are to be done one by one."""
-        self._gathered[shard] = _Gathered(rows)
+        """Expect these rows of a shard one by one."""
+        self._shards[shard] = _IsolatedShard(rows)
 
     def collect(self, piece: Piece, report: Report) -> bool:
-        """Keep a single image's row; tells whether its shard is complete."""
-        gathered = self._gathered[piece.shard]
+        """Keep a single image's row; returns whether its shard is complete."""
+        isolated = self._shards[piece.shard]
         assert piece.row is not None
         assert report.table is not None
-        gathered.tables[piece.row] = report.table
-        gathered.report.add(report)
-        return len(gathered.tables) == len(gathered.rows)
+        isolated.tables[piece.row] = report.table
+        isolated.report.add(report)
+        return len(isolated.tables) == len(isolated.rows)
 
     def put(self, shard: Shard) -> Report:
         """Put the part of a complete shard and return the report of its single images.
 
         Raises:
-            StorageError: the store did not take it, or did not give the part that was there; nothing is lost.
+            StorageError: the store did not take the part, or did not return the earlier one; the rows are
+                kept for another attempt.
         """
-        gathered = self._gathered[shard]
-        tables = dict(gathered.tables)
+        isolated = self._shards[shard]
+        tables = dict(isolated.tables)
         if len(tables) < shard.rows:
             before = Parts(self.output, (shard,)).read(shard)
             tables = {row: before.slice(row, 1) for row in range(shard.rows)} | tables
         table = pa.concat_tables(tables[row] for row in range(shard.rows))
-        gathered.report.counts["bytes"] += put_part(self.output, shard, table)
-        del self._gathered[shard]
-        return gathered.report
+        isolated.report.counts["bytes"] += put_part(self.output, shard, table)
+        del self._shards[shard]
+        return isolated.report

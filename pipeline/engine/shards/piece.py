@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline import storage
+from pipeline import uris
 from pipeline.errors import UnreadableDataset
 from pipeline.manifests import Manifest
 from pipeline.runs.report import Report
-from pipeline.shards import Shard, digest, put_part, shard_key
+from pipeline.shards import Shard, compute_shard_key, digest_images, put_part
 
 
 @dataclass(frozen=True)
@@ -19,40 +19,40 @@ class Piece:
 
     shard: Shard
     row: int | None = None
-    """The image's row in the shard, or None for the whole shard, which is then committed."""
+    """The image's row in the shard, or None for the whole shard, which its worker then commits."""
 
     @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether the piece is the whole shard."""
         return self.row is None
 
     @property
     def rows(self) -> int:
         """Images in the piece."""
-        return self.shard.rows if self.whole else 1
+        return self.shard.rows if self.is_whole else 1
 
-    def image_rows(self, manifest: Manifest, fingerprint: str) -> list[tuple[str, str]]:
+    def read_images(self, manifest: Manifest, fingerprint: str) -> list[tuple[str, str]]:
         """The (image_id, uri) of the piece's images.
 
         Raises:
             UnreadableDataset: the manifest no longer holds the images that the shard was made of.
         """
         table = manifest.read(self.shard.first_row, self.shard.rows, ["image_id", "uri"])
-        ids, uris = table["image_id"].to_pylist(), table["uri"].to_pylist()
-        if shard_key(fingerprint, digest(ids, uris)) != self.shard.key:
+        image_ids, image_uris = table["image_id"].to_pylist(), table["uri"].to_pylist()
+        if compute_shard_key(fingerprint, digest_images(image_ids, image_uris)) != self.shard.key:
             raise UnreadableDataset(
-                f"{storage.shown(manifest.uri)}: rows from {self.shard.first_row} changed "
-                "while the run was at work"
+                f"{uris.redact_uri(manifest.uri)}: rows from {self.shard.first_row} changed "
+                "while the run was working"
             )
-        rows = list(zip(ids, uris, strict=True))
-        return rows if self.row is None else rows[self.row : self.row + 1]
+        images = list(zip(image_ids, image_uris, strict=True))
+        return images if self.row is None else images[self.row : self.row + 1]
 
 
 def commit_or_return(piece: Piece, output: str, table: pa.Table, report: Report) -> Report:
-    """The report of a piece that is done: a whole shard is committed, an image's row goes along."""
+    """The report of a finished piece: a whole shard is committed, a single image's row is returned in it."""
     report.images = len(table)
-    if piece.whole:
-        with report.timed("commit"):
+    if piece.is_whole:
+        with report.time_stage("commit"):
             report.counts["bytes"] += put_part(output, piece.shard, table)
     else:
         report.table = table

@@ -1,22 +1,22 @@
-"""The driver's loop over shards: start work, wait, retry, isolate what kills its worker, count.
+"""The driver's loop over shards: start work, wait, carry out what the retry policy decides, count.
 
-Retries are the driver's, never Ray's: a shard whose attempt ended is put back in the queue, and since
-a commit is one whole-object put under a content key, an attempt that was believed dead but still
-writes does no harm. A shard that lost its worker twice is done again one image per task; only a
-image that alone ends two workers is failed.
+Retries are the driver's, never Ray's: a shard whose attempt ended returns to the queue. A commit is one
+whole-object put under a content key, so an attempt that was believed dead but still writes does no harm. A
+shard that lost its worker twice is redone one image per task; only an image that ends two workers on its own
+is failed.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic, sleep
 from typing import Any
 
 import ray
 from ray import ObjectRef
-from ray import exceptions as rx
+from ray.exceptions import RayError
 
 from pipeline.engine import cluster
 from pipeline.engine.monitor.metrics import RunMetrics
@@ -24,41 +24,30 @@ from pipeline.engine.monitor.progress import RunProgress
 from pipeline.engine.shards.isolation import IsolatedShards
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.piece_queue import PieceQueue
-from pipeline.engine.shards.ray_errors import died_with_node, ended_worker
-from pipeline.engine.shards.work import Flight, ShardWork
-from pipeline.errors import (
-    NoCapacity,
-    PipelineError,
-    ShardFailed,
-    StorageError,
+from pipeline.engine.shards.retry_policy import (
+    Decision,
+    EndRun,
+    FailImage,
+    GiveUp,
+    Isolate,
+    Retry,
+    RetryPolicy,
+    classify_error,
+    unwrap_error,
 )
+from pipeline.engine.shards.work import Flight, ShardWork
+from pipeline.errors import NoCapacity, PipelineError, ShardFailed, StorageError
+from pipeline.runs.failures import read_committed_report
 from pipeline.runs.options import RunOptions
-from pipeline.runs.output import RunOutput, committed_report
+from pipeline.runs.output import RunOutput
 from pipeline.runs.report import Failure, Report
-from pipeline.runs.summary import Summary
+from pipeline.runs.summary import RunInterrupted, WorkDone
 from pipeline.shards import Shard
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 6
-"""Attempts at a shard whose work raises an error: they outlast a store that is away for a minute."""
-RETRY_SECONDS = 0.5
-"""Wait before the first retry; each further one waits four times as long, up to the longest wait."""
-LONGEST_WAIT = 30.0
-"""Seconds between two attempts at most."""
-GIVEN_UP_IN_A_ROW = 3
-"""Shards that may be given up without one committed between: then the fault is none of theirs."""
 CAPACITY_EVERY = 5.0
-"""Seconds between looks at the cluster: nodes may join and leave."""
-WORKER_LOSSES = 2
-"""Workers that a shard, and then a single image, may end."""
-MEMORY_LOSSES = 4
-"""Workers that Ray may end for their node's memory at a single image: the need may be another's."""
-ENDED_WORKERS = (
-    "this image alone ended its workers again and again: a crash, too much memory or time"
-)
-NODE_LOSSES = 50
-"""Attempts that may be lost with a node: they say nothing about the shard."""
+"""Seconds between checks of the cluster: nodes may join and leave."""
 
 
 class ShardRunner:
@@ -74,6 +63,7 @@ class ShardRunner:
         metrics: RunMetrics | None = None,
         retry: Mapping[Shard, Sequence[int]] | None = None,
         no_capacity_after: float = 300.0,
+        policy: RetryPolicy | None = None,
     ) -> None:
         """Prepare a run.
 
@@ -81,33 +71,30 @@ class ShardRunner:
             work: what to do with a piece.
             output: folder of the parts.
             todo: shards without a part.
-            progress: told of what is done.
-            metrics: told of the same, for Prometheus.
+            progress: shows what is done.
+            metrics: shows the same to Prometheus.
             retry: rows of committed shards to do again, one image per task.
             no_capacity_after: seconds to wait for a node that can hold what the work needs.
+            policy: decides what follows an error; None takes the default waits.
         """
         self.work = work
         self.output = output
         self.progress = progress
         self.metrics = metrics
-        self.total = Report()
         self.no_capacity_after = no_capacity_after
+        self.policy = policy or RetryPolicy()
+        self.total = Report()
+        """Sums over what is done so far."""
         self._queue = PieceQueue(Piece(shard) for shard in todo)
         self._flights: dict[ObjectRef[Any], Flight] = {}
-        self._errors: dict[Piece, int] = {}
-        self._first_error: dict[Piece, float] = {}
-        self._well_since = 0.0
-        """When the latest began of those pieces that came through a stage."""
-        self._losses: dict[Piece, int] = {}
-        self._node_losses: dict[Piece, int] = {}
         self._isolated = IsolatedShards(output)
         for shard, rows in (retry or {}).items():
             self._isolate(shard, rows)
         self._failed: dict[Shard, str] = {}
-        self._given_up_in_a_row = 0
-        self._unput: deque[tuple[float, Shard, int]] = deque()
+        self._postponed: deque[tuple[float, Shard, Callable[[], None]]] = deque()
+        """Steps of the driver itself that a store prevented: when to try again, and for which shard."""
         self._capacity_seen = monotonic()
-        self._capacity = cluster.capacity()
+        self._capacity = cluster.get_capacity()
         self._capacity_asked = monotonic()
 
     def run(self) -> Report:
@@ -116,10 +103,10 @@ class ShardRunner:
         Raises:
             ShardFailed: some shards could not be done; the others are committed.
             NoCapacity: for `no_capacity_after` seconds no node could hold what the work needs.
-            PipelineError: an error that a retry cannot mend.
+            PipelineError: an error that no retry can help.
         """
-        while self._queue or self._flights or self._unput:
-            self._turn()
+        while self._queue or self._flights or self._postponed:
+            self._advance()
         if self._failed:
             shard, reason = next(iter(self._failed.items()))
             raise ShardFailed(
@@ -128,141 +115,108 @@ class ShardRunner:
             )
         return self.total
 
-    def _turn(self) -> None:
-        self._launch()
-        self._put_what_is_due()
-        ready = self._ended()
-        for reference in ready:
-            self._settle(reference)
-        if self.progress.due():
-            self._show()
-        if not ready:
+    def _advance(self) -> None:
+        self._start_pieces()
+        self._take_due_steps()
+        ended = self._wait_for_stages()
+        for reference in ended:
+            self._handle_end(reference)
+        if self.progress.is_due():
+            self._refresh_displays()
+        if not ended:
             self._check_capacity()
 
-    def _show(self) -> None:
-        state = self.work.flow(self._flights.values(), self._capacity)
+    def _refresh_displays(self) -> None:
+        state = self.work.measure_flow(self._flights.values(), self._capacity)
         self.progress.refresh(state)
         if self.metrics is not None:
-            self.metrics.show(state)
+            self.metrics.record_flow(state)
 
-    def _launch(self) -> None:
+    def _start_pieces(self) -> None:
         if monotonic() - self._capacity_asked > CAPACITY_EVERY:
-            self._capacity, self._capacity_asked = cluster.capacity(), monotonic()
+            self._capacity, self._capacity_asked = cluster.get_capacity(), monotonic()
             self.work.follow(self._capacity)
         while self._queue and self.work.has_room(self._flights.values(), self._capacity):
             piece = self._queue.take()
             if piece is None:
                 return
-            flight = Flight(piece, last_chance=self._errors.get(piece, 0) == ATTEMPTS - 1)
+            flight = Flight(piece, is_last_chance=self.policy.is_last_chance(piece))
             self._flights[self.work.start(flight)] = flight
 
-    def _ended(self) -> list[ObjectRef[Any]]:
-        """Wait half a second for a stage to end; returns all that have, so that one look serves many."""
-        if not self._flights:  # all that is left waits for its next attempt
+    def _wait_for_stages(self) -> list[ObjectRef[Any]]:
+        """Wait half a second for a stage to end, then return all that have ended."""
+        if not self._flights:  # everything left waits for its next attempt
             sleep(0.1)
             return []
-        ready, rest = ray.wait(list(self._flights), timeout=0.5)
-        if ready and rest:
-            ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
-        return ready
+        ended, rest = ray.wait(list(self._flights), timeout=0.5)
+        if ended and rest:
+            ended += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        return ended
 
-    def _settle(self, reference: ObjectRef[Any]) -> None:
+    def _handle_end(self, reference: ObjectRef[Any]) -> None:
         flight = self._flights.pop(reference)
         try:
-            result = ray.get(reference)
-            following = self.work.proceed(flight)
-        except (rx.RayError, PipelineError) as error:
-            self._after_error(flight, error)
+            report = ray.get(reference)
+            next_stage = self.work.start_next_stage(flight)
+        except (RayError, PipelineError) as error:
+            self._handle_error(flight, error)
             return
         self._capacity_seen = monotonic()
-        self._well_since = max(self._well_since, flight.began)
-        if following is not None:
-            self._flights[following] = flight
-            return
-        if flight.piece.whole:
-            self._count(result)
+        self.policy.note_success(flight.started_at)
+        if next_stage is not None:
+            self._flights[next_stage] = flight
+        elif flight.piece.is_whole:
+            self._count(report)
         else:
-            self._collect(flight.piece, result)
+            self._collect(flight.piece, report)
 
     def _count(self, report: Report) -> None:
-        self._given_up_in_a_row = 0
+        self.policy.note_commit()
         self.total.add(report)
         self.progress.advance(report)
         if self.metrics is not None:
-            self.metrics.count(report)
+            self.metrics.count_shard(report)
 
-    def _after_error(self, flight: Flight, error: Exception) -> None:
-        at_work = self.work.lost(flight, error)
+    def _handle_error(self, flight: Flight, error: Exception) -> None:
+        was_at_work = self.work.clean_up(flight, error)
         piece = flight.piece
         if piece.shard in self._failed:
             return
-        cause = error.cause if isinstance(error, rx.RayTaskError) else error
-        if isinstance(cause, PipelineError) and not isinstance(cause, StorageError):
-            raise cause
-        if (died_with_node(cause) or ended_worker(cause)) and self._was_committed(piece):
+        cause = unwrap_error(error)
+        if classify_error(cause).lost_attempt and self._count_if_committed(piece):
             return
-        if not at_work or died_with_node(cause):
-            self._node_losses[piece] = self._node_losses.get(piece, 0) + 1
-            if self._node_losses[piece] <= NODE_LOSSES:
-                self._queue.again(piece)
-                return
-        elif ended_worker(cause):
-            self._after_worker_loss(flight, cause)
-            return
-        self._errors[piece] = self._errors.get(piece, 0) + 1
-        self._first_error.setdefault(piece, monotonic())
-        attempt = self._errors[piece]
-        told = f"{type(cause).__name__}: {cause}".splitlines()[0]
-        log.warning("shard %d, attempt %d: %s", piece.shard.ordinal, attempt, told)
-        if attempt < ATTEMPTS:
-            self._queue.again(piece, _wait(attempt))
-        elif not piece.whole and self._well_since > self._first_error[piece]:  # others come through
-            self._fail_image(piece, Failure.of(flight.stage, cause))
-        else:
-            self._give_up(piece.shard, told)
+        decision = self.policy.after(
+            piece, cause, stage=flight.stage, was_at_work=was_at_work, now=monotonic()
+        )
+        self._carry_out(decision, piece)
 
-    def _was_committed(self, piece: Piece) -> bool:
-        """Whether a lost attempt had put its part, and only its report was lost: then it is counted."""
+    def _carry_out(self, decision: Decision, piece: Piece) -> None:
+        if decision.message:
+            log.warning("%s", decision.message)
+        match decision:
+            case Retry(wait=wait):
+                self._queue.retry(piece, wait)
+            case Isolate():
+                self._isolate(piece.shard, range(piece.shard.rows))
+            case FailImage(failure=failure):
+                self._take_step(piece.shard, lambda: self._fail_image(piece, failure))
+            case GiveUp(reason=reason):
+                self._give_up(piece.shard, reason)
+            case EndRun(error=error):
+                raise error
+
+    def _count_if_committed(self, piece: Piece) -> bool:
+        """Whether a lost attempt had put its part, so that only its report was lost."""
         try:
-            report = committed_report(self.output, piece.shard) if piece.whole else None
-        except PipelineError:  # not to be read: then it is done again, which does no harm
+            report = read_committed_report(self.output, piece.shard) if piece.is_whole else None
+        except PipelineError:  # the part is unreadable: redoing it does no harm
             return False
         if report is not None:
             self._count(report)
         return report is not None
 
-    def _after_worker_loss(self, flight: Flight, cause: Exception) -> None:
-        piece = flight.piece
-        self._losses[piece] = self._losses.get(piece, 0) + 1
-        memory = isinstance(cause, rx.OutOfMemoryError)
-        most = MEMORY_LOSSES if memory and not piece.whole else WORKER_LOSSES
-        log.warning(
-            "shard %d%s ended its worker while at %s (%d of %d)",
-            piece.shard.ordinal,
-            "" if piece.whole else f", image {piece.row}",
-            flight.stage,
-            self._losses[piece],
-            most,
-        )
-        if self._losses[piece] < most:
-            wait = 4 * _wait(self._losses[piece]) if memory else 0.0
-            self._queue.again(piece, wait)
-        elif piece.whole:
-            self._isolate(piece.shard, range(piece.shard.rows))
-        else:
-            kind = "OutOfMemory" if memory else "WorkerDied"
-            self._fail_image(piece, Failure(flight.stage, kind, ENDED_WORKERS))
-
     def _fail_image(self, piece: Piece, failure: Failure) -> None:
-        try:
-            table = self.work.failed_table(piece, failure)
-        except StorageError as error:  # it reads the manifest: the image's turn comes again
-            log.warning("shard %d: %s", piece.shard.ordinal, error)
-            self._losses[piece] = max(0, self._losses.get(piece, 0) - 1)
-            self._errors[piece] = min(ATTEMPTS - 1, self._errors.get(piece, 0))
-            self._queue.again(piece, LONGEST_WAIT)
-            return
-        report = Report(images=1, table=table)
+        report = Report(images=1, table=self.work.build_failed_row(piece, failure))
         report.fail(failure)
         self._collect(piece, report)
 
@@ -272,42 +226,40 @@ class ShardRunner:
 
     def _collect(self, piece: Piece, report: Report) -> None:
         if self._isolated.collect(piece, report):
-            self._put_isolated(piece.shard)
+            self._take_step(piece.shard, lambda: self._put_isolated(piece.shard))
 
-    def _put_isolated(self, shard: Shard, attempt: int = 1) -> None:
-        """Put the part of a shard whose images were done one by one; again later where that fails."""
+    def _put_isolated(self, shard: Shard) -> None:
+        self._count(self._isolated.put(shard))
+
+    def _take_step(self, shard: Shard, step: Callable[[], None]) -> None:
+        """Do a step of the driver itself for a shard, again later if its store fails."""
         try:
-            report = self._isolated.put(shard)
+            step()
         except StorageError as error:
-            log.warning("shard %d, attempt %d to put it: %s", shard.ordinal, attempt, error)
-            if attempt < ATTEMPTS:
-                self._unput.append((monotonic() + _wait(attempt), shard, attempt + 1))
+            decision = self.policy.after_driver_error(shard, error)
+            if isinstance(decision, Retry):
+                log.warning("%s", decision.message)
+                self._postponed.append((monotonic() + decision.wait, shard, step))
             else:
-                self._give_up(shard, str(error))
-        else:
-            self._count(report)
+                self._carry_out(decision, Piece(shard))
 
-    def _put_what_is_due(self) -> None:
-        for _ in range(len(self._unput)):
-            not_before, shard, attempt = self._unput.popleft()
+    def _take_due_steps(self) -> None:
+        for _ in range(len(self._postponed)):
+            not_before, shard, step = self._postponed.popleft()
             if not_before > monotonic():
-                self._unput.append((not_before, shard, attempt))
-            else:
-                self._put_isolated(shard, attempt)
+                self._postponed.append((not_before, shard, step))
+            elif shard not in self._failed:
+                self._take_step(shard, step)
 
     def _give_up(self, shard: Shard, reason: str) -> None:
-        """Count a shard as failed, and forget its other images where they are done one by one."""
+        """Count a shard as failed, and drop its other images if they are done one by one."""
         self._failed[shard] = reason
         self._queue.drop(shard)
-        self._given_up_in_a_row += 1
-        if self._given_up_in_a_row >= GIVEN_UP_IN_A_ROW:
-            raise ShardFailed(
-                f"{self._given_up_in_a_row} shards failed one after the other: {reason}; "
-                "what was done is committed, a rerun does the rest"
-            )
 
     def _check_capacity(self) -> None:
-        missing = [lack for need in self.work.needs() if (lack := cluster.missing(need))]
+        missing = [
+            lack for need in self.work.list_needs() if (lack := cluster.describe_missing(need))
+        ]
         if not missing:
             self._capacity_seen = monotonic()
         elif monotonic() - self._capacity_seen > self.no_capacity_after:
@@ -317,16 +269,11 @@ class ShardRunner:
             )
 
 
-def _wait(attempt: int) -> float:
-    return min(LONGEST_WAIT, RETRY_SECONDS * float(4 ** (attempt - 1)))
-
-
-def work_through(
-    work: ShardWork, title: str, ready: RunOutput, summary: Summary, options: RunOptions
-) -> None:
-    """Run the shards that an output still lacks, showing progress, and add up what they came to.
+def run_shards(work: ShardWork, title: str, ready: RunOutput, options: RunOptions) -> WorkDone:
+    """Do the shards that an output lacks, showing progress.
 
     Raises:
+        RunInterrupted: Ctrl-C; it says how much was committed.
         PipelineError: as `ShardRunner.run` does.
     """
     with RunProgress(title, ready.rows, ready.rows_committed) as progress:
@@ -339,9 +286,9 @@ def work_through(
             retry=ready.retry,
             no_capacity_after=options.no_capacity_after,
         )
-        summary.report = runner.total
-        summary.work_begins()
+        work_began = monotonic()
         try:
-            runner.run()
-        finally:
-            summary.utilisation = progress.utilisation.means()
+            report = runner.run()
+        except KeyboardInterrupt as interrupt:
+            raise RunInterrupted(runner.total.images) from interrupt
+    return WorkDone(ready, report, work_began, progress.utilisation.compute_shares())

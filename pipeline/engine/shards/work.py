@@ -1,4 +1,4 @@
-"""What a kind of work over shards tells the runner: how to start a piece, go on, clean up after it."""
+"""What a kind of work over shards does for the runner: start a piece, go on with it, clean up after it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 import pyarrow as pa
-from ray import ObjectRef
+from ray import ObjectRef, ObjectRefGenerator
 
 from pipeline.engine.cluster import Capacity
 from pipeline.engine.monitor.stages import FlowState
@@ -22,38 +22,38 @@ class Flight:
 
     piece: Piece
     stage: str = ""
-    held: Any = None
-    """Whatever the work keeps alive for this flight: a generator, an actor."""
+    chunks: ObjectRefGenerator | None = None
+    """What the first of two stages yields, kept alive until the second takes it."""
     size: float = 0.0
-    """Bytes that it holds in the object store, once they are known."""
-    last_chance: bool = False
-    """Whether what stops single images is to fail them, since the piece is given up otherwise."""
-    began: float = field(default_factory=monotonic)
+    """Bytes that the piece takes in the object store; 0 until they are known."""
+    is_last_chance: bool = False
+    """Whether an error now gives up the piece, so that errors of single images must fail these instead."""
+    started_at: float = field(default_factory=monotonic)
 
 
 class ShardWork(Protocol):
     """One kind of work over shards; `Flight` objects carry its state between the calls."""
 
     def follow(self, capacity: Capacity) -> None:
-        """The cluster was looked at: nodes may have joined or gone."""
+        """Adapt to the living nodes: some may have joined or left."""
 
     def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
-        """Whether one more piece may be started beside those at work."""
+        """Whether one more piece may start beside those at work."""
 
-    def flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
+    def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
         """How busy the stages are and what waits in front of them."""
 
-    def needs(self) -> Sequence[dict[str, float]]:
-        """The resources of each kind of task or actor, to tell a cluster that can hold none."""
+    def list_needs(self) -> Sequence[dict[str, float]]:
+        """The resources of each kind of task or actor, to detect a cluster that cannot hold one."""
 
     def start(self, flight: Flight) -> ObjectRef[Any]:
         """Start the first stage of a piece."""
 
-    def proceed(self, flight: Flight) -> ObjectRef[Any] | None:
-        """After a stage ended well: start the next one, or None when its result is the report."""
+    def start_next_stage(self, flight: Flight) -> ObjectRef[Any] | None:
+        """Start the stage after one that succeeded; None if its result is the report."""
 
-    def lost(self, flight: Flight, error: Exception) -> bool:
-        """After a stage ended badly: clean up, and tell whether this flight's piece was being worked on."""
+    def clean_up(self, flight: Flight, error: Exception) -> bool:
+        """Clean up after a stage that failed; returns whether this flight's piece was at work then."""
 
-    def failed_table(self, piece: Piece, failure: Failure) -> pa.Table:
-        """The row of a single image that could not be done."""
+    def build_failed_row(self, piece: Piece, failure: Failure) -> pa.Table:
+        """The row of a single image that failed."""

@@ -1,97 +1,96 @@
-"""Training on Ray Train: 1..N workers that survive the death of any of them, and of the driver.
+"""Training on Ray Train: 1..N workers, any of which may die, and so may the driver.
 
-States lie in the output, not in Ray's checkpoints: a worker starts from the latest one whoever wrote it,
-so a restart by Ray Train and a rerun of the command are the same thing.
+States are in the output, not in Ray's checkpoints: a worker starts from the latest state whoever wrote it,
+so a restart by Ray Train and a rerun of the command do the same.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any
 
-from pipeline import run_record, storage
+from pipeline import storage, uris
+from pipeline.detector.architecture import Architecture
 from pipeline.detector.backbones.catalog import is_torchvision_name
 from pipeline.engine import cluster
-from pipeline.engine.propose import run as proposal_run
-from pipeline.engine.train.fit import fit
+from pipeline.engine.propose.run import run_proposals
+from pipeline.engine.train.fit import run_ray_train
+from pipeline.engine.train.training_output import prepare_output
 from pipeline.engine.train.validation import Validation, Validator
-from pipeline.engine.train.workers import placed
-from pipeline.errors import InvalidConfiguration, MismatchedOutput
+from pipeline.engine.train.workers import choose_workers
 from pipeline.manifests import Manifest
+from pipeline.option_ranges import check_fields
 from pipeline.proposals.settings import ProposalSettings
-from pipeline.run_record import RunRecord
 from pipeline.runs.options import RunOptions
-from pipeline.training.logs import Record
+from pipeline.training.annotated_dataset import (
+    AnnotatedDataset,
+    check_objects,
+    open_annotated_datasets,
+    open_annotated_manifests,
+)
+from pipeline.training.logs import TrainingRecord
 from pipeline.training.recipe import Recipe
-from pipeline.training.run import TrainingRun, architecture, initial_network
-from pipeline.training.source import Source, check_objects, open_manifests, open_sources
-from pipeline.training.survey import survey
+from pipeline.training.specification import (
+    TrainingSpec,
+    build_initial_network,
+    choose_architecture,
+)
+from pipeline.training.survey import survey_datasets
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a training came to."""
+    """The result of a training."""
 
     output: str
     steps: int
     images: int
     """Images per epoch."""
-    last: Record | None
-    """The last record of the log; none if nothing was left to do."""
+    last: TrainingRecord | None
+    """The last record of the log; None if the training was finished before."""
     seconds: float
 
-    def lines(self) -> list[str]:
-        """What a person wants to know at the end."""
-        told = []
+    def format_lines(self) -> list[str]:
+        """The lines to print at the end."""
         if self.last is None:
-            told.append(f"training was finished already: {self.steps} steps, nothing was done")
+            outcome = f"training was finished already: {self.steps} steps, nothing to do"
         else:
-            told.append(
+            outcome = (
                 f"{self.steps} steps over {self.images} images ({self.last.epoch:.2f} epochs), "
                 f"loss {self.last.loss:.3f}, {self.last.skipped} images skipped, {self.seconds:.0f} s"
             )
-        told.append(f"checkpoint: {storage.shown(self.output)}")
-        return told
+        return [outcome, f"checkpoint: {uris.redact_uri(self.output)}"]
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a training is carried out. `workers` changes the result where it changes a step's images."""
+    """How a training runs. `workers` changes the result only if it changes the images of a step."""
 
     workers: int | None = None
-    """Each takes the recipe's images per step. None: one per GPU, or the step's images divided
-    among as many one-thread workers as there are cores."""
+    """Number of workers, which take the recipe's images per step each. None: one per GPU; without GPUs, the
+    step's images are divided among one-thread workers, up to one per core."""
     gpu: bool | None = None
-    """Whether each worker has a GPU. None: where the cluster has one; True waits for nodes with GPUs."""
+    """Whether every worker has a GPU. None: if the cluster has one; True waits for nodes with GPUs."""
     checkpoint_every: int = 250
     """Steps between resumable states."""
     log_every: int = 20
     """Steps between records of the log."""
     max_failures: int = 3
-    """Worker deaths after which the run gives up; a rerun goes on from the latest state."""
+    """Number of worker deaths that the run survives; a rerun resumes from the latest state."""
     no_capacity_after: float = 300.0
     """Seconds to wait for nodes that can hold the workers."""
 
     def __post_init__(self) -> None:
-        for name, least in (("checkpoint_every", 1), ("log_every", 1), ("max_failures", 0)):
-            if getattr(self, name) < least:
-                option = name.replace("_", "-")
-                raise InvalidConfiguration(
-                    f"--{option} is {getattr(self, name)}, expected at least {least}"
-                )
-        if self.no_capacity_after <= 0:
-            raise InvalidConfiguration(
-                f"--no-capacity-after is {self.no_capacity_after}, expected above 0"
-            )
+        check_fields(self, "checkpoint_every", "log_every", at_least=1)
+        check_fields(self, "max_failures", at_least=0)
+        check_fields(self, "no_capacity_after", above=0)
 
 
-def run(
+def run_training(
     manifest_uris: Sequence[str],
     proposals: Sequence[str] | ProposalSettings,
     output_uri: str,
@@ -103,157 +102,104 @@ def run(
     execution: Execution = Execution(),
     validation: Validation | None = None,
 ) -> TrainingSummary:
-    """Train a detector, or go on with a training that was interrupted.
+    """Train a detector, or resume an interrupted training.
 
     Args:
-        manifest_uris: annotated datasets of the same classes.
-        proposals: stored proposals, one URI per manifest in the same order, or how to compute them
-            first, into the output.
-        output_uri: folder for the final model; states, logs and run.json lie in it too.
+        manifest_uris: annotated datasets with the same classes.
+        proposals: stored proposals, one URI per manifest in the same order, or the settings to compute
+            them first, into the output.
+        output_uri: folder for the final network, states, logs and run.json.
         recipe: how to train.
         weights: pretrained weights, as `load_pretrained` takes them.
         seed: of initialisation, order, flips and RoIs.
-        overwrite: remove what an earlier training wrote there and start anew.
-        execution: workers, states, patience.
-        validation: held-out images; the network that did best on them is kept in OUTPUT/best.
+        overwrite: remove an earlier training from the output and start again.
+        execution: workers, states, time limits.
+        validation: held-out images; the network with the best score is kept in OUTPUT/best.
 
     Raises:
-        PipelineError: a subclass that says what is wrong; wrong input is found before Ray starts.
+        PipelineError: a subclass that names the problem; wrong input is found before Ray starts.
     """
-    output = storage.absolute(output_uri)
-    weights = None if weights is None else _located(weights)
-    manifests = open_manifests(manifest_uris)
+    output = uris.make_absolute(output_uri)
+    if weights is not None and not is_torchvision_name(weights):
+        weights = uris.make_absolute(weights)
+    manifests = open_annotated_manifests(manifest_uris)
     check_objects(manifests)
+    classes = manifests[0].classes or ()
     validation = validation or Validation()
-    validator = validation.validator(manifests[0].classes or ())
-    sources = found = None
+    validator = validation.open_validator(classes)
+    datasets = survey = None
     if not isinstance(proposals, ProposalSettings):
-        sources = open_sources(manifests, proposals)
-        found = survey(sources, recipe)
-    make_up = architecture(recipe, manifests[0].classes or (), weights)
-    _, loaded = initial_network(make_up, weights, seed)
+        datasets = open_annotated_datasets(manifests, proposals)
+        survey = survey_datasets(datasets, recipe)
+    _check_weights(choose_architecture(recipe, classes, weights), weights, seed)
     storage.check_writable(output)
-    with cluster.connected():
+    with cluster.connect_to_cluster():
         if isinstance(proposals, ProposalSettings):
-            sources = open_sources(manifests, _computed(manifests, proposals, output, overwrite))
-        assert sources is not None
-        for line in [] if weights is None else loaded.lines():
-            log.info("%s", line)
-        told = TrainingRun(
+            datasets = _compute_proposals(manifests, proposals, output, overwrite)
+        assert datasets is not None
+        spec = TrainingSpec(
             output,
             recipe,
-            sources,
-            found or survey(sources, recipe),
+            datasets,
+            survey or survey_datasets(datasets, recipe),
             weights=weights,
             seed=seed,
             checkpoint_every=execution.checkpoint_every,
             log_every=execution.log_every,
             validate_every=None if validator is None else validation.every,
         )
-        return _trained(told, execution, overwrite, validator)
+        return _train(spec, execution, overwrite, validator)
 
 
-def _computed(
+def _check_weights(architecture: Architecture, weights: str | None, seed: int) -> None:
+    """Build the network once before Ray starts, so that wrong weights fail here."""
+    _, loaded = build_initial_network(architecture, weights, seed)
+    for line in [] if weights is None else loaded.describe():
+        log.info("%s", line)
+
+
+def _compute_proposals(
     manifests: Sequence[Manifest], settings: ProposalSettings, output: str, overwrite: bool
-) -> list[str]:
-    """Compute proposals below the output, or what is left of them, and return where they lie."""
-    folder = storage.join(output, "proposals")
-    places = [folder]
+) -> list[AnnotatedDataset]:
+    """Compute the proposals that are missing below the output, and join the manifests with them."""
+    folder = uris.join(output, "proposals")
+    proposal_uris = [folder]
     if len(manifests) > 1:
-        places = [storage.join(folder, str(number)) for number in range(len(manifests))]
-    for manifest, place in zip(manifests, places, strict=True):
-        proposal_run.run(manifest.uri, place, settings, RunOptions(overwrite=overwrite))
-    return places
+        proposal_uris = [uris.join(folder, str(number)) for number in range(len(manifests))]
+    for manifest, uri in zip(manifests, proposal_uris, strict=True):
+        run_proposals(manifest.uri, uri, settings, RunOptions(overwrite=overwrite))
+    return open_annotated_datasets(manifests, proposal_uris)
 
 
-def _trained(
-    told: TrainingRun, execution: Execution, overwrite: bool, validator: Validator | None
+def _train(
+    spec: TrainingSpec, execution: Execution, overwrite: bool, validator: Validator | None
 ) -> TrainingSummary:
     started = monotonic()
-    workers = placed(told.recipe, execution.workers, execution.no_capacity_after, gpu=execution.gpu)
-    factor = 1
-    if told.recipe.scale_rate_with_workers:
-        factor = workers.recipe.images_per_step * workers.count // told.recipe.images_per_step
-    told = replace(told, recipe=workers.recipe, workers=workers.count, rate_factor=factor)
-    found = told.survey
-    if _opened(told, overwrite):
-        return TrainingSummary(told.output, told.steps, found.images, None, 0.0)
+    workers = choose_workers(
+        spec.recipe, execution.workers, execution.no_capacity_after, gpu=execution.gpu
+    )
+    rate_factor = 1
+    if spec.recipe.scale_rate_with_workers:
+        step_images = workers.recipe.images_per_step * workers.count
+        rate_factor = step_images // spec.recipe.images_per_step
+    spec = replace(spec, recipe=workers.recipe, workers=workers.count, rate_factor=rate_factor)
+    survey = spec.survey
+    latest = prepare_output(spec, overwrite=overwrite)
+    if latest is not None and latest.is_finished:
+        return TrainingSummary(spec.output, spec.steps, survey.images, None, 0.0)
     log.info(
         "training on %d images with %d objects (proposals cover %.1f %%), %d steps, %s",
-        found.images,
-        found.objects,
-        100 * found.recall,
-        told.steps,
+        survey.images,
+        survey.objects,
+        100 * survey.recall,
+        spec.steps,
         workers,
     )
-    last = fit(
-        told,
+    last = run_ray_train(
+        spec,
         workers,
         validator,
         max_failures=execution.max_failures,
         no_capacity_after=execution.no_capacity_after,
     )
-    return TrainingSummary(told.output, told.steps, found.images, last, monotonic() - started)
-
-
-def _described(source: Source) -> dict[str, Any]:
-    """What identifies a dataset and its proposals, wherever they lie."""
-    return {"dataset": source.proposals.dataset, "proposals": source.proposals.provenance}
-
-
-def _located(weights: str) -> str:
-    """The weights' absolute URI; torchvision's names stay as they are."""
-    return weights if is_torchvision_name(weights) else storage.absolute(weights)
-
-
-def _digest(weights: str | None) -> str | None:
-    if weights is None or is_torchvision_name(weights):
-        return weights
-    return hashlib.sha256(storage.read(weights)).hexdigest()
-
-
-def _record(told: TrainingRun) -> RunRecord:
-    sources, weights = told.sources, told.weights
-    return RunRecord(
-        "train",
-        {
-            "datasets": [_described(source) for source in sources],
-            "weights": _digest(weights),
-            **told.settings(),
-        },
-        {
-            "manifest": [storage.shown(source.manifest.uri) for source in sources],
-            "proposals": [storage.shown(source.proposals.parts.uri) for source in sources],
-            "weights": None if weights is None else storage.shown(weights),
-        },
-    )
-
-
-def _opened(told: TrainingRun, overwrite: bool) -> bool:
-    """Make the output ready for this training; tells whether it is finished already.
-
-    Raises:
-        MismatchedOutput: another run or something unknown wrote there, and `overwrite` is not set.
-    """
-    from pipeline.training import state  # noqa: PLC0415  imports torch
-
-    record, output = _record(told), told.output
-    before = run_record.read_record(output)
-    found = [] if before is None else run_record.differences(before, record)
-    if found and not overwrite:
-        raise MismatchedOutput(
-            f"{storage.shown(output)} was written by a run with other settings ({'; '.join(found)}): "
-            "choose another --output or pass --overwrite"
-        )
-    if before is None and not overwrite and state.left(output):
-        raise MismatchedOutput(
-            f"{storage.shown(output)} holds a checkpoint of unknown origin, since {run_record.NAME} is "
-            "missing: choose another --output or pass --overwrite"
-        )
-    if before is None or overwrite:
-        state.clear(output)
-        record.write(output)
-    latest = state.latest(output)
-    if latest is not None and latest.step:
-        log.info("an earlier run of this training came to step %d", latest.step)
-    return latest is not None and latest.finished
+    return TrainingSummary(spec.output, spec.steps, survey.images, last, monotonic() - started)

@@ -1,4 +1,4 @@
-"""How many training workers there are, and what each takes of the cluster."""
+"""How many training workers there are, and which resources of the cluster they use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from time import monotonic, sleep
 
 import ray
 
-from pipeline.errors import InvalidConfiguration, NoCapacity
+from pipeline.errors import NoCapacity
+from pipeline.option_ranges import check_range
 from pipeline.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -21,11 +22,11 @@ class Workers:
 
     count: int
     cpus: int
-    """Cores of each, which are its threads too."""
+    """Cores per worker, which are its threads too."""
     gpu: bool
-    """Whether each has a GPU."""
+    """Whether every worker has a GPU."""
     recipe: Recipe
-    """What each one does in a step."""
+    """The recipe of one worker."""
 
     def __str__(self) -> str:
         device = "a GPU and " if self.gpu else ""
@@ -35,47 +36,46 @@ class Workers:
 
     @property
     def resources(self) -> dict[str, float]:
-        """What Ray reserves for each."""
+        """What Ray reserves per worker."""
         return {"CPU": self.cpus, "GPU": 1} if self.gpu else {"CPU": self.cpus}
 
 
-def placed(
+def choose_workers(
     recipe: Recipe, count: int | None, patience: float, *, gpu: bool | None = None
 ) -> Workers:
-    """Choose workers that the living nodes can hold, waiting for nodes where there are too few.
+    """Choose workers that the living nodes can hold; wait for nodes if there are too few.
 
     Args:
-        recipe: per worker where `count` is given or there are GPUs; else its step is divided.
+        recipe: applies per worker if `count` is set or there are GPUs; else its step is divided.
         count: workers; None takes one per GPU, or one per core up to the images of a step.
         patience: seconds to wait.
-        gpu: whether each is to have a GPU; None: where the cluster has one.
+        gpu: whether every worker needs a GPU; None: if the cluster has one.
 
     Raises:
         InvalidConfiguration: fewer than one worker.
         NoCapacity: the nodes cannot hold that many workers.
     """
-    if count is not None and count < 1:
-        raise InvalidConfiguration(f"{count} workers; expected at least 1")
-    wanted = f"{count or 1} training workers{' with a GPU each' if gpu else ''}"
+    check_range("workers", count, at_least=1)
+    description = f"{count or 1} training workers{' with a GPU each' if gpu else ''}"
     deadline = monotonic() + patience
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        found = fitting(recipe, count, nodes, gpu)
-        if found is not None:
-            return found
+        workers = find_fitting_workers(recipe, count, nodes, gpu)
+        if workers is not None:
+            return workers
         if monotonic() > deadline:
             cores = ", ".join(f"{n.get('CPU', 0):g}" for n in nodes)
             gpus = sum(n.get("GPU", 0) for n in nodes)
             hint = " or train on cores with --gpu False" if gpus and gpu is None else ""
             raise NoCapacity(
-                f"{wanted} do not fit: the nodes have {cores} cores and {gpus:g} GPUs; "
+                f"{description} do not fit: the nodes have {cores} cores and {gpus:g} GPUs; "
                 f"ask for fewer --workers{hint}"
             )
-        log.info("waiting for nodes that can hold %s", wanted)
+        log.info("waiting for nodes that can hold %s", description)
         sleep(min(5.0, max(0.1, patience / 10)))
 
 
-def fitting(
+def find_fitting_workers(
     recipe: Recipe,
     count: int | None,
     nodes: Sequence[dict[str, float]],
@@ -87,17 +87,17 @@ def fitting(
     if on_gpu and gpus < (count or 1):
         return None
     cores = int(sum(node.get("CPU", 0) for node in nodes))
-    mine = recipe
+    worker_recipe = recipe
     if count is None and on_gpu:
         count = gpus
     elif count is None:
-        mine, count = recipe.divided(max(1, cores))
+        worker_recipe, count = recipe.divide_among_workers(max(1, cores))
     for cpus in range(max(1, cores // count), 0, -1):
-        if sum(_room(node, cpus, on_gpu) for node in nodes) >= count:
-            return Workers(count, cpus, on_gpu, mine)
+        if sum(_count_fitting(node, cpus, on_gpu) for node in nodes) >= count:
+            return Workers(count, cpus, on_gpu, worker_recipe)
     return None
 
 
-def _room(node: dict[str, float], cpus: int, gpu: bool) -> int:
+def _count_fitting(node: dict[str, float], cpus: int, gpu: bool) -> int:
     by_core = int(node.get("CPU", 0) // cpus)
     return min(by_core, int(node.get("GPU", 0))) if gpu else by_core

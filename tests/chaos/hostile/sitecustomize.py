@@ -1,7 +1,7 @@
-"""Images that end whoever decodes them: a format that only processes with this on their path know.
+"""A format whose images end the process that decodes them, for processes with this folder on their path.
 
-Python imports a module of this name on its start. The format's decoder fails as compiled decoders do:
-it crashes, eats memory until the process is killed, or never returns while it holds the interpreter.
+Python imports a module of this name when it starts. The format's decoder fails like compiled decoders: it
+crashes, allocates memory until the process is killed, or holds the interpreter's lock and never returns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from PIL import Image, ImageFile
 
 MAGIC = b"CHAOS-"
-EATEN = 400_000_000
+ALLOCATED = 400_000_000
 
 
 def _crash() -> None:
@@ -22,9 +22,9 @@ def _crash() -> None:
 
 
 def _out_of_memory() -> None:
-    eaten = bytearray(EATEN)
-    eaten[::4096] = b"x" * len(eaten[::4096])  # touched, so that the pages are really there
-    os.kill(os.getpid(), signal.SIGKILL)  # what the kernel does when there are no more
+    memory = bytearray(ALLOCATED)
+    memory[::4096] = b"x" * len(memory[::4096])  # touch the pages, so that they exist
+    os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
 
 
 def _hang() -> None:

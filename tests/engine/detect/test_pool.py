@@ -1,94 +1,65 @@
-"""How many detectors a node gets, and which one a piece goes to; the actors themselves stand aside."""
+"""How the pool starts, replaces and chooses detectors, with a launcher that starts none."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
 from ray import exceptions as rx
 
-from pipeline.engine.cluster import Capacity, Host
-from pipeline.engine.detect import pool as detector_pool
-from pipeline.engine.detect.pool import DetectorPool
+from pipeline.engine.cluster import Capacity
+from pipeline.engine.detect.pool import (
+    MAX_LOSSES_IN_A_ROW,
+    MAX_SINGLE_LOSSES_IN_A_ROW,
+    DetectorPool,
+)
 from pipeline.engine.detect.resources import ActorResources
+from pipeline.engine.detect.start_failures import AVOID_SECONDS
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.piece_queue import PieceQueue
 from pipeline.engine.shards.work import Flight
-from pipeline.errors import NoCapacity, ShardFailed
+from pipeline.errors import InvalidCheckpoint, NoCapacity, ShardFailed
 from pipeline.shards import Shard
-
-GB = 1e9
-
-
-def _host(name: str, cpus: int = 4, gpus: float = 0.0, memory: float = 64 * GB) -> Host:
-    return Host(name, cpus, gpus, memory)
-
-
-def _capacity(*hosts: Host) -> Capacity:
-    cpus, gpus = sum(host.cpus for host in hosts), sum(host.gpus for host in hosts)
-    return Capacity(cpus, gpus, sum(host.memory for host in hosts), 1 * GB, hosts)
-
-
-@pytest.mark.parametrize(
-    ("gpus", "host", "actors"),
-    [
-        (0.0, _host("a", cpus=4), 4),
-        (0.0, _host("a", cpus=4, memory=3.5 * GB), 2),  # 1.5 GB each
-        (0.0, _host("a", cpus=4, memory=1 * GB), 1),
-        (0.0, _host("head", cpus=0), 0),
-        (1.0, _host("a", gpus=8), 8),
-        (2.0, _host("a", gpus=3), 1),
-        (0.4, _host("a", gpus=2), 4),  # two to a GPU: what is left of both holds no fifth
-        (0.1, _host("a", gpus=1), 10),
-        (1.0, _host("a", cpus=16), 0),
-    ],
+from tests.engine.detect.fake_launcher import (
+    Clock,
+    FakeActor,
+    FakeLauncher,
+    StartResult,
+    make_capacity,
+    make_host,
+    start_error,
 )
-def test_actors_that_a_node_can_hold(gpus: float, host: Host, actors: int) -> None:
-    assert ActorResources(gpus, 1).on(host) == actors
 
-
-def test_an_asked_number_is_spread_over_the_nodes_and_never_more_than_gpus_hold() -> None:
-    two = _capacity(_host("a", gpus=2), _host("b", gpus=2))
-    assert ActorResources(1.0, 1, most=3).total(two) == 3
-    assert ActorResources(1.0, 1, most=9).total(two) == 4
-    assert ActorResources(0.0, 1, most=9).total(_capacity(_host("a", cpus=2))) == 9
-
-
-def test_gpu_actors_leave_cores_for_the_tasks_that_feed_them() -> None:
-    assert ActorResources(1.0, 2).cpus(_host("a", cpus=8, gpus=4)) == 1.0
-    assert ActorResources(1.0, 2).cpus(_host("a", cpus=4, gpus=4)) == 0.0
-    assert ActorResources(0.0, 1).cpus(_host("a")) == 0.0
-
-
-class Stand:
-    """Stands for an actor that is placed and ready at once."""
-
-    def __init__(self, node: str) -> None:
-        self.node = node
+START_SECONDS = 5.0
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Stand]:
-    """The actors that were started, in order; none of them is real."""
-    actors: list[Stand] = []
-
-    def start(pool: DetectorPool, host: Host) -> None:
-        actors.append(Stand(host.node))
-        member = detector_pool._Member(actors[-1], host.node, None, None, ready=True)  # type: ignore[arg-type]
-        pool._members.append(member)
-
-    monkeypatch.setattr(DetectorPool, "_start", start)
-    monkeypatch.setattr(ray, "kill", lambda actor: None)
-    return actors
+def launcher() -> FakeLauncher:
+    return FakeLauncher()
 
 
-def _pool(capacity: Capacity, most: int | None = None) -> DetectorPool:
-    pool = DetectorPool(None, ActorResources(1.0, 1, most), 1.0, "auto")  # type: ignore[arg-type]
-    pool.follow(capacity)
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def _pool(
+    launcher: FakeLauncher,
+    clock: Clock,
+    max_actors: int | None = None,
+    precision: str = "auto",
+) -> DetectorPool:
+    resources = ActorResources(1.0, 1, max_actors)
+    return DetectorPool(launcher, resources, START_SECONDS, precision, clock)  # type: ignore[arg-type]
+
+
+def _follow(
+    launcher: FakeLauncher, clock: Clock, *names: str, max_actors: int | None = None
+) -> DetectorPool:
+    """A pool with one actor on each of these nodes."""
+    pool = _pool(launcher, clock, max_actors)
+    pool.follow(make_capacity(*(make_host(name, gpus=1) for name in names)))
     return pool
 
 
@@ -96,38 +67,49 @@ def _flight(row: int | None = None) -> Flight:
     return Flight(Piece(Shard(0, "0" * 24, 0, 99), row))
 
 
-def _nodes(started: list[Stand]) -> list[str]:
-    return [actor.node for actor in started]
-
-
-def test_nodes_that_join_get_their_actors_and_lost_ones_are_forgotten(started: list[Stand]) -> None:
-    first, second, third = (_host(name, gpus=2) for name in "abc")
-    pool = _pool(_capacity(first, second))
-    assert sorted(_nodes(started)) == ["a", "a", "b", "b"]
-    pool.follow(_capacity(first))
+def test_nodes_that_join_get_actors_and_lost_nodes_are_forgotten(
+    launcher: FakeLauncher, clock: Clock
+) -> None:
+    first, second, third = (make_host(name, gpus=2) for name in "abc")
+    pool = _pool(launcher, clock)
+    pool.follow(make_capacity(first, second))
+    assert sorted(launcher.nodes) == ["a", "a", "b", "b"]
+    pool.follow(make_capacity(first))
     assert pool.size == 2
-    pool.follow(_capacity(first, third))
-    assert _nodes(started)[4:] == ["c", "c"]
+    pool.follow(make_capacity(first, third))
+    assert launcher.nodes[4:] == ["c", "c"]
     assert pool.size == 4
 
 
-def test_the_first_that_is_ready_settles_the_arithmetic_of_all(started: list[Stand]) -> None:
-    """One that computes otherwise by itself is replaced by one that is told; rows must not vary by node."""
-    pool = _pool(_capacity(_host("a", gpus=1), _host("b", gpus=1)))
-    first, second = pool._members
-    first.ready = second.ready = False
-    pool._welcome(first, "bf16")
-    pool._welcome(second, "fp32")
-    assert (pool.precision, pool.size, first.ready) == ("bf16", 1, True)
-    # In the same look another node turns out to lack torch: the one that is ready goes on.
-    pool._failed_start(second, rx.RayTaskError("ready", "", ModuleNotFoundError("torch")))
-    pool.follow(_capacity(_host("a", gpus=1), _host("b", gpus=1)))
+def test_the_first_actor_that_is_ready_decides_the_precision_of_all(
+    launcher: FakeLauncher, clock: Clock
+) -> None:
+    """An actor that chose another one is restarted with it: rows must not vary by node."""
+
+    def start(actor: FakeActor) -> StartResult:
+        if actor.node == "c":  # fails in the same moment; the actor that is ready goes on
+            return start_error(ModuleNotFoundError("torch"))
+        choice = {"a": "bf16", "b": "fp32"}[actor.node]
+        return choice if actor.precision == "auto" else actor.precision
+
+    launcher.start = start
+    capacity = make_capacity(*(make_host(name, gpus=1) for name in "abc"))
+    pool = _pool(launcher, clock)
+    pool.follow(capacity)
+    assert (pool.precision, pool.size) == ("bf16", 1)
+    assert [actor.is_ended for actor in launcher.launched] == [False, True, True]
+    pool.follow(capacity)
     assert pool.size == 2
+    assert [(actor.node, actor.precision) for actor in launcher.launched[3:]] == [
+        ("b", "bf16"),
+        ("c", "bf16"),
+    ]
 
 
-def test_few_actors_are_spread(started: list[Stand]) -> None:
-    _pool(_capacity(*(_host(name, gpus=8) for name in "abc")), most=4)
-    assert sorted(_nodes(started)) in (
+def test_few_actors_are_spread_over_the_nodes(launcher: FakeLauncher, clock: Clock) -> None:
+    pool = _pool(launcher, clock, max_actors=4)
+    pool.follow(make_capacity(*(make_host(name, gpus=8) for name in "abc")))
+    assert sorted(launcher.nodes) in (
         ["a", "a", "b", "c"],
         ["a", "b", "b", "c"],
         ["a", "b", "c", "c"],
@@ -135,185 +117,163 @@ def test_few_actors_are_spread(started: list[Stand]) -> None:
 
 
 def test_a_piece_goes_where_its_images_are_unless_that_actor_has_more_to_do(
-    started: list[Stand],
+    launcher: FakeLauncher, clock: Clock
 ) -> None:
-    pool = _pool(_capacity(_host("a", gpus=1), _host("b", gpus=1)))
-    handed: list[Any] = [pool.hand_out(_flight(), node="b").node for _ in range(4)]
-    assert handed == ["b", "b", "a", "b"]
+    pool = _follow(launcher, clock, "a", "b")
+    actors: list[Any] = [pool.hand_out(_flight(), node="b") for _ in range(4)]
+    assert [actor.node for actor in actors] == ["b", "b", "a", "b"]
 
 
-def test_only_the_first_piece_of_a_dead_actor_was_at_work(started: list[Stand]) -> None:
-    """Whichever of its pieces is heard of first."""
-    pool = _pool(_capacity(_host("a", gpus=1)))
+def test_only_the_first_piece_of_a_dead_actor_was_at_work(
+    launcher: FakeLauncher, clock: Clock
+) -> None:
+    """Whichever of its pieces the pool hears of first."""
+    pool = _follow(launcher, clock, "a")
     first, second = _flight(), _flight()
     pool.hand_out(first)
     pool.hand_out(second)
-    assert pool.lost(second, rx.ActorDiedError()) is False
-    assert len(started) == 2, "another one is started in its stead"
-    assert pool.lost(first, rx.ActorDiedError()) is True
+    assert pool.replace_lost(second, rx.ActorDiedError()) is False
+    assert len(launcher.launched) == 2, "another actor replaces it"
+    assert pool.replace_lost(first, rx.ActorDiedError()) is True
     assert pool.size == 1
 
 
-def test_without_a_ready_actor_nothing_is_handed_out(started: list[Stand]) -> None:
-    pool = _pool(_capacity(_host("a", gpus=1)))
-    pool.follow(_capacity(_host("b", cpus=4)))
+def test_without_a_ready_actor_nothing_is_handed_out(launcher: FakeLauncher, clock: Clock) -> None:
+    pool = _follow(launcher, clock, "a")
+    pool.follow(make_capacity(make_host("b", cpus=4)))
     assert not pool.has_ready()
     assert pool.hand_out(_flight()) is None
 
 
-def test_detectors_that_always_die_end_the_run(started: list[Stand]) -> None:
-    pool = _pool(_capacity(_host("a", gpus=1)))
-    pieces = [_flight() for _ in range(detector_pool.MOST_LOSSES_IN_A_ROW + 1)]
-    for piece in pieces[:-1]:
-        pool.hand_out(piece)
-        pool.lost(piece, rx.ActorDiedError())
-    pool.hand_out(pieces[-1])
+def test_detectors_that_always_die_end_the_run(launcher: FakeLauncher, clock: Clock) -> None:
+    pool = _follow(launcher, clock, "a")
+    flights = [_flight() for _ in range(MAX_LOSSES_IN_A_ROW + 1)]
+    for flight in flights[:-1]:
+        pool.hand_out(flight)
+        pool.replace_lost(flight, rx.ActorDiedError())
+    pool.hand_out(flights[-1])
     with pytest.raises(ShardFailed, match="21 detector actors died one after the other"):
-        pool.lost(pieces[-1], rx.ActorDiedError())
+        pool.replace_lost(flights[-1], rx.ActorDiedError())
 
 
-def test_images_that_end_their_detector_alone_are_no_fault_of_the_detector(
-    started: list[Stand],
+def test_images_that_end_their_detector_alone_are_not_the_detectors_fault(
+    launcher: FakeLauncher, clock: Clock
 ) -> None:
     """A folder may hold any number of them, and `--retry-failed` does them one after the other."""
-    pool = _pool(_capacity(_host("a", gpus=1)))
+    pool = _follow(launcher, clock, "a")
 
     def lose(row: int | None) -> None:
         flight = _flight(row)
         pool.hand_out(flight)
-        assert pool.lost(flight, rx.ActorDiedError()) is True
+        assert pool.replace_lost(flight, rx.ActorDiedError()) is True
 
-    for row in range(3 * detector_pool.MOST_LOSSES_IN_A_ROW):
+    for row in range(3 * MAX_LOSSES_IN_A_ROW):
         lose(row)
-    pool.done(_flight(99))
-    for row in range(detector_pool.MOST_SINGLE_LOSSES_IN_A_ROW):
+    pool.take_back(_flight(99))
+    for row in range(MAX_SINGLE_LOSSES_IN_A_ROW):
         lose(row)
     with pytest.raises(ShardFailed, match="201 detector actors died one after the other"):
         lose(99)
 
 
-def test_shards_with_a_poison_image_each_do_not_end_the_run(started: list[Stand]) -> None:
-    """Each is done image by image before the next, and those of its images that are good tell so."""
-    pool = _pool(_capacity(_host("a", gpus=1)))
+def test_shards_with_a_poison_image_each_do_not_end_the_run(
+    launcher: FakeLauncher, clock: Clock
+) -> None:
+    """Each is done image by image before the next, and its good images reset the count."""
+    pool = _follow(launcher, clock, "a")
     queue = PieceQueue([Piece(Shard(i, f"{i:024x}", 2 * i, 2)) for i in range(30)])
-    lost: Counter[Piece] = Counter()
+    losses: Counter[Piece] = Counter()
     while (piece := queue.take()) is not None:
         flight = Flight(piece)
         pool.hand_out(flight)
         if piece.row == 1:
-            pool.done(flight)
+            pool.take_back(flight)
             continue
-        pool.lost(flight, rx.ActorDiedError())
-        lost[piece] += 1
-        if lost[piece] < 2:
-            queue.again(piece)
-        elif piece.whole:
+        pool.replace_lost(flight, rx.ActorDiedError())
+        losses[piece] += 1
+        if losses[piece] < 2:
+            queue.retry(piece)
+        elif piece.is_whole:
             queue.add_first([Piece(piece.shard, row) for row in range(2)])
 
 
-@pytest.mark.parametrize("ready_before", [False, True])
-def test_a_device_that_does_not_work_is_its_nodes_trouble(
-    started: list[Stand], ready_before: bool, monkeypatch: pytest.MonkeyPatch
+def test_if_no_detector_ever_starts_the_third_failure_ends_the_run(
+    launcher: FakeLauncher, clock: Clock
 ) -> None:
-    """Others go on; the node is left alone for a while, and where there is no other the reason is told."""
-    cause = (
-        ModuleNotFoundError("torch")
-        if ready_before
-        else NoCapacity("cuda does not work: no driver")
+    launcher.start = lambda actor: start_error(NoCapacity("cuda does not work: no driver"))
+    capacity = make_capacity(make_host("a", gpus=1))
+    pool = _pool(launcher, clock)
+    pool.follow(capacity)
+    pool.follow(capacity)
+    with pytest.raises(NoCapacity, match="cuda does not work: no driver"):
+        pool.follow(capacity)
+
+
+def test_a_node_whose_detectors_fail_is_avoided_for_a_while_if_others_have_started(
+    launcher: FakeLauncher, clock: Clock
+) -> None:
+    first, second = make_host("a", gpus=1), make_host("b", gpus=1)
+    pool = _pool(launcher, clock)
+    pool.follow(make_capacity(second))
+    launcher.start = lambda actor: (
+        start_error(ModuleNotFoundError("torch")) if actor.node == "a" else "fp32"
     )
-    error = rx.RayTaskError("ready", "", cause)
-    capacity = _capacity(_host("a", gpus=1))
-    pool = _pool(capacity)
-    pool._was_ready = ready_before
-
-    def fail() -> None:
-        (member,) = pool._members
-        pool._drop(member)
-        pool._failed_start(member, error)
-        pool._start(capacity.hosts[0])
-
-    fail()
-    fail()
-    if ready_before:
-        fail()
-        assert pool._left_alone("a")
-    else:
-        with pytest.raises(NoCapacity, match="cuda does not work: no driver"):
-            fail()
-
-
-def _note(asked: list[list[dict[str, float]]]) -> Callable[..., None]:
-    def request(*, bundles: list[dict[str, float]]) -> None:
-        asked.append(bundles)
-
-    return request
+    for _ in range(5):
+        pool.follow(make_capacity(first, second))
+    assert launcher.nodes == ["b", "a", "a", "a"]
+    clock.now += AVOID_SECONDS
+    pool.follow(make_capacity(first, second))
+    assert launcher.nodes[4:] == ["a"]
 
 
 @pytest.mark.parametrize(
-    ("missing", "failure", "told"),
+    "cause", [InvalidCheckpoint("it is damaged"), ModuleNotFoundError("torch")]
+)
+def test_the_first_failure_ends_the_run_if_no_retry_can_change_it(
+    cause: Exception, launcher: FakeLauncher, clock: Clock
+) -> None:
+    launcher.start = lambda actor: start_error(cause)
+    expected = InvalidCheckpoint if isinstance(cause, InvalidCheckpoint) else rx.RayTaskError
+    with pytest.raises(expected, match=str(cause)):
+        _follow(launcher, clock, "a")
+
+
+@pytest.mark.parametrize(
+    ("missing", "failure", "reason"),
     [
-        ("GPU 1 (of 0 living nodes)", "the actor died", r"missing is GPU 1 \(of 0 living nodes\)"),
+        (
+            "GPU 1 (of 0 living nodes)",
+            "the actor died",
+            r"the cluster lacks GPU 1 \(of 0 living nodes\)",
+        ),
         (None, "cuda does not work on a", "cuda does not work on a"),
-        (None, "", "missing is GPU 1, which others hold"),
+        (None, "", "the cluster lacks a free GPU 1: others hold all"),
     ],
 )
-def test_why_no_detector_has_a_place_is_told(
-    missing: str | None,
-    failure: str,
-    told: str,
-    started: list[Stand],
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_error_says_why_no_detector_has_a_place(
+    missing: str | None, failure: str, reason: str, launcher: FakeLauncher, clock: Clock
 ) -> None:
-    monkeypatch.setattr(detector_pool.cluster, "missing", lambda need: missing)
-    pool = _pool(_capacity(_host("a", gpus=1)))
-    pool._last_failure = failure
-    pool._placed_seen -= 10
-    with pytest.raises(NoCapacity, match=f"placed and started: {told}; what was done is committed"):
-        pool.follow(_capacity())
+    launcher.missing = missing
+    launcher.start = lambda actor: start_error(NoCapacity(failure)) if failure else None
+    pool = _follow(launcher, clock, "a")
+    clock.now += START_SECONDS + 1
+    with pytest.raises(NoCapacity, match=f"could start for 5 s: {reason}; committed shards"):
+        pool.follow(make_capacity())
 
 
-def test_an_autoscaler_hears_of_gpus_that_no_node_has_yet(
-    started: list[Stand], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[list[dict[str, float]]] = []
-    nodes = [_host("a")]
-    monkeypatch.setattr(detector_pool, "request_resources", _note(asked))
+def test_an_autoscaler_is_asked_for_gpus_that_no_node_has_yet(clock: Clock) -> None:
+    nodes = [make_host("a")]
 
     def capacity() -> Capacity:
-        if asked:
-            nodes.append(_host("b", gpus=2))
-        return _capacity(*nodes)
+        if launcher.requested:
+            nodes.append(make_host("b", gpus=2))
+        return make_capacity(*nodes)
 
-    monkeypatch.setattr(detector_pool.cluster, "capacity", capacity)
-    pool = DetectorPool(None, ActorResources(1.0, 1, 2), 60.0, "fp32")  # type: ignore[arg-type]
+    launcher = FakeLauncher(capacity)
+    pool = _pool(launcher, clock, max_actors=2, precision="fp32")
     pool.await_first()
-    assert asked == [[{"GPU": 1.0}] * 2]
+    assert launcher.requested == [[{"GPU": 1.0}] * 2]
     assert pool.size == 2
     pool.close()
-    assert asked[1:] == [[]]
-
-
-def test_actors_are_started_on_their_node_with_what_is_settled(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
-
-    class Actor:
-        @staticmethod
-        def options(**options: Any) -> Any:
-            def remote(*arguments: Any) -> Any:
-                calls.append((options, arguments))
-                answer = SimpleNamespace(remote=lambda: None)
-                return SimpleNamespace(__ray_ready__=answer, ready=answer)
-
-            return SimpleNamespace(remote=remote)
-
-    monkeypatch.setattr(detector_pool, "DetectorActor", Actor)
-    monkeypatch.setattr(DetectorPool, "has_ready", lambda pool: True)
-    host = _host("a" * 56, cpus=8, gpus=2)
-    pool = DetectorPool("plan", ActorResources(1.0, 1), 1.0, "bf16")  # type: ignore[arg-type]
-    pool.follow(_capacity(host))
-    assert [arguments for _, arguments in calls] == [("plan", "bf16")] * 2
-    assert {options["num_gpus"] for options, _ in calls} == {1.0}
-    assert {options["scheduling_strategy"].node_id for options, _ in calls} == {host.node}
-    assert pool.reserved_cpus == sum(options["num_cpus"] for options, _ in calls) == 2
+    assert launcher.requested[1:] == [[]]
+    assert all(actor.is_ended for actor in launcher.launched)

@@ -1,4 +1,4 @@
-"""Proposals over a manifest: every image one row, whatever the images are, and reruns do the rest."""
+"""Proposals over a manifest: every image has a row, whatever it is, and reruns do what is left."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from pipeline import imaging, proposals, schema, shards
-from pipeline.engine.propose import run as proposal_run
+from pipeline.engine.propose.run import run_proposals
 from pipeline.errors import MismatchedOutput, StorageError, TooManyFailedImages
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
-from tests.engine.drawn_images import damaged_manifest, draw_images
+from tests.engine.drawn_images import draw_images, write_damaged_manifest
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -22,7 +22,7 @@ SETTINGS = ProposalSettings(strategy="single", max_boxes=50)
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> str:
-    return damaged_manifest(tmp_path)
+    return write_damaged_manifest(tmp_path)
 
 
 def _parts(folder: Path) -> dict[str, int]:
@@ -30,12 +30,14 @@ def _parts(folder: Path) -> dict[str, int]:
 
 
 def _all_rows(output: Path) -> list[dict[str, Any]]:
-    return [row for table in shards.open_parts(str(output)).tables() for row in table.to_pylist()]
+    return [
+        row for table in shards.open_parts(str(output)).read_tables() for row in table.to_pylist()
+    ]
 
 
 def test_every_image_has_a_row_and_a_rerun_does_nothing(manifest: str, tmp_path: Path) -> None:
     output = tmp_path / "proposals"
-    summary = proposal_run.run(
+    summary = run_proposals(
         manifest, str(output), SETTINGS, options=RunOptions(shard_size=4, max_failed_fraction=0.5)
     )
     assert (summary.images, summary.shards, summary.images_failed) == (10, 3, 3)
@@ -46,32 +48,37 @@ def test_every_image_has_a_row_and_a_rerun_does_nothing(manifest: str, tmp_path:
     assert all(row["boxes"] is None for row in rows if row["status"] == "failed")
 
     before = _parts(output)
-    again = proposal_run.run(
+    again = run_proposals(
         manifest, str(output), SETTINGS, options=RunOptions(max_failed_fraction=0.5)
     )
     assert _parts(output) == before
     assert (again.images, again.done_before, again.images_failed) == (10, 10, 3)
 
 
-def test_boxes_are_those_of_the_function(manifest: str, tmp_path: Path) -> None:
+def test_boxes_are_those_of_selective_search(manifest: str, tmp_path: Path) -> None:
     output = tmp_path / "proposals"
-    proposal_run.run(
+    run_proposals(
         manifest, str(output), SETTINGS, options=RunOptions(shard_size=4, max_failed_fraction=0.5)
     )
     parts = shards.open_parts(str(output))
-    first = next(parts.tables())
+    first = next(parts.read_tables())
     data = (tmp_path / "images" / "001.png").read_bytes()
     expected = proposals.selective_search(
-        imaging.decode(data), "single", seed=proposals.image_seed(0, "001"), max_boxes=50
+        imaging.decode_image(data),
+        "single",
+        seed=proposals.derive_image_seed(0, "001"),
+        max_boxes=50,
     )
-    np.testing.assert_array_equal(schema.box_arrays(first["boxes"])[1], expected)
+    np.testing.assert_array_equal(schema.split_box_column(first["boxes"])[1], expected)
     assert len(expected) > 0
-    assert schema.metadata_value(parts.schema(), "provenance") == SETTINGS.recorded()
+    assert schema.read_metadata(parts.read_schema(), "provenance") == SETTINGS.to_provenance()
 
 
-def test_a_removed_part_is_made_again_and_strays_go(manifest: str, tmp_path: Path) -> None:
+def test_a_removed_part_is_written_again_and_stray_parts_are_removed(
+    manifest: str, tmp_path: Path
+) -> None:
     output = tmp_path / "proposals"
-    proposal_run.run(
+    run_proposals(
         manifest, str(output), SETTINGS, options=RunOptions(shard_size=4, max_failed_fraction=0.5)
     )
     before = _parts(output)
@@ -79,33 +86,33 @@ def test_a_removed_part_is_made_again_and_strays_go(manifest: str, tmp_path: Pat
     (output / lost).unlink()
     stray = output / f"part-000000-{'0' * 24}.parquet"
     stray.write_bytes(b"left by another run")
-    mine = output / "notes.parquet"
-    mine.write_bytes(b"the user's own")
-    proposal_run.run(
+    users_file = output / "notes.parquet"
+    users_file.write_bytes(b"not a part")
+    run_proposals(
         manifest, str(output), SETTINGS, options=RunOptions(shard_size=99, max_failed_fraction=0.5)
     )
     after = _parts(output)
     assert after.keys() == before.keys()
     assert {name for name in before if after[name] != before[name]} == {lost}
-    assert mine.exists()
+    assert users_file.exists()
 
 
-def test_other_settings_are_refused_by_name_unless_overwritten(
+def test_other_settings_are_rejected_by_name_unless_overwrite_is_set(
     manifest: str, tmp_path: Path
 ) -> None:
     output = tmp_path / "proposals"
-    proposal_run.run(
+    run_proposals(
         manifest, str(output), SETTINGS, options=RunOptions(shard_size=4, max_failed_fraction=0.5)
     )
     other = ProposalSettings(strategy="single", max_boxes=20)
     with pytest.raises(MismatchedOutput, match="max_boxes: 50 there, 20 now"):
-        proposal_run.run(manifest, str(output), other, options=RunOptions(max_failed_fraction=0.5))
+        run_proposals(manifest, str(output), other, options=RunOptions(max_failed_fraction=0.5))
     with pytest.raises(MismatchedOutput, match="dataset"):
-        proposal_run.run(
+        run_proposals(
             manifest, str(output), SETTINGS, options=RunOptions(limit=5, max_failed_fraction=0.5)
         )
     before = _parts(output)
-    proposal_run.run(
+    run_proposals(
         manifest,
         str(output),
         other,
@@ -121,27 +128,27 @@ def test_too_many_failures_fail_the_run_after_all_is_committed(
 ) -> None:
     output = tmp_path / "proposals"
     with pytest.raises(TooManyFailedImages, match="3 of 10 images failed"):
-        proposal_run.run(manifest, str(output), SETTINGS, options=RunOptions(shard_size=4))
+        run_proposals(manifest, str(output), SETTINGS, options=RunOptions(shard_size=4))
     assert shards.open_parts(str(output)).rows == 10
 
 
-def test_an_output_that_cannot_be_written_is_said_before_work(
+def test_an_output_that_cannot_be_written_is_an_error_before_work_starts(
     manifest: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="file/proposals"):
-        proposal_run.run(manifest, str(tmp_path / "file" / "proposals"), SETTINGS)
+        run_proposals(manifest, str(tmp_path / "file" / "proposals"), SETTINGS)
 
 
-def test_failed_images_alone_are_retried(manifest: str, tmp_path: Path) -> None:
+def test_retry_failed_redoes_only_failed_images(manifest: str, tmp_path: Path) -> None:
     output = tmp_path / "proposals"
     options = RunOptions(shard_size=4, max_failed_fraction=0.5)
-    proposal_run.run(manifest, str(output), SETTINGS, options)
+    run_proposals(manifest, str(output), SETTINGS, options)
     before, rows = _parts(output), _all_rows(output)
-    draw_images(tmp_path / "mended", 6)
+    draw_images(tmp_path / "repaired", 6)
     for name in ("003.png", "005.png"):
-        (tmp_path / "mended" / name).replace(tmp_path / "images" / name)
-    again = proposal_run.run(
+        (tmp_path / "repaired" / name).replace(tmp_path / "images" / name)
+    again = run_proposals(
         manifest, str(output), SETTINGS, RunOptions(retry_failed=True, max_failed_fraction=0.5)
     )
     assert (again.done_before, again.images_failed) == (7, 1)
@@ -154,6 +161,6 @@ def test_failed_images_alone_are_retried(manifest: str, tmp_path: Path) -> None:
     assert [r for i, r in enumerate(retried) if i not in (3, 5)] == [
         r for i, r in enumerate(rows) if i not in (3, 5)
     ]
-    fresh = proposal_run.run(manifest, str(tmp_path / "fresh"), SETTINGS, options)
+    fresh = run_proposals(manifest, str(tmp_path / "fresh"), SETTINGS, options)
     assert fresh.images_failed == 1
     assert _all_rows(tmp_path / "fresh") == retried

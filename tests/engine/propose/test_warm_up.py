@@ -1,4 +1,4 @@
-"""The warm-up before the fan-out: every worker of a node has the kernels when it ends."""
+"""The warm-up before the shards: every worker of a node has the kernels when it ends."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from pipeline.proposals.settings import ProposalSettings
 
 
 @ray.remote(num_cpus=1)
-def _kernels_are_loaded() -> tuple[int, bool]:
-    time.sleep(0.5)  # so that both workers take one
+def _has_kernels() -> tuple[int, bool]:
+    time.sleep(0.5)  # so that each of the two workers takes one task
     return os.getpid(), "pipeline.proposals.hierarchy" in sys.modules
 
 
-def _meetings() -> set[Path]:
+def _list_meetings() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("warm-up-*"))
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_every_worker_is_warm() -> None:
-    before = _meetings()
-    warm_up.warm_up(ProposalSettings(strategy="single"))
-    found = ray.get([_kernels_are_loaded.remote() for _ in range(2)])
-    assert len({pid for pid, _ in found}) == 2
-    assert all(loaded for _, loaded in found)
-    assert _meetings() <= before
+def test_every_worker_has_the_kernels() -> None:
+    before = _list_meetings()
+    warm_up.warm_up_workers(ProposalSettings(strategy="single"))
+    workers = ray.get([_has_kernels.remote() for _ in range(2)])
+    assert len({pid for pid, _ in workers}) == 2
+    assert all(loaded for _, loaded in workers)
+    assert _list_meetings() <= before
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_busy_cores_do_not_hold_the_run_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm_up, "COMPILE_SECONDS", 0.2)
-    monkeypatch.setattr(warm_up, "LOAD_SECONDS", 0.2)
+def test_busy_cores_do_not_delay_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_up, "COMPILE_TIMEOUT", 0.2)
+    monkeypatch.setattr(warm_up, "LOAD_TIMEOUT", 0.2)
 
     @ray.remote(num_cpus=2)
     def hold() -> None:
@@ -48,7 +48,7 @@ def test_busy_cores_do_not_hold_the_run_up(monkeypatch: pytest.MonkeyPatch) -> N
     time.sleep(1)
     try:
         started = time.monotonic()
-        warm_up.warm_up(ProposalSettings(strategy="single"))
+        warm_up.warm_up_workers(ProposalSettings(strategy="single"))
         assert time.monotonic() - started < 30
     finally:
         ray.cancel(holder, force=True)

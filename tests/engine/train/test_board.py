@@ -1,80 +1,89 @@
-"""The line that tells how far training is."""
+"""The progress lines of a training."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
-from pipeline.engine.train import board as training_board
+from pipeline.engine.train import board
 from pipeline.engine.train.board import TrainingProgress
-from pipeline.training.logs import Record
+from pipeline.training.logs import TrainingRecord
+from tests.project_log import read_project_log
 
 
-def record(step: int, **changed: float) -> Record:
-    told = {
+def record(step: int, **changed: Any) -> TrainingRecord:
+    values = {
         "step": step,
         "epoch": step / 100,
-        "loss": 1.5,
-        "loss_class": 1.0,
-        "loss_box": 0.5,
+        "losses": {"total": 1.5, "class": 1.0, "box": 0.5},
         "learning_rate": 0.001,
         "images_per_second": 8.0,
         "data_wait": 0.04,
         "skipped": 0,
         **changed,
     }
-    known = {name: told.get(name, 0) for name in Record.__dataclass_fields__}
-    return Record(**{**known, "voc07_map50": changed.get("voc07_map50")})  # type: ignore[arg-type]
+    values = {name: values.get(name, 0) for name in TrainingRecord.__dataclass_fields__}
+    return TrainingRecord(**{**values, "voc07_map50": changed.get("voc07_map50")})
 
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[str]:
-    monkeypatch.setattr(training_board, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(board, "LINE_EVERY", 0.0)
     caplog.set_level(logging.INFO, "pipeline.engine.train.board")
     clock = iter(range(100, 1000, 10))
-    monkeypatch.setattr(training_board, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(board, "monotonic", lambda: float(next(clock)))
     progress = TrainingProgress(None, 400)
-    for told in (
+    for posted in (
         record(20),
         record(40, skipped=2),
         record(20),
         record(400, voc07_map50=0.5),
     ):
-        progress._show(told)
+        progress._log_record(posted)
     assert progress.last is not None
     assert progress.last.step == 400
-    return [entry.message for entry in caplog.records]
+    return read_project_log(caplog)
 
 
-def test_it_tells_losses_rate_speed_waiting_and_the_time_left(lines: list[str]) -> None:
+def test_a_line_gives_losses_rate_speed_waiting_and_the_time_left(lines: list[str]) -> None:
     assert lines[0] == (
         "train: step 20/400, epoch 0.20, loss 1.500 (class 1.000, box 0.500), lr 1.00e-03, "
         "8.0 images/s, 4% waiting"
     )
     assert lines[1].endswith("4% waiting, 2 skipped, 3:00 left")  # 20 steps took 10 s: 360 in 180
-    assert lines[2] == "training went on from step 20 after a worker was lost"
+    assert lines[2] == "training resumed at step 20 after a worker was lost"
     assert lines[-1].endswith("validation mAP 0.500, 0:00 left")
 
 
-def test_a_long_silence_is_told_once_in_a_while(
+def test_an_added_part_of_the_loss_appears_in_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pipeline.engine.train.board")
+    losses = {"total": 2.0, "class": 1.0, "box": 0.5, "mask": 0.5}
+    TrainingProgress(None, 400)._log_record(record(20, losses=losses))
+    assert "loss 2.000 (class 1.000, box 0.500, mask 0.500)" in read_project_log(caplog)[0]
+
+
+def test_a_long_silence_is_reported_now_and_then(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "pipeline.engine.train.board")
     clock = [0.0]
-    waiting: list[Record] = []
-    monkeypatch.setattr(training_board, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(training_board.ray, "get", lambda answer, timeout: (waiting[:], None))
+    waiting: list[TrainingRecord] = []
+    monkeypatch.setattr(board, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(board.ray, "get", lambda answer, timeout: (waiting[:], None))
     progress = TrainingProgress(MagicMock(), 400)
 
     def lines_at(now: float) -> int:
         clock[0] = now
         assert progress._update()
-        return len(caplog.records)
+        return len(read_project_log(caplog))
 
     assert [lines_at(now) for now in (50.0, 61.0, 100.0, 122.0)] == [0, 1, 1, 2]
-    assert caplog.messages[0].startswith("no record for 60 s: workers start, wait for room")
+    assert read_project_log(caplog)[0].startswith(
+        "no record for 60 s: workers start, wait for room"
+    )
     waiting.append(record(20))
     assert lines_at(200.0) == 3
     waiting.clear()

@@ -1,0 +1,142 @@
+"""Streams an output's parts together with the manifest rows from which they were made.
+
+Row k of a part belongs to manifest row `first_row + k` of its shard, so no lookup is needed. The
+image_ids are compared, because a manifest that was rewritten may hold other images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline import uris
+from pipeline.analysis.detection_arrays import DetectionArrays
+from pipeline.errors import UnreadableDataset
+from pipeline.manifests import ROW_GROUP, Manifest
+from pipeline.shards import Parts
+
+IMAGES_PER_BATCH = 64
+"""Bounds the pairs of boxes that are compared at once."""
+
+
+@dataclass(frozen=True)
+class JoinedBatch:
+    """Consecutive images: the rows that a run wrote about them, and the manifest's rows."""
+
+    first_row: int
+    results: pa.Table
+    manifest: pa.Table
+
+
+def require_column(parts: Parts, column: str, job: str) -> pa.Schema:
+    """Check that the parts have the column that only `job` writes, and return their schema.
+
+    Raises:
+        UnreadableDataset: another job wrote these parts.
+    """
+    stored_schema = parts.read_schema()
+    if column not in stored_schema.names:
+        raise UnreadableDataset(
+            f"{uris.redact_uri(parts.uri)} has no column {column}, so no {job} run wrote it; "
+            f"it has {', '.join(stored_schema.names)}"
+        )
+    return stored_schema
+
+
+def join_manifest(
+    parts: Parts, manifest: Manifest, columns: Sequence[str]
+) -> Iterator[JoinedBatch]:
+    """Stream the parts' `columns` together with the manifest's width, height and objects.
+
+    Raises:
+        UnreadableDataset: the parts are of other images than the manifest's, or of more images.
+    """
+    if parts.rows > manifest.rows:
+        raise UnreadableDataset(
+            f"{uris.redact_uri(parts.uri)} has {parts.rows} images, the manifest "
+            f"{uris.redact_uri(manifest.uri)} only {manifest.rows}: it was made from another manifest"
+        )
+    reader = _ManifestReader(manifest)
+    for shard in parts.shards:
+        results = parts.read(shard, ["image_id", *columns])
+        annotated = reader.take_rows(shard.first_row, shard.rows)
+        check_images(parts, manifest, shard.first_row, results, annotated)
+        for start in range(0, shard.rows, IMAGES_PER_BATCH):
+            yield JoinedBatch(
+                shard.first_row + start,
+                results.slice(start, IMAGES_PER_BATCH),
+                annotated.slice(start, IMAGES_PER_BATCH),
+            )
+
+
+def find_labelled(batch: JoinedBatch) -> NDArray[np.bool_]:
+    """Return which of the batch's images are annotated, bool `(P,)`; the others are not scored."""
+    is_labelled: NDArray[np.bool_] = (
+        pc.is_valid(batch.manifest.column("objects"))
+        .combine_chunks()
+        .to_numpy(zero_copy_only=False)
+    )
+    return is_labelled
+
+
+def check_finite(detections: DetectionArrays, batch: JoinedBatch) -> None:
+    """Check that the scores and boxes of a batch's detections are finite.
+
+    Raises:
+        UnreadableDataset: a score or box is not a finite number; names the image.
+    """
+    is_invalid = ~np.isfinite(detections.scores) | ~np.isfinite(detections.boxes).all(axis=1)
+    if is_invalid.any():
+        image = int(detections.image[is_invalid.argmax()])
+        raise UnreadableDataset(
+            f"image {batch.results.column('image_id')[image].as_py()!r} has a detection "
+            "whose score or box is not a finite number"
+        )
+
+
+class _ManifestReader:
+    """Reads consecutive slices of a manifest, and each row group once, whatever the slices' size."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.first = 0
+        self.tables: list[pa.Table] = []
+
+    def take_rows(self, first_row: int, rows: int) -> pa.Table:
+        buffered = sum(len(table) for table in self.tables)
+        while self.first + buffered < first_row + rows:
+            table = self.manifest.read(
+                self.first + buffered, ROW_GROUP, ["image_id", "uri", "width", "height", "objects"]
+            )
+            self.tables.append(table)
+            buffered += len(table)
+        whole = pa.concat_tables(self.tables)
+        rest = first_row - self.first + rows
+        self.tables = [whole.slice(rest)]
+        part = whole.slice(first_row - self.first, rows)
+        self.first = first_row + rows
+        return part
+
+
+def check_images(
+    parts: Parts, manifest: Manifest, first_row: int, results: pa.Table, annotated: pa.Table
+) -> None:
+    """Check that both tables' rows are of the same images, in the same order.
+
+    Raises:
+        UnreadableDataset: a row differs; names the row and both image_ids.
+    """
+    same = pc.equal(results.column("image_id"), annotated.column("image_id"))
+    if pc.all(same, skip_nulls=False).as_py() is True:
+        return
+    row = pc.index(same, False).as_py()
+    raise UnreadableDataset(
+        f"row {first_row + row} is {results.column('image_id')[row].as_py()!r} in "
+        f"{uris.redact_uri(parts.uri)} and {annotated.column('image_id')[row].as_py()!r} in "
+        f"{uris.redact_uri(manifest.uri)}: pass the manifest from which the output was made"
+    )

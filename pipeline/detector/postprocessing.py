@@ -1,0 +1,52 @@
+"""From the scored boxes of an image to its detections: threshold or cap, NMS, order."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from pipeline import geometry
+from pipeline.detector.postprocessing_settings import PostprocessingSettings
+
+
+def select_detections(
+    scores: Tensor,
+    deltas: Tensor,
+    rois: Tensor,
+    size: tuple[int, int],
+    settings: PostprocessingSettings,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Select the detections of one image: boxes `(D, 4)`, scores `(D,)`, labels `(D,)`, best first.
+
+    Args:
+        scores: `(R, K + 1)` softmax, background first.
+        deltas: `(R, K + 1, 4)`, raw.
+        rois: `(R, 4)` in pixels of the image.
+        size: the image's height and width.
+        settings: thresholds, cap and rule.
+
+    Labels count the classes from 0. Equal scores keep the order of class and RoI.
+    """
+    roi, label = _select_candidates(scores[:, 1:], settings)
+    boxes = geometry.decode_deltas(deltas[roi, label + 1][:, None], rois[roi])[:, 0]
+    boxes = geometry.clip(boxes, size[1], size[0])
+    has_area = geometry.is_nonempty(boxes)
+    boxes, roi, label = boxes[has_area], roi[has_area], label[has_area]
+    score = scores[roi, label + 1]
+    # Double precision, because `batched_nms` separates the classes by shifting their boxes far apart.
+    survivors = batched_nms(boxes.double(), score.double(), label, settings.nms_iou).sort().values
+    order = survivors[score[survivors].argsort(descending=True, stable=True)]
+    if settings.rule == "default":
+        order = order[: settings.max_per_image]
+    return boxes[order], score[order], label[order]
+
+
+def _select_candidates(scores: Tensor, settings: PostprocessingSettings) -> tuple[Tensor, Tensor]:
+    """Select RoI and class `(M,)` of the boxes that enter NMS, by class, from scores `(R, K)`."""
+    if settings.rule == "default":
+        label, roi = torch.nonzero(settings.score_threshold <= scores.T, as_tuple=True)
+        return roi, label
+    best = scores.argsort(dim=0, descending=True, stable=True)[: settings.max_per_image]
+    label = torch.arange(scores.shape[1], device=scores.device).repeat_interleave(len(best))
+    return best.T.reshape(-1), label

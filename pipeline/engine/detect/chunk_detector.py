@@ -1,0 +1,174 @@
+"""Detection in a chunk of encoded images: decodes ahead, detects in groups, fails only the image at fault."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import imaging
+from pipeline.engine.watchdog import end_after, time_limit
+from pipeline.errors import UnreadableImage
+from pipeline.runs.encoded_image import IMAGE_ERRORS, EncodedImage
+from pipeline.runs.report import Failure, Report
+
+if TYPE_CHECKING:
+    from pipeline.detector.predictor import ImageDetections
+
+    DetectFunction = Callable[
+        [Sequence[NDArray[np.uint8]], Sequence[NDArray[np.float32]]], Sequence[ImageDetections]
+    ]
+    """A network at work: images `(H, W, 3)` and their proposals `(R, 4)` to each image's detections."""
+
+log = logging.getLogger(__name__)
+
+MAX_GROUP_IMAGES = 16
+"""Images decoded together: the next group is decoded while the network detects in this one."""
+MAX_GROUP_BYTES = 256_000_000
+"""Decoded pixels of a group; a larger image forms a group of its own."""
+
+DecodedImage = NDArray[np.uint8]
+
+
+class ChunkDetector:
+    """Detects in the images of a chunk, each under a time limit."""
+
+    def __init__(
+        self, detect: DetectFunction, *, one_by_one: bool, image_seconds: float, threads: int
+    ) -> None:
+        """Prepare a detector.
+
+        Args:
+            detect: the network.
+            one_by_one: detect in one image at a time, each with its own time limit, as CPUs gain nothing
+                from groups.
+            image_seconds: the time limit of an image, or of a group; after it the process ends.
+            threads: threads that decode.
+        """
+        self._detect = detect
+        self._one_by_one = one_by_one
+        self._image_seconds = image_seconds
+        self._threads = ThreadPoolExecutor(max(1, threads))
+
+    def detect(
+        self, encoded_images: Sequence[EncodedImage], report: Report
+    ) -> list[ImageDetections | None]:
+        """Detect in a chunk; returns None for an image that failed, and sets its `failure`.
+
+        Times go to `report`. Any error that is not an image's own raises.
+        """
+        detections: list[ImageDetections | None] = []
+        # One limit over all of it that each step puts off: a decoder that holds the interpreter's lock may
+        # stop this thread at any moment.
+        with time_limit(self._image_seconds):
+            for group, images in self._decode_ahead(split_into_groups(encoded_images), report):
+                end_after(self._image_seconds)
+                with report.time_stage("detect"):
+                    detections.extend(self._detect_group(group, images))
+                end_after(self._image_seconds)
+        return detections
+
+    def _decode_ahead(
+        self, groups: Iterable[list[EncodedImage]], report: Report
+    ) -> Iterator[tuple[list[EncodedImage], list[DecodedImage | None]]]:
+        """Decode one group ahead, so that the device does not wait for it."""
+        pending = None
+        for group in groups:
+            following = (group, [self._threads.submit(_decode, encoded) for encoded in group])
+            if pending is not None:
+                yield pending[0], self._await_images(pending[1], report)
+            pending = following
+        if pending is not None:
+            yield pending[0], self._await_images(pending[1], report)
+
+    def _await_images(
+        self, futures: Sequence[Future[tuple[DecodedImage | None, float]]], report: Report
+    ) -> list[DecodedImage | None]:
+        end_after(self._image_seconds)
+        with report.time_stage("wait"):
+            decoded = [future.result() for future in futures]
+        report.add_seconds("decode", sum(seconds for _, seconds in decoded))
+        return [image for image, _ in decoded]
+
+    def _detect_group(
+        self, group: Sequence[EncodedImage], images: Sequence[DecodedImage | None]
+    ) -> list[ImageDetections | None]:
+        """Detect in a group; if that fails, image by image, so that only the culprit fails."""
+        usable = {index: image for index, image in enumerate(images) if image is not None}
+        detections: list[ImageDetections | None] = [None] * len(group)
+        if usable and not self._one_by_one and len(usable) > 1:
+            boxes = [group[index].boxes for index in usable]
+            try:
+                group_detections = self._detect(list(usable.values()), boxes)  # type: ignore[arg-type]
+            except (RuntimeError, *IMAGE_ERRORS) as error:
+                end_if_device_is_lost(error)
+            else:
+                for index, image_detections in zip(usable, group_detections, strict=True):
+                    detections[index] = image_detections
+                return detections
+        for index, image in usable.items():
+            detections[index] = self._detect_alone(group[index], image)
+        return detections
+
+    def _detect_alone(self, encoded: EncodedImage, image: DecodedImage) -> ImageDetections | None:
+        end_after(self._image_seconds)
+        try:
+            (detections,) = self._detect([image], [encoded.boxes])  # type: ignore[list-item]
+        except (RuntimeError, *IMAGE_ERRORS) as error:
+            end_if_device_is_lost(error)
+            encoded.failure = Failure.from_error("detect", error)
+            return None
+        return detections
+
+
+def split_into_groups(
+    encoded_images: Iterable[EncodedImage], max_images: int = MAX_GROUP_IMAGES
+) -> Iterator[list[EncodedImage]]:
+    """Split images, in order, into groups of at most `max_images` and `MAX_GROUP_BYTES` decoded bytes.
+
+    An image of unknown size counts as empty.
+    """
+    group: list[EncodedImage] = []
+    group_bytes = 0
+    for encoded in encoded_images:
+        decoded_bytes = 3 * (encoded.width or 0) * (encoded.height or 0)
+        if group and (len(group) == max_images or group_bytes + decoded_bytes > MAX_GROUP_BYTES):
+            yield group
+            group, group_bytes = [], 0
+        group.append(encoded)
+        group_bytes += decoded_bytes
+    if group:
+        yield group
+
+
+def end_if_device_is_lost(error: Exception) -> None:
+    """End this process after an error that its GPU does not recover from.
+
+    Every later image would fail too. The driver notices the death, starts another detector, and finds the
+    image that causes it.
+    """
+    import torch  # noqa: PLC0415  (the driver imports this module and must not load torch)
+
+    if isinstance(error, torch.AcceleratorError):
+        log.critical("the detector ends: it lost its device: %s", str(error).splitlines()[0])
+        logging.shutdown()
+        os._exit(1)
+
+
+def _decode(encoded: EncodedImage) -> tuple[DecodedImage | None, float]:
+    """The decoded image, or None with `encoded.failure` set, and the seconds that it took."""
+    start = perf_counter()
+    image = None
+    if encoded.failure is None and encoded.data is not None:
+        try:
+            image = imaging.decode_image(encoded.data)
+            encoded.height, encoded.width = image.shape[:2]
+        except UnreadableImage as error:
+            encoded.failure = Failure.from_error("decode", error)
+    return image, perf_counter() - start

@@ -1,0 +1,89 @@
+"""The shard work of a proposals run: one CPU task per piece reads, proposes and commits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import pyarrow as pa
+import ray
+from ray import ObjectRef
+
+from pipeline import store_options
+from pipeline.engine import cluster
+from pipeline.engine.monitor.stages import FlowState, StageLoad
+from pipeline.engine.propose.plan import ProposalPlan
+from pipeline.engine.propose.proposing import read_and_propose
+from pipeline.engine.shards.piece import Piece, commit_or_return
+from pipeline.engine.shards.work import Flight
+from pipeline.runs.encoded_image import EncodedImage
+from pipeline.runs.report import Failure, Report
+from pipeline.runs.tables import build_proposals_table
+
+
+class ProposalWork:
+    """Shard work of one stage: a task that commits its own part."""
+
+    def __init__(self, plan: ProposalPlan) -> None:
+        self.plan = plan
+        self._plan_reference = ray.put(plan)
+
+    def follow(self, capacity: cluster.Capacity) -> None:
+        """Do nothing: Ray sends tasks to new nodes by itself."""
+
+    def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
+        """Whether there are fewer than two pieces per core: one at work, one waiting."""
+        return len(flights) < 2 * capacity.cpus
+
+    def measure_flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
+        """The load of the one stage; images stay with their task."""
+        busy = min(len(flights), capacity.cpus)
+        waiting = len(flights) - busy
+        return FlowState([StageLoad("propose", "proposals on CPU", capacity.cpus, busy, waiting)])
+
+    def list_needs(self) -> Sequence[dict[str, float]]:
+        """A core."""
+        return [{"CPU": 1.0}]
+
+    def start(self, flight: Flight) -> ObjectRef[Report]:
+        """Start the one task of a piece."""
+        flight.stage = "propose"
+        return propose_piece.remote(self._plan_reference, flight.piece, flight.is_last_chance)
+
+    def start_next_stage(self, flight: Flight) -> None:
+        """Return None: there is no second stage."""
+
+    def clean_up(self, flight: Flight, error: Exception) -> bool:  # noqa: ARG002
+        """Return True: a task works on its own piece only."""
+        return True
+
+    def build_failed_row(self, piece: Piece, failure: Failure) -> pa.Table:
+        """The row of an image that ended its workers."""
+        ((image_id, uri),) = piece.read_images(self.plan.manifest, self.plan.fingerprint)
+        return _build_table([EncodedImage(image_id, uri, failure=failure)], self.plan)
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def propose_piece(plan: ProposalPlan, piece: Piece, is_last_chance: bool) -> Report:
+    """Read the images of a piece, compute their proposals and commit them."""
+    store_options.set_options(plan.stores)
+    rows = piece.read_images(plan.manifest, plan.fingerprint)
+    report = Report()
+    encoded_images = []
+    for encoded in read_and_propose(
+        rows,
+        plan.settings,
+        report,
+        image_seconds=plan.options.image_seconds,
+        is_last_chance=is_last_chance,
+    ):
+        encoded.data = None  # the part stores the boxes only
+        if encoded.failure is not None:
+            report.fail(encoded.failure)
+        elif encoded.boxes is not None:
+            report.counts["proposals"] += len(encoded.boxes)
+        encoded_images.append(encoded)
+    return commit_or_return(piece, plan.output, _build_table(encoded_images, plan), report)
+
+
+def _build_table(encoded_images: Sequence[EncodedImage], plan: ProposalPlan) -> pa.Table:
+    return build_proposals_table(encoded_images, plan.provenance, plan.fingerprint)

@@ -1,0 +1,243 @@
+"""What follows when work on a piece ends in an error: retry, isolate, fail the image, or give up.
+
+Pure decisions: nothing here calls Ray, reads a clock or touches storage. The runner carries them out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from ray.exceptions import (
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
+
+from pipeline.engine.shards.piece import Piece
+from pipeline.errors import PipelineError, ShardFailed, StorageError
+from pipeline.runs.backoff import ATTEMPTS, DEFAULT_BACKOFF, Backoff
+from pipeline.runs.report import Failure
+from pipeline.shards import Shard
+
+WORKER_LOSSES = 2
+"""Workers that a shard, and then a single image, may end."""
+MEMORY_LOSSES = 4
+"""Workers that Ray may end for their node's memory at a single image: another process may use the memory."""
+NODE_LOSSES = 50
+"""Attempts that may be lost with a node: they say nothing about the shard."""
+GIVE_UPS_IN_A_ROW = 3
+"""Shards that may be given up without a commit between: then the fault is not theirs."""
+ENDED_WORKERS = (
+    "this image alone ended its workers again and again: a crash, too much memory or time"
+)
+
+
+class NoActorLeft(RayError):
+    """All actors that could take a piece are gone, and the work done for it with them."""
+
+
+class Cause(Enum):
+    """What an error says about a piece of work."""
+
+    NODE_LOST = auto()
+    """A node was lost, or may have been: not the fault of the piece at work there."""
+    WORKER_ENDED = auto()
+    """The worker process crashed, or the watchdog ended it."""
+    OUT_OF_MEMORY = auto()
+    """Ray ended the worker for its node's memory."""
+    WRONG_INPUT = auto()
+    """No retry can help."""
+    ERROR = auto()
+    """The work raised an error that may pass, such as a store that does not answer."""
+
+    @property
+    def lost_worker(self) -> bool:
+        """Whether the worker process is gone, but its node is not."""
+        return self in (Cause.WORKER_ENDED, Cause.OUT_OF_MEMORY)
+
+    @property
+    def lost_attempt(self) -> bool:
+        """Whether the attempt vanished with its process: it may have committed before."""
+        return self.lost_worker or self is Cause.NODE_LOST
+
+
+def classify_error(error: BaseException) -> Cause:
+    """What an error says about the work that it ended.
+
+    An actor is *unavailable* if its connection broke and nobody knows why yet: this is what Ray reports in
+    the first second after a node's death. A worker that an image ended is reported as dead by its raylet.
+    """
+    node_errors = (
+        NoActorLeft,
+        NodeDiedError,
+        ActorUnavailableError,
+        ActorUnschedulableError,
+        TaskUnschedulableError,
+        ObjectLostError,
+        LocalRayletDiedError,
+    )
+    if isinstance(error, PipelineError) and not isinstance(error, StorageError):
+        return Cause.WRONG_INPUT
+    if isinstance(error, node_errors) or "node has died" in str(error):
+        return Cause.NODE_LOST
+    if isinstance(error, OutOfMemoryError):
+        return Cause.OUT_OF_MEMORY
+    if isinstance(error, WorkerCrashedError | RayActorError):
+        return Cause.WORKER_ENDED
+    return Cause.ERROR
+
+
+def unwrap_error(error: BaseException) -> BaseException:
+    """The error that the code of a task raised, or the error itself if Ray raised it."""
+    return error.cause if isinstance(error, RayTaskError) else error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decision:
+    message: str = field(default="", compare=False)
+    """What the log says about the error; empty if it says nothing about the piece."""
+
+
+@dataclass(frozen=True)
+class Retry(_Decision):
+    """Try the piece again after `wait` seconds."""
+
+    wait: float = 0.0
+
+
+@dataclass(frozen=True)
+class Isolate(_Decision):
+    """Do the shard one image per task."""
+
+
+@dataclass(frozen=True)
+class FailImage(_Decision):
+    """Write a failed row for the image."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class GiveUp(_Decision):
+    """Do the rest of the run without the shard."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class EndRun(_Decision):
+    """End the run with this error."""
+
+    error: BaseException
+
+
+Decision = Retry | Isolate | FailImage | GiveUp | EndRun
+
+
+class RetryPolicy:
+    """Decides what follows when work on a piece ends in an error, and counts what that takes."""
+
+    def __init__(self, backoff: Backoff = DEFAULT_BACKOFF) -> None:
+        self.backoff = backoff
+        self._errors: Counter[Piece] = Counter()
+        self._first_error: dict[Piece, float] = {}
+        self._worker_losses: Counter[Piece] = Counter()
+        self._node_losses: Counter[Piece] = Counter()
+        self._driver_errors: Counter[Shard] = Counter()
+        self._latest_success = float("-inf")
+        self._give_ups_in_a_row = 0
+
+    def is_last_chance(self, piece: Piece) -> bool:
+        """Whether the next error of the piece's work gives up its shard."""
+        return self._errors[piece] >= ATTEMPTS - 1
+
+    def note_success(self, started_at: float) -> None:
+        """Note that a piece whose work started at that time came through a stage."""
+        self._latest_success = max(self._latest_success, started_at)
+
+    def note_commit(self) -> None:
+        """Note that a shard was committed."""
+        self._give_ups_in_a_row = 0
+
+    def after(
+        self, piece: Piece, error: BaseException, *, stage: str, was_at_work: bool, now: float
+    ) -> Decision:
+        """Decide what follows an error that ended work on a piece.
+
+        Args:
+            piece: what the work was on.
+            error: what Ray or the work raised, unwrapped.
+            stage: where it happened.
+            was_at_work: False if the piece only waited for the worker that was lost.
+            now: the time in seconds, of the same clock as `note_success`.
+        """
+        cause = classify_error(error)
+        if cause is Cause.WRONG_INPUT:
+            return EndRun(error)
+        if cause is Cause.NODE_LOST or not was_at_work:
+            self._node_losses[piece] += 1
+            if self._node_losses[piece] <= NODE_LOSSES:
+                return Retry()
+        elif cause.lost_worker:
+            return self._after_worker_loss(piece, cause, stage)
+        return self._after_error(piece, error, stage, now)
+
+    def after_driver_error(self, shard: Shard, error: BaseException) -> Decision:
+        """Decide what follows an error of the driver's own work on a shard: its part cannot be put."""
+        self._driver_errors[shard] += 1
+        attempt = self._driver_errors[shard]
+        message = f"shard {shard.ordinal}, attempt {attempt} to put it: {error}"
+        if attempt < ATTEMPTS:
+            return Retry(self.backoff.wait(attempt), message=message)
+        return self._give_up(str(error), message)
+
+    def _after_error(self, piece: Piece, error: BaseException, stage: str, now: float) -> Decision:
+        self._errors[piece] += 1
+        self._first_error.setdefault(piece, now)
+        attempt = self._errors[piece]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        message = f"shard {piece.shard.ordinal}, attempt {attempt}: {reason}"
+        if attempt < ATTEMPTS:
+            return Retry(self.backoff.wait(attempt), message=message)
+        others_succeed = self._latest_success > self._first_error[piece]
+        if not piece.is_whole and others_succeed:
+            return FailImage(Failure.from_error(stage, error), message=message)
+        return self._give_up(reason, message)
+
+    def _after_worker_loss(self, piece: Piece, cause: Cause, stage: str) -> Decision:
+        self._worker_losses[piece] += 1
+        losses = self._worker_losses[piece]
+        is_memory = cause is Cause.OUT_OF_MEMORY
+        allowed = MEMORY_LOSSES if is_memory and not piece.is_whole else WORKER_LOSSES
+        image = "" if piece.is_whole else f", image {piece.row}"
+        message = (
+            f"shard {piece.shard.ordinal}{image} ended its worker at stage {stage} "
+            f"({losses} of {allowed})"
+        )
+        if losses < allowed:
+            # Memory needs longer to become free than a store to answer.
+            return Retry(4 * self.backoff.wait(losses) if is_memory else 0.0, message=message)
+        if piece.is_whole:
+            return Isolate(message=message)
+        kind = "OutOfMemory" if is_memory else "WorkerDied"
+        return FailImage(Failure(stage, kind, ENDED_WORKERS), message=message)
+
+    def _give_up(self, reason: str, message: str) -> Decision:
+        self._give_ups_in_a_row += 1
+        if self._give_ups_in_a_row < GIVE_UPS_IN_A_ROW:
+            return GiveUp(reason, message=message)
+        error = ShardFailed(
+            f"{self._give_ups_in_a_row} shards failed one after the other: {reason}; "
+            "what was done is committed, a rerun does the rest"
+        )
+        return EndRun(error, message=message)

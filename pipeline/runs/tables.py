@@ -1,0 +1,97 @@
+"""The tables that a run commits: one builder per schema, from images and what was computed on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline import schema, uris
+from pipeline.runs.encoded_image import EncodedImage
+
+
+class LabelledBoxes(Protocol):
+    """The detections of one image, best first, as a detector returns them."""
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """`(D, 4)` in pixels of the original image."""
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """Indices `(D,)` into the checkpoint's classes."""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Scores `(D,)`."""
+
+
+def build_proposals_table(
+    images: Sequence[EncodedImage], provenance: Mapping[str, Any], fingerprint: str
+) -> pa.Table:
+    """Rows of `schema.PROPOSALS`, one per image; a failed image has null boxes."""
+    columns = _build_common_columns(images)
+    columns["boxes"] = schema.build_box_column(
+        [None if image.failure else image.boxes for image in images]
+    )
+    metadata = {"provenance": provenance, "fingerprint": fingerprint}
+    return pa.table(columns, schema=schema.add_metadata(schema.PROPOSALS, metadata))
+
+
+def build_detections_table(
+    images: Sequence[EncodedImage],
+    detections: Sequence[LabelledBoxes | None],
+    classes: Sequence[str],
+    fingerprint: str,
+) -> pa.Table:
+    """Rows of `schema.DETECTIONS`, one per image; a failed image has null detections.
+
+    Args:
+        images: the shard's images in the order of the manifest.
+        detections: for each image its detections, or None if it failed.
+        classes: the checkpoint's classes, which labels index.
+        fingerprint: of the run.
+    """
+    columns = _build_common_columns(images)
+    columns["uri"] = pa.array([uris.strip_secrets(image.uri) for image in images], pa.string())
+    stages = [image.failure.stage if image.failure else None for image in images]
+    columns["stage"] = pa.array(stages, pa.string())
+    counts = [None if image.boxes is None else len(image.boxes) for image in images]
+    columns["num_proposals"] = pa.array(counts, pa.int32())
+    columns["detections"] = _build_detection_column(detections, classes)
+    metadata = {"classes": list(classes), "fingerprint": fingerprint}
+    return pa.table(columns, schema=schema.add_metadata(schema.DETECTIONS, metadata))
+
+
+def _build_common_columns(images: Sequence[EncodedImage]) -> dict[str, pa.Array]:
+    failures = [image.failure for image in images]
+    return {
+        "image_id": pa.array([image.image_id for image in images], pa.string()),
+        "width": pa.array([image.width for image in images], pa.int32()),
+        "height": pa.array([image.height for image in images], pa.int32()),
+        "status": pa.array(["failed" if failure else "ok" for failure in failures], pa.string()),
+        "error_type": pa.array([f.error_type if f else None for f in failures], pa.string()),
+        "error_message": pa.array([f.message if f else None for f in failures], pa.string()),
+    }
+
+
+def _build_detection_column(
+    detections: Sequence[LabelledBoxes | None], classes: Sequence[str]
+) -> pa.ListArray:
+    present = [of_image for of_image in detections if of_image is not None]
+    boxes = np.concatenate([np.empty((0, 4), np.float32), *(d.boxes for d in present)])
+    label_ids = np.concatenate([np.empty(0, np.int32), *(d.labels for d in present)])
+    scores = np.concatenate([np.empty(0, np.float32), *(d.scores for d in present)])
+    labels = pa.array(classes, pa.string()).take(pa.array(label_ids, pa.int32()))
+    corners = [pa.array(np.ascontiguousarray(boxes[:, i]), pa.float32()) for i in range(4)]
+    values = pa.StructArray.from_arrays(
+        [labels, pa.array(label_ids, pa.int32()), pa.array(scores, pa.float32()), *corners],
+        fields=list(schema.DETECTION),
+    )
+    counts = [0 if of_image is None else len(of_image.scores) for of_image in detections]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    missing = pa.array([of_image is None for of_image in detections], pa.bool_())
+    return pa.ListArray.from_arrays(offsets, values, mask=missing)

@@ -1,0 +1,175 @@
+"""Annotated datasets to train on: manifests joined with proposals, checked, read one shard at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline import manifests, schema, uris
+from pipeline.errors import InvalidConfiguration, UnreadableDataset
+from pipeline.manifests import Manifest
+from pipeline.proposals.stored_proposals import StoredProposals, open_stored_proposals
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The annotated objects of one image."""
+
+    boxes: NDArray[np.float32]
+    """`(G, 4)` in pixels of the original image."""
+    labels: NDArray[np.int64]
+    """`(G,)`, counted from 1: 0 is the background."""
+    crowd: NDArray[np.bool_]
+    """`(G,)`, whether the box holds a crowd."""
+
+
+@dataclass(frozen=True)
+class AnnotatedShard:
+    """The images of one shard with their annotations and proposals."""
+
+    image_ids: list[str]
+    uris: list[str]
+    annotations: list[Annotations | None]
+    """None for an image that is not annotated."""
+    proposals: list[NDArray[np.float32]]
+    """`(N, 4)` per image, best first; no rows if the proposals of the image failed."""
+
+
+@dataclass(frozen=True)
+class AnnotatedDataset:
+    """One manifest and the proposals of its images."""
+
+    manifest: Manifest
+    proposals: StoredProposals
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The manifest's classes."""
+        return self.manifest.classes or ()
+
+    @property
+    def shard_rows(self) -> tuple[int, ...]:
+        """Images of each shard, in order."""
+        return self.proposals.rows
+
+    def read(self, ordinal: int, with_proposals: bool = True) -> AnnotatedShard:
+        """The images of one shard."""
+        first, count = sum(self.shard_rows[:ordinal]), self.shard_rows[ordinal]
+        rows = self.manifest.read(first, count, ["image_id", "uri", "objects"]).combine_chunks()
+        boxes: list[NDArray[np.float32]] = []
+        if with_proposals:
+            boxes = schema.split_box_column(
+                self.proposals.locate(first, count).read_table()["boxes"]
+            )
+        return AnnotatedShard(
+            rows["image_id"].to_pylist(),
+            rows["uri"].to_pylist(),
+            read_annotations(rows, self.classes),
+            boxes,
+        )
+
+
+def read_annotations(rows: pa.Table, classes: Sequence[str]) -> list[Annotations | None]:
+    """The annotated objects of manifest rows, with labels as numbers from 1.
+
+    Raises:
+        UnreadableDataset: an object of a class that the manifest does not list.
+    """
+    number = {name: index + 1 for index, name in enumerate(classes)}
+    column = rows["objects"]
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if len(rows) == 0:
+        return []
+    flat = column.flatten()
+    labels = flat.field("label").to_pylist()
+    unknown = [label for label in set(labels) if label not in number]
+    if unknown:
+        raise UnreadableDataset(
+            f"an object is of class {unknown[0]!r}, which is not among the manifest's classes"
+        )
+    numbers = np.array([number[label] for label in labels], np.int64)
+    corners = [flat.field(n).to_numpy(zero_copy_only=False) for n in ("x1", "y1", "x2", "y2")]
+    boxes = np.stack(corners, axis=1).astype(np.float32, copy=False)
+    crowd = flat.field("crowd").fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
+    counts = np.nan_to_num(column.value_lengths().to_numpy(zero_copy_only=False)).astype(np.int64)
+    ends = np.cumsum(counts)
+    return [
+        Annotations(boxes[end - n : end], numbers[end - n : end], crowd[end - n : end])
+        if is_annotated
+        else None
+        for n, end, is_annotated in zip(
+            counts, ends, column.is_valid().to_numpy(zero_copy_only=False), strict=True
+        )
+    ]
+
+
+def open_annotated_manifests(manifest_uris: Sequence[str]) -> list[Manifest]:
+    """Open the manifests of a training and check that they are annotated with the same classes.
+
+    Raises:
+        UnreadableDataset: a manifest without classes, manifests of different classes, or what
+            `open_manifest` raises.
+    """
+    opened: list[Manifest] = []
+    for uri in manifest_uris:
+        manifest = manifests.open_manifest(uri)
+        shown_uri = uris.redact_uri(manifest.uri)
+        if not manifest.classes:
+            raise UnreadableDataset(
+                f"{shown_uri} lists no classes, so it cannot be trained on; "
+                "prepare it from an annotated dataset"
+            )
+        if opened and manifest.classes != opened[0].classes:
+            raise UnreadableDataset(
+                f"{shown_uri} has the classes {_list_classes(manifest)}, but "
+                f"{uris.redact_uri(opened[0].uri)} has {_list_classes(opened[0])}; "
+                "prepare both with the same classes"
+            )
+        opened.append(manifest)
+    return opened
+
+
+def _list_classes(manifest: Manifest) -> str:
+    classes = manifest.classes or ()
+    return ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
+
+
+def check_objects(annotated_manifests: Sequence[Manifest]) -> None:
+    """Reject manifests without a single object to learn from.
+
+    Raises:
+        UnreadableDataset: none of their images holds an object, or crowds alone.
+    """
+    for manifest in annotated_manifests:
+        for first in range(0, manifest.rows, manifests.ROW_GROUP):
+            rows = manifest.read(first, manifests.ROW_GROUP, ["objects"])
+            annotations = read_annotations(rows, manifest.classes or ())
+            if any(not image.crowd.all() for image in annotations if image is not None):
+                return
+    shown_uris = ", ".join(uris.redact_uri(manifest.uri) for manifest in annotated_manifests)
+    raise UnreadableDataset(f"{shown_uris}: no image holds an object to learn from")
+
+
+def open_annotated_datasets(
+    annotated_manifests: Sequence[Manifest], proposal_uris: Sequence[str]
+) -> list[AnnotatedDataset]:
+    """Join manifests with their proposals: the n-th proposals belong to the n-th manifest.
+
+    Raises:
+        InvalidConfiguration: the numbers of manifests and proposals differ.
+        MismatchedProposals, UnreadableDataset: as `open_stored_proposals` raises.
+    """
+    if len(annotated_manifests) != len(proposal_uris):
+        raise InvalidConfiguration(
+            f"{len(annotated_manifests)} manifests but {len(proposal_uris)} proposals: "
+            "give one of --proposals for each of --manifest, in the same order"
+        )
+    return [
+        AnnotatedDataset(manifest, open_stored_proposals(uri, manifest))
+        for manifest, uri in zip(annotated_manifests, proposal_uris, strict=True)
+    ]

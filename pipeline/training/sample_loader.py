@@ -1,0 +1,138 @@
+"""The samples of a training step: an image read, decoded and resized, with its sampled RoIs.
+
+Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import geometry, imaging, storage
+from pipeline.detector.preprocessing import Preprocessing
+from pipeline.detector.sampling import sample_rois
+from pipeline.detector.targets import TargetStatistics
+from pipeline.errors import AccessDenied, MissingObject, StorageError, UnreadableImage
+from pipeline.training.annotated_dataset import AnnotatedDataset, Annotations
+from pipeline.training.recipe import Recipe
+from pipeline.training.sample_order import WINDOW, PlannedSample, make_generator
+from pipeline.training.shard_cache import ShardCache
+from pipeline.training.survey import MIRRORED, select_candidates
+
+ATTEMPTS = 4
+"""Attempts to read an image from a store that does not answer."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a training step."""
+
+    image_id: str
+    image: NDArray[np.uint8]
+    """RGB `(h, w, 3)`, flipped and resized, not yet normalised."""
+    rois: NDArray[np.float32]
+    """`(S, 4)` in pixels of `image`."""
+    labels: NDArray[np.int64]
+    """`(S,)`, 0 for background."""
+    targets: NDArray[np.float32]
+    """`(S, 4)`, normalised."""
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that could not be read."""
+
+    image_id: str
+    reason: str
+
+
+class SampleLoader:
+    """Loads any sample of the order; flip, scale and RoIs depend on (seed, epoch, image_id)."""
+
+    def __init__(
+        self,
+        datasets: Sequence[AnnotatedDataset],
+        recipe: Recipe,
+        preprocessing: Preprocessing,
+        statistics: TargetStatistics,
+        seed: int,
+    ) -> None:
+        self._recipe = recipe
+        self._preprocessing = preprocessing
+        self._statistics = statistics
+        self._seed = seed
+        # Two windows: the next one's shards are read while the last samples of this one are loaded.
+        self._shards = ShardCache(datasets, 2 * WINDOW)
+
+    def load(self, planned: PlannedSample) -> Sample | SkippedImage:
+        """Read and prepare one image; a missing, forbidden or damaged image is skipped.
+
+        Raises:
+            StorageError: the store does not answer. The image is not skipped, because a run without
+                the outage would train on it.
+        """
+        row = planned.location.row
+        shard = self._shards.get(planned.location.dataset, planned.location.shard)
+        image_id = shard.image_ids[row]
+        try:
+            image = imaging.decode_image(_read_image(shard.uris[row]))
+        except (UnreadableImage, MissingObject, AccessDenied) as error:
+            return SkippedImage(image_id, str(error))
+        rng = make_generator(self._seed, planned.epoch, image_id)
+        annotations = shard.annotations[row]
+        assert annotations is not None, "the survey leaves out images that are not annotated"
+        return self.prepare(image_id, image, annotations, shard.proposals[row], rng)
+
+    def prepare(
+        self,
+        image_id: str,
+        image: NDArray[np.uint8],
+        annotations: Annotations,
+        proposals: NDArray[np.float32],
+        rng: np.random.Generator,
+    ) -> Sample:
+        """The sample of a decoded image `(H, W, 3)` with its objects and proposals `(N, 4)`."""
+        recipe = self._recipe
+        height, width = image.shape[:2]
+        side = recipe.short_sides[int(rng.integers(len(recipe.short_sides)))]
+        is_mirrored = rng.random() < recipe.flip
+        objects = geometry.clip(annotations.boxes, width, height)
+        inside = geometry.is_nonempty(objects)
+        sampled = sample_rois(
+            select_candidates(geometry.clip(proposals, width, height), recipe),
+            objects[inside],
+            annotations.labels[inside],
+            annotations.crowd[inside],
+            rng,
+            rois_per_image=recipe.rois_per_image,
+            fg_fraction=recipe.foreground_fraction,
+            fg_iou=recipe.foreground_iou,
+            bg_iou=(recipe.background_iou_low, recipe.background_iou_high),
+        )
+        rois, targets = sampled.boxes, sampled.targets
+        resized = self._preprocessing.resize(image, short_side=side, max_side=recipe.max_side)
+        if is_mirrored:
+            resized = resized[:, ::-1]
+            rois = geometry.flip_horizontally(rois, width)
+            targets = targets * MIRRORED
+        rois = geometry.scale(rois, resized.shape[1] / width, resized.shape[0] / height)
+        targets = self._statistics.normalise(targets, sampled.labels)
+        return Sample(image_id, np.array(resized), rois, sampled.labels, targets)
+
+
+def _read_image(uri: str) -> bytes:
+    """The bytes of an image; retries a store that does not answer."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return storage.read(uri)
+        except (MissingObject, AccessDenied):
+            raise
+        except StorageError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(4**attempt)  # 1, 4, 16 s, as the detection runs wait
+    raise AssertionError("the loop returns or raises")

@@ -1,0 +1,27 @@
+"""The benchmarks stay runnable although nothing else imports them."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.benchmarks.proposal_phases import measure_phases
+
+MODULES = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_imports(module: str) -> None:
+    assert importlib.import_module(f"tests.benchmarks.{module}").__doc__
+
+
+def test_the_phases_of_selective_search_add_up_to_its_time() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    milliseconds = measure_phases([image], "single", repeats=1)
+    total = milliseconds.pop("all")
+    assert len(milliseconds) == 14
+    assert sum(milliseconds.values()) == pytest.approx(total)
+    assert all(value > 0 for value in milliseconds.values())

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+
+from pipeline.detector.postprocessing import select_detections
+from pipeline.detector.postprocessing_settings import PostprocessingSettings
+from tests.detector import plain_predictor
+from tests.detector.networks import draw_random_boxes
+
+SIZE = (200, 300)
+
+
+def draw_scored_rois(seed, count, classes=3):
+    """Draw scores, deltas and boxes of RoIs; all scores differ."""
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(size=(count, classes + 1)))
+    deltas = torch.from_numpy(rng.normal(scale=0.3, size=(count, classes + 1, 4)))
+    boxes = torch.from_numpy(draw_random_boxes(rng, count, *SIZE).astype(np.float64))
+    return logits.softmax(dim=1), deltas, boxes
+
+
+def select_plainly(scores, deltas, boxes, settings):
+    rows = [
+        (
+            float(scores[roi, label + 1]),
+            label,
+            plain_predictor.clip_box(
+                plain_predictor.apply_delta(boxes[roi].tolist(), deltas[roi, label + 1].tolist()),
+                SIZE[1],
+                SIZE[0],
+            ),
+        )
+        for roi in range(len(boxes))
+        for label in range(scores.shape[1] - 1)
+    ]
+    return plain_predictor.select_best(rows, settings, scores.shape[1] - 1)
+
+
+# torchvision's NMS has two implementations and chooses by the number of boxes.
+@pytest.mark.parametrize("count", [1, 40, 500])
+@pytest.mark.parametrize("rule", ["default", "paper"])
+def test_selection_equals_the_plain_predictor(rule, count):
+    settings = PostprocessingSettings(rule=rule, max_per_image=60, score_threshold=0.1)
+    scores, deltas, boxes = draw_scored_rois(count, count)
+    selected, values, labels = select_detections(scores, deltas, boxes, SIZE, settings)
+    expected = select_plainly(scores, deltas, boxes, settings)
+    assert len(expected) == len(selected) > 0
+    np.testing.assert_allclose(values, [score for score, _, _ in expected])
+    np.testing.assert_array_equal(labels, [label for _, label, _ in expected])
+    np.testing.assert_allclose(selected, [box for _, _, box in expected], atol=1e-9)
+
+
+def select_of_one_class(scores, boxes, settings):
+    """Select detections of one class whose boxes are those of the RoIs."""
+    scores = torch.tensor([[1 - s, s] for s in scores])
+    boxes = torch.tensor(boxes, dtype=torch.float32)
+    return select_detections(scores, torch.zeros(len(boxes), 2, 4), boxes, SIZE, settings)
+
+
+def test_thresholds_and_caps_of_a_hand_worked_case():
+    # The second overlaps the first by 60 / 140 = 0.43, the third by 20 / 180 = 0.11.
+    boxes = [[0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10], [100, 100, 110, 110]]
+    scores = [0.9, 0.8, 0.7, 0.04]
+    selected, values, _ = select_of_one_class(scores, boxes, PostprocessingSettings())
+    np.testing.assert_allclose(values, [0.9, 0.7])
+    np.testing.assert_allclose(selected, [boxes[0], boxes[2]])
+    for settings, count in (
+        (PostprocessingSettings(nms_iou=0.5), 3),
+        (PostprocessingSettings(max_per_image=1), 1),
+        (PostprocessingSettings(rule="paper"), 3),  # no threshold
+        (PostprocessingSettings(rule="paper", max_per_image=2), 1),
+    ):
+        assert len(select_of_one_class(scores, boxes, settings)[0]) == count
+
+
+def test_equal_scores_keep_the_order_of_the_rois():
+    boxes = [[20.0 * i, 0, 20.0 * i + 10, 10] for i in range(12)]
+    for rule in ("default", "paper"):
+        selected, _, _ = select_of_one_class(
+            [0.5] * 12, boxes, PostprocessingSettings(rule=rule, max_per_image=5)
+        )
+        np.testing.assert_allclose(selected, boxes[:5])
+
+
+def test_boxes_that_move_out_of_the_image_are_dropped():
+    scores, boxes = torch.tensor([[0.1, 0.9]]), torch.tensor([[280.0, 0.0, 300.0, 20.0]])
+    deltas = torch.zeros(1, 2, 4)
+    deltas[0, 1, 0] = 5
+    assert len(select_detections(scores, deltas, boxes, SIZE, PostprocessingSettings())[0]) == 0
