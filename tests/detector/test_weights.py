@@ -13,7 +13,7 @@ from pipeline.errors import InvalidCheckpoint, StorageError
 
 
 @pytest.fixture(scope="module")
-def weights_of_resnet():
+def resnet_weights():
     """A state dict like torchvision's, with random weights."""
     torch.manual_seed(0)
     return torchvision.models.resnet18(num_classes=10).state_dict()
@@ -24,24 +24,24 @@ def build_resnet(**fields):
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_weights_fill_the_backbone_by_name(tmp_path, weights_of_resnet, ending):
+def test_weights_fill_the_backbone_by_name(tmp_path, resnet_weights, ending):
     path = tmp_path / f"weights.{ending}"
     if ending == "pth":
-        torch.save(weights_of_resnet, path)
+        torch.save(resnet_weights, path)
     else:
-        safetensors.torch.save_file(weights_of_resnet, path)
+        safetensors.torch.save_file(resnet_weights, path)
     network = build_resnet()
     loaded_weights = load_pretrained(network, str(path))
     assert loaded_weights.missing == ()
     assert loaded_weights.unused == ("fc.bias", "fc.weight")
     assert set(loaded_weights.loaded) == set(network.backbone.state_dict())
     own = network.backbone.state_dict()
-    assert torch.equal(own["layer3.0.conv1.weight"], weights_of_resnet["layer3.0.conv1.weight"])
-    assert torch.equal(own["layer3.0.conv1.norm.bias"], weights_of_resnet["layer3.0.bn1.bias"])
+    assert torch.equal(own["layer3.0.conv1.weight"], resnet_weights["layer3.0.conv1.weight"])
+    assert torch.equal(own["layer3.0.conv1.norm.bias"], resnet_weights["layer3.0.bn1.bias"])
 
 
-def test_a_new_head_is_reported_missing(tmp_path, weights_of_resnet):
-    torch.save(weights_of_resnet, tmp_path / "w.pth")
+def test_a_new_head_is_reported_missing(tmp_path, resnet_weights):
+    torch.save(resnet_weights, tmp_path / "w.pth")
     loaded_weights = load_pretrained(build_resnet(fc_widths=(8, 8)), str(tmp_path / "w.pth"))
     assert loaded_weights.missing == ("fc.1.weight", "fc.1.bias", "fc.4.weight", "fc.4.bias")
     assert "layer4.0.conv1.weight" in loaded_weights.unused
@@ -55,8 +55,8 @@ def test_a_new_head_is_reported_missing(tmp_path, weights_of_resnet):
     )
 
 
-def test_half_precision_weights_become_fp32(tmp_path, weights_of_resnet):
-    torch.save({name: t.half() for name, t in weights_of_resnet.items()}, tmp_path / "w.pth")
+def test_half_precision_weights_become_fp32(tmp_path, resnet_weights):
+    torch.save({name: t.half() for name, t in resnet_weights.items()}, tmp_path / "w.pth")
     network = build_resnet()
     load_pretrained(network, str(tmp_path / "w.pth"))
     assert network.backbone.conv1.weight.dtype == torch.float32
@@ -78,8 +78,8 @@ def test_half_precision_weights_become_fp32(tmp_path, weights_of_resnet):
         (lambda w: list(w.values()), "not a mapping of names to tensors"),
     ],
 )
-def test_an_error_names_the_mismatch(tmp_path, weights_of_resnet, change, message):
-    torch.save(change(dict(weights_of_resnet)), tmp_path / "w.pth")
+def test_an_error_names_the_mismatch(tmp_path, resnet_weights, change, message):
+    torch.save(change(dict(resnet_weights)), tmp_path / "w.pth")
     with pytest.raises(InvalidCheckpoint, match=message):
         load_pretrained(build_resnet(), str(tmp_path / "w.pth"))
 

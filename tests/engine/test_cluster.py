@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +75,7 @@ def test_an_address_where_nothing_answers_fails_at_once(
     address = form.format(f"127.0.0.1:{find_free_port()}")
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    message = f"RAY_ADDRESS {address}: nothing answers: Connection refused"
+    message = f"RAY_ADDRESS {address}: nothing answers: {os.strerror(errno.ECONNREFUSED)}"
     with pytest.raises(InvalidConfiguration, match=message), cluster.connect_to_cluster():
         pass
 

@@ -52,7 +52,7 @@ def _detect(inputs: tuple[str, str], output: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def expected_rows(
+def baseline_rows(
     inputs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, Any]]:
     return _detect(inputs, tmp_path_factory.mktemp("undisturbed"))
@@ -81,7 +81,7 @@ def _is_descendant(pid: int) -> bool:
 
 @pytest.mark.parametrize("title", ["DetectorActor", "read_piece"])
 def test_a_killed_worker_changes_no_row(
-    title: str, inputs: tuple[str, str], expected_rows: list[dict[str, Any]], tmp_path: Path
+    title: str, inputs: tuple[str, str], baseline_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     output, killed = tmp_path / "detections", []
 
@@ -100,8 +100,8 @@ def test_a_killed_worker_changes_no_row(
     killer.join()
     assert killed, f"no {title} was found to kill"
     assert killed[0] < IMAGES // 2, "it was killed too late to matter"
-    assert [row["image_id"] for row in rows] == [row["image_id"] for row in expected_rows]
-    for row, expected in zip(rows, expected_rows, strict=True):
+    assert [row["image_id"] for row in rows] == [row["image_id"] for row in baseline_rows]
+    for row, expected in zip(rows, baseline_rows, strict=True):
         assert row["status"] == "ok"
         scores, expected_scores = ([d["score"] for d in r["detections"]] for r in (row, expected))
         np.testing.assert_allclose(scores, expected_scores, atol=1e-3)
