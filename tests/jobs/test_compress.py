@@ -24,7 +24,7 @@ from tests.detector.networks import (
     draw_random_boxes,
     draw_random_image,
 )
-from tests.jobs.command import run_job
+from tests.jobs.command import read_error_output, run_job
 from tests.training.training_dataset import write_dataset
 
 QUICK = ("--repeats", "0")
@@ -144,7 +144,7 @@ def test_a_rerun_gives_the_same_checkpoint_and_other_ranks_are_rejected(
     assert (out / "model.safetensors").read_bytes() == before
     capsys.readouterr()
     assert compress(source, out, "--fc6", "16", "--fc7", "9", *QUICK) == 2
-    error = capsys.readouterr().err
+    error = read_error_output(capsys)
     assert "was written by a run with other settings (fc7: 8 there, 9 now): choose another" in error
     assert compress(source, out, "--fc6", "16", "--fc7", "9", "--overwrite", *QUICK) == 0
     assert read_checkpoint_record(str(out)).architecture.fc_ranks == (16, 9)
@@ -204,7 +204,7 @@ def test_an_error_is_one_line_with_exit_code_2(
     base |= {"--fc6": "16", "--fc7": "8"}
     unchanged = [word for option in base if option not in words for word in (option, base[option])]
     assert run_job("compress", *unchanged, *words, *QUICK) == 2
-    error = capsys.readouterr().err
+    error = read_error_output(capsys)
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert expected.format(w=world) in error

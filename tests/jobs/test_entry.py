@@ -1,14 +1,19 @@
-"""What a job over shards prints at the end."""
+"""What a job prints at the end, and its exit code after a signal."""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import time
 from collections import Counter
 
 import pytest
 
 from jobs import entry
 from pipeline.runs.options import RunOptions
-from pipeline.runs.summary import Summary
+from pipeline.runs.summary import RunInterrupted, Summary
+from tests.jobs.command import read_error_output
 
 
 @pytest.mark.parametrize(
@@ -37,3 +42,31 @@ def test_the_next_job_gets_the_storage_options() -> None:
         "next: python jobs/next.py --storage-options stores.json"
     )
     assert "storage-options" not in entry.closing_message(options, summary, "-c", "print()")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_sets_the_exit_code_even_if_another_interrupt_replaces_its_exception(
+    number: signal.Signals,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ray raises a plain KeyboardInterrupt, and a run over shards one with its count of images."""
+
+    def wait(options: entry.JobOptions) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        except KeyboardInterrupt as interrupt:
+            raise RunInterrupted(3) from interrupt
+
+    monkeypatch.setattr(sys, "argv", ["jobs/test.py"])
+    handlers = {handled: signal.getsignal(handled) for handled in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as exit_info:
+            entry.run(entry.JobOptions, wait)
+    finally:
+        for handled, handler in handlers.items():
+            signal.signal(handled, handler)
+    assert exit_info.value.code == code
+    assert read_error_output(capsys) == "stopped\n"

@@ -59,6 +59,14 @@ def train(
     return run_training([data[0]], [data[1]], str(output), recipe, execution=execution, **arguments)
 
 
+def train_in_process(data: tuple[str, str], output: Path, recipe: Recipe = QUICK) -> None:
+    """Train without Ray, which takes seconds to start a worker."""
+    datasets = open_annotated_datasets(open_annotated_manifests([data[0]]), [data[1]])
+    survey = survey_datasets(datasets, recipe)
+    spec = TrainingSpec(str(output), recipe, datasets, survey, checkpoint_every=5, log_every=2)
+    Trainer(spec).train()
+
+
 def read_losses(output: Path) -> list[float]:
     return [record.loss for record in logs.read_log(str(output))]
 
@@ -87,7 +95,7 @@ def test_two_workers_match_one_worker_with_twice_the_images(
 def test_a_killed_worker_costs_nothing_but_time(data: tuple[str, str], tmp_path: Path) -> None:
     import psutil  # ray brings it along
 
-    longer = dataclasses.replace(ONE_IMAGE, iterations=60)
+    longer = dataclasses.replace(ONE_IMAGE, iterations=30)
     killed: list[int] = []
 
     def kill_one() -> None:
@@ -107,18 +115,8 @@ def test_a_killed_worker_costs_nothing_but_time(data: tuple[str, str], tmp_path:
     thread.start()
     train(data, tmp_path / "broken", longer, workers=2)
     thread.join()
-    assert killed[0] < 60
-    datasets = open_annotated_datasets(open_annotated_manifests([data[0]]), [data[1]])
-    alone = dataclasses.replace(QUICK, iterations=60)
-    whole = TrainingSpec(
-        str(tmp_path / "whole"),
-        alone,
-        datasets,
-        survey_datasets(datasets, alone),
-        checkpoint_every=5,
-        log_every=2,
-    )
-    Trainer(whole).train()
+    assert killed[0] < 30
+    train_in_process(data, tmp_path / "whole", dataclasses.replace(QUICK, iterations=30))
     steps = [[r.step for r in logs.read_log(str(tmp_path / name))] for name in ("whole", "broken")]
     assert steps[0] == steps[1]
     np.testing.assert_allclose(
@@ -206,7 +204,7 @@ def test_a_worker_with_an_unreadable_image_stays_in_step(tmp_path: Path) -> None
     one_image = dataclasses.replace(ONE_IMAGE, precision="bf16")
     train((manifest, proposals), tmp_path / "two", one_image, workers=2)
     parts = dataclasses.replace(QUICK, accumulate=2, precision="bf16")
-    train((manifest, proposals), tmp_path / "one", parts)
+    train_in_process((manifest, proposals), tmp_path / "one", parts)
     assert logs.read_log(str(tmp_path / "two"))[-1].skipped == 3  # once in each of 3 epochs
     np.testing.assert_allclose(
         read_losses(tmp_path / "one"), read_losses(tmp_path / "two"), rtol=0.02
@@ -260,7 +258,6 @@ def test_an_option_outside_its_range_is_rejected_by_name(field: str, value: floa
         Execution(**{field: value})
 
 
-@on_ray
 def test_a_damaged_state_is_named(
     complete_output: Path, data: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -269,7 +266,7 @@ def test_a_damaged_state_is_named(
     state.set_latest_state(str(output), 12, is_finished=False)
     (output / "steps" / "state-000000012.pt").write_bytes(b"rubbish")
     with pytest.raises(InvalidCheckpoint, match=r"state-000000012\.pt is damaged"):
-        train(data, output)
+        train_in_process(data, output)
 
 
 @on_ray
