@@ -46,8 +46,8 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
     The exit code is 0, that of the `PipelineError`, 130 after Ctrl-C, 143 after SIGTERM, or 1 for a
     defect.
     """
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, _request_stop)
+    stop = StopHandler()
+    stop.install()
     try:
         chosen = parse(options, sys.argv[1:], description)
     except PipelineError as error:  # options that check their own values
@@ -64,9 +64,8 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
             trace = uris.redact_text(traceback.format_exc())
             print(store_options.get_options().mask_secrets(trace), file=sys.stderr)
         _leave(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt as stop:
-        number = stop.number if isinstance(stop, StopRequested) else signal.SIGINT
-        _leave("stopped", 128 + number)
+    except KeyboardInterrupt:
+        _leave("stopped", 128 + stop.number)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -104,19 +103,27 @@ def _load_storage_options(uri: str) -> None:
     store_options.set_options(store_options.parse_options(content, uris.redact_uri(uri)))
 
 
-class StopRequested(KeyboardInterrupt):
-    """The job received SIGINT or SIGTERM."""
+class StopHandler:
+    """Raises KeyboardInterrupt on SIGINT or SIGTERM; a second signal ends the process at once.
 
-    def __init__(self, number: int) -> None:
-        super().__init__()
+    It remembers the signal, because the exception cannot carry it: Ray replaces an exception that a
+    signal raises inside its calls by a plain KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self.number: int = signal.SIGINT
+        """The signal that stopped the job."""
+
+    def install(self) -> None:
+        """Handle both signals from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002
         self.number = number
-
-
-def _request_stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    """Stop in order by raising an exception; a second signal ends the process at once."""
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, signal.SIG_DFL)
-    raise StopRequested(number)
+        for handled in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(handled, signal.SIG_DFL)
+        raise KeyboardInterrupt
 
 
 def closing_message(options: JobOptions, summary: Summary, *next_command: str) -> str:
