@@ -36,6 +36,26 @@ def iou(a: Array, b: Array) -> Array:
     return xp.where(union > 0, overlap / xp.where(union > 0, union, xp.ones_like(union)), 0.0)
 
 
+PAIRS_PER_BLOCK = 300_000
+"""Pairs of boxes that are compared at a time. Their values fit in a cache: with 2 million pairs, a pair took
+twice the time."""
+
+
+def find_best_overlaps(a: Array, b: Array) -> tuple[Array, Array]:
+    """For every box of `a` `(N, 4)`, its largest IoU `(N,)` with a box of `b` `(M, 4)`, M > 0, and that box.
+
+    Boxes are compared in blocks, so memory does not grow with N x M. Of equal overlaps, the first counts.
+    """
+    xp = array_api_compat.array_namespace(a, b)
+    rows = max(1, PAIRS_PER_BLOCK // len(b))
+    best, match = [], []
+    for start in range(0, max(len(a), 1), rows):
+        overlaps = iou(a[start : start + rows], b)
+        best.append(xp.max(overlaps, axis=1))
+        match.append(xp.argmax(overlaps, axis=1))
+    return xp.concat(best), xp.concat(match)
+
+
 def clip(boxes: Array, width: float, height: float) -> Array:
     """Boxes `(N, 4)` clipped to the image `[0, width] x [0, height]`; boxes outside become empty."""
     xp = array_api_compat.array_namespace(boxes)
@@ -62,6 +82,26 @@ def scale(boxes: Array, x: float, y: float) -> Array:
     return xp.stack(
         [boxes[..., 0] * x, boxes[..., 1] * y, boxes[..., 2] * x, boxes[..., 3] * y], axis=-1
     )
+
+
+def turn(boxes: Array, orientation: int, width: float, height: float) -> Array:
+    """Boxes `(N, 4)` of the stored image, where they are after its EXIF orientation is applied.
+
+    Args:
+        boxes: in an image of stored pixels.
+        orientation: EXIF's, 1 to 8.
+        width: of the stored image.
+        height: of the stored image.
+    """
+    xp = array_api_compat.array_namespace(boxes)
+    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+    if orientation in (2, 3, 7, 8):  # stored right is displayed left, or at the top or bottom
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4, 6, 7):
+        y1, y2 = height - y2, height - y1
+    if orientation >= 5:
+        x1, y1, x2, y2 = y1, x1, y2, x2
+    return xp.stack([x1, y1, x2, y2], axis=-1)
 
 
 def flip_horizontally(boxes: Array, width: float) -> Array:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -140,3 +141,30 @@ def test_torch_and_numpy_agree(name: str) -> None:
     actual = OPERATIONS[name](torch.from_numpy(a), torch.from_numpy(b))
     assert isinstance(actual, torch.Tensor)
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12)
+
+
+@given(box_arrays(largest_count=12), box_arrays(largest_count=12), st.integers(1, 40))
+def test_best_overlaps_do_not_depend_on_the_blocks(a: Boxes, b: Boxes, pairs: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geometry, "PAIRS_PER_BLOCK", pairs)
+        if len(b) == 0:
+            return
+        best, match = geometry.find_best_overlaps(a, b)
+    overlaps = geometry.iou(a, b)
+    assert best.shape == match.shape == (len(a),)
+    np.testing.assert_array_equal(best, overlaps.max(axis=1))
+    np.testing.assert_array_equal(match, overlaps.argmax(axis=1))
+
+
+def test_ten_thousand_boxes_are_compared_in_little_memory() -> None:
+    corners = np.random.default_rng(0).uniform(0, 4000, (3000, 2)).astype(np.float32)
+    boxes = np.concatenate([corners, corners + 20], axis=1)
+    tracemalloc.start()
+    try:
+        best, match = geometry.find_best_overlaps(boxes, boxes)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (best == 1).all()
+    assert (match == np.arange(3000)).all()
+    assert peak < 40e6  # 9 million pairs at once would take some 400 MB

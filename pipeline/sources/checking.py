@@ -1,124 +1,73 @@
-"""Checks that all sources share: boxes against the image, paths against the dataset, sizes."""
+"""Checks that all sources share: objects against the classes and the image."""
 
 from __future__ import annotations
 
-import math
-import posixpath
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline import geometry, imaging, storage, uris
-from pipeline.errors import (
-    AccessDenied,
-    InvalidBox,
-    MissingObject,
-    StorageError,
-    UnreadableDataset,
-    UnreadableImage,
-)
+from pipeline.box_repair import repair_boxes
+from pipeline.errors import UnreadableDataset
 from pipeline.manifests import AnnotatedObject
-
-HEADER_BYTES = 64 * 1024
-"""Bytes of an image's start that hold its header, unless large metadata precede it."""
+from pipeline.sources.tally import Repair
 
 LARGEST_SIDE = 2**31
 """An annotated width or height from this value on is invalid and counts as missing."""
 
 
 def clip_objects(
-    objects: Sequence[AnnotatedObject],
-    width: int,
-    height: int,
-    where: str,
-    classes: frozenset[str] | None = None,
-) -> tuple[tuple[AnnotatedObject, ...], int]:
-    """Clip objects to their image; also return how many were dropped because their box has no area.
+    objects: Sequence[AnnotatedObject], width: int, height: int, where: str
+) -> tuple[tuple[AnnotatedObject, ...], list[Repair]]:
+    """Clip objects to their image, and drop those that have no box in it.
 
     Args:
         objects: the annotated objects, with half-open boxes in pixels.
         width: of the image, in pixels.
         height: of the image, in pixels.
-        where: the file that errors name.
-        classes: the allowed labels; None allows any.
+        where: the file that the repairs name.
+
+    Returns:
+        The objects that stay, and one repair for each box that was dropped or clipped.
+    """
+    repaired = repair_boxes(stack_boxes(objects), width, height)
+    inside: list[AnnotatedObject] = []
+    repairs: list[Repair] = []
+    for index, (item, fault) in enumerate(zip(objects, repaired.faults, strict=True)):
+        if fault is None:
+            x1, y1, x2, y2 = repaired.boxes[index].tolist()
+            inside.append(replace(item, x1=x1, y1=y1, x2=x2, y2=y2))
+            if repaired.clipped[index]:
+                repairs.append(Repair("box", "clipped to the image", f"{where}, object {index}"))
+        else:
+            detail = f"{where}: the box of object {index} ({item.label}) has the corners " + (
+                f"x1={item.x1:g} y1={item.y1:g} x2={item.x2:g} y2={item.y2:g}, counted from 0 and half "
+                f"open, in an image of {width}x{height}"
+            )
+            repairs.append(Repair("box", f"dropped: {fault}", detail, is_loss=True))
+    return tuple(inside), repairs
+
+
+def stack_boxes(objects: Sequence[AnnotatedObject]) -> NDArray[np.float64]:
+    """The boxes of objects as float64 `(N, 4)`."""
+    return np.array([[o.x1, o.y1, o.x2, o.y2] for o in objects], np.float64).reshape(-1, 4)
+
+
+def check_labels(objects: Sequence[AnnotatedObject], classes: frozenset[str], where: str) -> None:
+    """Reject an object of a class that the dataset does not have.
 
     Raises:
-        InvalidBox: a box is inverted, not finite, or wholly outside the image.
         UnreadableDataset: a label is not among `classes`.
     """
     for index, item in enumerate(objects):
-        if classes is not None and item.label not in classes:
+        if item.label not in classes:
             raise UnreadableDataset(
                 f"{where}: object {index} is of class {item.label!r}, "
                 f"which is not among the classes {', '.join(sorted(classes))}"
             )
-        fault = _describe_fault(item, width, height)
-        if fault:
-            corners = f"x1={item.x1:g} y1={item.y1:g} x2={item.x2:g} y2={item.y2:g}"
-            raise InvalidBox(
-                f"{where}: the box of object {index} ({item.label}) {fault}: {corners}, "
-                f"counted from 0 and half open, in an image of {width}x{height}"
-            )
-    annotated = np.array([[o.x1, o.y1, o.x2, o.y2] for o in objects], np.float64).reshape(-1, 4)
-    clipped = geometry.clip(annotated, width, height).astype(np.float32)
-    nonempty = tuple(
-        replace(item, x1=x1, y1=y1, x2=x2, y2=y2)
-        for item, (x1, y1, x2, y2), has_area in zip(
-            objects, clipped.tolist(), geometry.is_nonempty(clipped), strict=True
-        )
-        if has_area
-    )
-    return nonempty, len(objects) - len(nonempty)
 
 
-def _describe_fault(item: AnnotatedObject, width: int, height: int) -> str | None:
-    if not all(math.isfinite(corner) for corner in (item.x1, item.y1, item.x2, item.y2)):
-        return "is not finite"
-    if item.x2 < item.x1 or item.y2 < item.y1:
-        return "is inverted"
-    is_empty = item.x1 == item.x2 or item.y1 == item.y2  # dropped later, wherever it is
-    is_outside = item.x2 <= 0 or item.y2 <= 0 or item.x1 >= width or item.y1 >= height
-    return "is wholly outside" if is_outside and not is_empty else None
-
-
-def extends_beyond(objects: Sequence[AnnotatedObject], width: int, height: int) -> bool:
+def extends_beyond(objects: Sequence[AnnotatedObject], width: float, height: float) -> bool:
     """Whether a box ends right of or below the image; if so, the annotated image size may be wrong."""
     return any(item.x2 > width or item.y2 > height for item in objects)
-
-
-def check_inside(path: str, where: str) -> None:
-    """Reject a path in an annotation that leaves the folder it is relative to.
-
-    Raises:
-        UnreadableDataset: the path is absolute, a URI, or contains `..`.
-    """
-    plain = path.replace("\\", "/")
-    has_drive = len(plain) > 1 and plain[1] == ":"
-    if plain.startswith("/") or has_drive or "://" in plain or "::" in plain:
-        raise UnreadableDataset(f"{where} names {path!r}, which leaves the dataset's folder")
-    if ".." in plain.split("/") or posixpath.normpath(plain) == ".":
-        raise UnreadableDataset(f"{where} names {path!r}, which leaves the dataset's folder")
-
-
-def read_image_size(uri: str) -> tuple[int, int]:
-    """Read the width and height of an image from its header, and as little of the file as possible.
-
-    Raises:
-        UnreadableDataset: the file is not an image.
-        StorageError: the file cannot be read.
-    """
-    try:
-        try:
-            start = storage.read_start(uri, HEADER_BYTES)
-            return imaging.read_size(start)
-        except (MissingObject, AccessDenied):
-            raise
-        except UnreadableImage:
-            if len(start) < HEADER_BYTES:
-                raise
-        except StorageError:
-            pass  # some stores reject a range of an empty object; reading all of it shows
-        return imaging.read_size(storage.read(uri))
-    except UnreadableImage as error:
-        raise UnreadableDataset(f"{uris.redact_uri(uri)}: {error}") from error

@@ -1,22 +1,34 @@
-"""What every source returns: classes, a stream of manifest rows, and counts that grow with the stream."""
+"""What every source returns: classes, a stream of manifest rows, and a tally that grows with the stream."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from pipeline.errors import MissingObject, UnreadableDataset
+from pipeline.errors import (
+    AccessDenied,
+    InvalidBox,
+    MissingObject,
+    TooManyInvalidImages,
+    UnreadableDataset,
+)
 from pipeline.manifests import ManifestRow
+from pipeline.sources.options import SourceOptions
+from pipeline.sources.tally import Repair, Tally
 
 READER_THREADS = 16
 """Threads that read annotations and headers: enough to hide a remote store's latency."""
 AHEAD = 4 * READER_THREADS
 """Images in flight, which bounds the memory of a stream."""
+LOGGED = 20
+"""Invalid images, and losses of each kind, that are logged; the others are only counted."""
+FEWEST_BOXES = 20
+"""Boxes from which the share of dropped ones counts: of fewer, a single one may be more than 5 %."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,70 +36,105 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Counts:
-    """The images and objects that a stream of rows has yielded so far."""
+@dataclass(frozen=True)
+class ReadImage:
+    """One image as a source read it: its row, and what was left out or repaired in it."""
 
-    images: int = 0
-    objects: Counter[str] = field(default_factory=Counter)
-    """Objects by label."""
-    difficult: int = 0
-    crowd: int = 0
-    dropped_boxes: int = 0
-    """Annotated boxes without area; their images remain."""
-    skipped_images: int = 0
-    """Images with errors that were skipped (only with `skip_invalid`)."""
+    row: ManifestRow
+    repairs: Sequence[Repair] = ()
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An open dataset. `rows` can be streamed once; `counts` is complete when `rows` ends."""
+    """An open dataset. `rows` can be streamed once; `tally` is complete when `rows` ends."""
 
     classes: tuple[str, ...] | None
     category_ids: tuple[int, ...] | None
     rows: Iterator[ManifestRow]
-    counts: Counts
+    tally: Tally
 
 
 def stream_rows(
-    items: Iterable[Item],
-    read_row: Callable[[Item], tuple[ManifestRow, int]],
-    counts: Counts,
-    skip_invalid: bool,
+    items: Sequence[Item],
+    read_image: Callable[[Item], ReadImage],
+    tally: Tally,
+    options: SourceOptions,
 ) -> Iterator[ManifestRow]:
-    """Read one row per item, in order, and count.
+    """Read one row per item, in order; count, log and leave out invalid images and boxes.
 
     Args:
         items: the source's names of images, such as the ids of a list.
-        read_row: returns the row and the number of its boxes that were dropped; called in threads.
-        counts: updated row by row.
-        skip_invalid: log and count an image with an error instead of raising it.
+        read_image: returns an image's row; called in threads.
+        tally: updated row by row.
+        options: how many images may be invalid.
 
     Raises:
-        UnreadableDataset: an image or its annotation is missing or invalid.
-        MissingObject: a listed object no longer exists.
-        StorageError: the store does not answer, or rejects the credentials; never skipped.
+        TooManyInvalidImages: more images than allowed are invalid; raised as soon as that is certain.
+        UnreadableDataset: with `strict`, the first invalid image.
+        InvalidBox: with `strict`, the first box that would be dropped.
+        StorageError: the store does not answer; this is no fault of an image.
     """
-    for outcome in map_in_order(read_row, items):
+    first_fault: Exception | None = None
+    for outcome in map_in_order(read_image, items):
         try:
-            row, dropped = outcome.result()
-        except (UnreadableDataset, MissingObject) as error:
-            if not skip_invalid:
+            image = outcome.result()
+        except (UnreadableDataset, MissingObject, AccessDenied) as error:
+            if options.strict:
                 raise
-            counts.skipped_images += 1
-            log.warning("image skipped: %s", error)
+            first_fault = first_fault or error
+            tally.invalid_images += 1
+            if tally.invalid_images <= LOGGED:
+                log.warning("image left out: %s", error)
+            _check_share(tally, len(items), options, first_fault)
             continue
-        counts.images += 1
-        counts.dropped_boxes += dropped
-        for item in row.objects or ():
-            counts.objects[item.label] += 1
-            counts.difficult += item.difficult
-            counts.crowd += item.crowd
-        yield row
+        add_repairs(tally, image.repairs, options)
+        tally.images += 1
+        for item in image.row.objects or ():
+            tally.objects[item.label] += 1
+            tally.difficult += item.difficult
+            tally.crowd += item.crowd
+        yield image.row
+    _check_boxes(tally, options)
+
+
+def add_repairs(tally: Tally, repairs: Sequence[Repair], options: SourceOptions) -> None:
+    """Count repairs, and log the first losses of each kind.
+
+    Raises:
+        InvalidBox: with `strict`, a box would be dropped.
+        UnreadableDataset: with `strict`, something else would be left out.
+    """
+    tally.add_repairs(repairs)
+    for repair in repairs:
+        text = f"{repair.detail} ({repair.noun} {repair.outcome})"
+        if repair.is_loss and options.strict:
+            raise (InvalidBox if repair.noun == "box" else UnreadableDataset)(text)
+        if repair.is_loss and tally.repairs[repair.noun, repair.outcome] <= LOGGED:
+            log.warning("%s", text)
+
+
+def _check_share(tally: Tally, total: int, options: SourceOptions, first: Exception) -> None:
+    """Fail as soon as the share is certain: the images that are still to come cannot lower it."""
+    if tally.invalid_images > options.max_invalid * total:
+        raise TooManyInvalidImages(
+            f"{tally.invalid_images} of {total} images are invalid so far, more than the allowed share "
+            f"of {options.max_invalid:g}; the first: {first}; repair them, raise --max-invalid, or "
+            "pass --skip-invalid to leave all such images out"
+        )
+
+
+def _check_boxes(tally: Tally, options: SourceOptions) -> None:
+    total = tally.objects.total() + tally.dropped_boxes
+    if total >= FEWEST_BOXES and tally.dropped_boxes > options.max_invalid * total:
+        raise TooManyInvalidImages(
+            f"{tally.dropped_boxes} of {total} boxes would be dropped, more than the allowed share of "
+            f"{options.max_invalid:g} ({tally.describe_repairs()}); check how the boxes are written, "
+            "raise --max-invalid, or pass --skip-invalid"
+        )
 
 
 def map_in_order(
-    function: Callable[[Item], Result], items: Iterable[Item]
+    function: Callable[[Item], Result], items: Sequence[Item]
 ) -> Iterator[Future[Result]]:
     """Call `function` on each item in a pool of threads; yield the finished futures in order."""
     source = iter(items)

@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
-from pipeline import imaging, storage, uris
+import posixpath
+
+from pipeline import image_formats, uris
 from pipeline.errors import UnreadableDataset
 from pipeline.manifests import ManifestRow
-from pipeline.sources.checking import read_image_size
-from pipeline.sources.dataset import Counts, Dataset, stream_rows
+from pipeline.sources.dataset import Dataset, ReadImage, stream_rows
+from pipeline.sources.listing import list_files
+from pipeline.sources.options import DEFAULT, SourceOptions
+from pipeline.sources.sizes import settle_size
+from pipeline.sources.tally import Tally
 
 
-def open_folder(uri: str, skip_invalid: bool = False) -> Dataset:
+def open_folder(uri: str, options: SourceOptions = DEFAULT) -> Dataset:
     """Open all images below a folder, in the order of their paths; `image_id` is the relative path.
 
     Args:
         uri: the folder, in any store.
-        skip_invalid: skip files that are not images instead of raising an error.
+        options: how many files may be unreadable, and the orientation of the sizes.
 
     Raises:
-        UnreadableDataset: the folder holds no images, or (while streaming) an image is unreadable.
+        UnreadableDataset: the folder holds no images, or (while streaming) too many are unreadable.
         StorageError: there is no such folder, or the store cannot be reached.
     """
-    root = uris.make_absolute(uri)
-    paths = [
-        path
-        for path in storage.list_below(root)
-        if imaging.is_image_name(path) and not path.rpartition("/")[2].startswith(".")
-    ]
+    listing = list_files(uri, hidden=False)
+    tally = Tally()
+    paths = []
+    tally.files_left_out.update(listing.left_out)
+    for path in listing.files:
+        if image_formats.is_image_name(path):
+            paths.append(path)
+        else:
+            tally.files_left_out[_describe_ending(path)] += 1
     if not paths:
-        endings = " ".join(sorted(imaging.IMAGE_SUFFIXES))
+        endings = " ".join(sorted(image_formats.IMAGE_SUFFIXES))
         raise UnreadableDataset(
-            f"{uris.redact_uri(root)} holds no images at any depth (expected file endings: {endings})"
+            f"{uris.redact_uri(listing.root)} holds no images at any depth (expected file endings: "
+            f"{endings}); {tally.describe_repairs()}"
         )
 
-    def read_row(path: str) -> tuple[ManifestRow, int]:
+    def read_image(path: str) -> ReadImage:
         try:
             path.encode()
         except UnicodeEncodeError as error:
             raise UnreadableDataset(
-                f"{uris.redact_uri(root)}: the file name {path!r} is not UTF-8"
+                f"{uris.redact_uri(listing.root)}: the file name {path!a} is not UTF-8"
             ) from error
-        image = uris.join(root, path)
-        width, height = read_image_size(image)
-        return ManifestRow(path, image, width, height, None), 0
+        image = uris.join(listing.root, path)
+        settled = settle_size(image, (0, 0), (), options, uris.redact_uri(image))
+        row = ManifestRow(path, image, settled.width, settled.height, None)
+        return ReadImage(row, settled.repairs)
 
-    counts = Counts()
-    return Dataset(None, None, stream_rows(paths, read_row, counts, skip_invalid), counts)
+    return Dataset(None, None, stream_rows(paths, read_image, tally, options), tally)
+
+
+def _describe_ending(path: str) -> str:
+    return ascii(posixpath.splitext(path)[1].lower())[1:-1] or "no ending"

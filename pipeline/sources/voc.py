@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline import storage, uris
-from pipeline.errors import MissingObject, UnreadableDataset
+from pipeline import image_formats, storage, uris
+from pipeline.errors import AccessDenied, MissingObject, UnreadableDataset
 from pipeline.manifests import ManifestRow
-from pipeline.sources.checking import check_inside, clip_objects, extends_beyond, read_image_size
-from pipeline.sources.dataset import Counts, Dataset, map_in_order, stream_rows
-from pipeline.sources.voc_xml import VocAnnotation, parse_annotation
+from pipeline.sources.checking import check_labels, clip_objects
+from pipeline.sources.dataset import Dataset, ReadImage, add_repairs, map_in_order, stream_rows
+from pipeline.sources.listing import Listing, check_public, is_hidden, list_files
+from pipeline.sources.names import FileNames, check_inside, normalise
+from pipeline.sources.options import DEFAULT, SourceOptions
+from pipeline.sources.sizes import settle_size
+from pipeline.sources.tally import Repair, Tally
+from pipeline.sources.voc_xml import LARGEST_FILE, VocAnnotation, parse_annotation
 
 STANDARD_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -21,8 +28,11 @@ STANDARD_CLASSES = (
 """The 20 classes of VOC2007 to VOC2012, in the order of the challenge."""
 
 _YEARS = range(2005, 2013)
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+_PREFERRED = (".jpg", ".jpeg", ".png")
+"""The endings that come first if an id has several images and its annotation names none of them."""
 _LISTS_SHOWN = 12
+_CLASS_LIST_LINE = re.compile(r"(.*\S)\s+(-1|0|1)")
+"""A line of the list of one class: an id, and whether the image shows the class."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +40,25 @@ class _Layout:
     """The folder of a VOC dataset and the files that exist in it."""
 
     folder: str
-    images: frozenset[str]
-    """Paths relative to JPEGImages."""
-    annotations: frozenset[str]
-    """Paths relative to Annotations."""
+    images: FileNames
+    image_root: str
+    annotations: FileNames
+    annotation_root: str
+    annotation_names: tuple[str, ...]
+    images_by_stem: dict[str, list[str]]
+    """Paths of the images by their path without ending, in normalised spelling."""
 
-    def join_annotation(self, image_id: str) -> str:
-        return uris.join(self.folder, "Annotations", f"{image_id}.xml")
+    def find_annotation(self, image_id: str) -> str | None:
+        return self.annotations.find(f"{image_id}.xml", f"the id {image_id!r}")
 
-    def join_image(self, name: str) -> str:
-        return uris.join(self.folder, "JPEGImages", name)
+    def is_id(self, text: str) -> bool:
+        """Whether an annotation or an image has this id."""
+        return self.find_annotation(text) is not None or normalise_id(text) in self.images_by_stem
+
+
+def normalise_id(image_id: str) -> str:
+    """The id in the spelling in which images are looked up by their stem."""
+    return normalise(image_id + ".").removesuffix(".")
 
 
 def open_voc(
@@ -49,7 +68,7 @@ def open_voc(
     *,
     classes: Sequence[str] = (),
     unlabelled: bool = False,
-    skip_invalid: bool = False,
+    options: SourceOptions = DEFAULT,
 ) -> Dataset:
     """Open one split of a VOC dataset, in the order of its list; `image_id` is the file's stem.
 
@@ -64,25 +83,27 @@ def open_voc(
         year: the year of the devkit; None if `root` itself holds the data.
         classes: the labels in the order of their numbers.
         unlabelled: read no annotations (VOC's later test splits have none).
-        skip_invalid: skip images with an error instead of raising it.
+        options: how many images may be invalid, and what is checked.
 
     Raises:
-        UnreadableDataset: a folder, list, annotation or image is missing or invalid.
-        InvalidBox: while streaming, a box is invalid.
+        UnreadableDataset: a folder or list is missing or invalid, or (while streaming) too many
+            annotations or images are.
         StorageError: the store cannot be reached.
     """
-    layout = _open_layout(uris.make_absolute(root), year, unlabelled)
-    ids = _read_list(layout.folder, split)
+    root = uris.make_absolute(root)
+    check_public(root)
+    layout = _open_layout(root, year, unlabelled)
+    tally = Tally()
+    ids = _read_list(layout, split, tally, options)
     if not classes and not unlabelled:
-        classes = _collect_classes(layout, year is not None, skip_invalid)
+        classes = _collect_classes(layout, year is not None, frozenset(ids), tally, options)
     reader = (
-        _make_unlabelled_reader(layout)
+        _make_unlabelled_reader(layout, options)
         if unlabelled
-        else _make_labelled_reader(layout, frozenset(classes))
+        else _make_labelled_reader(layout, frozenset(classes), options)
     )
-    counts = Counts()
-    rows = stream_rows(ids, reader, counts, skip_invalid)
-    return Dataset(tuple(classes) if classes or not unlabelled else None, None, rows, counts)
+    rows = stream_rows(ids, reader, tally, options)
+    return Dataset(tuple(classes) if classes or not unlabelled else None, None, rows, tally)
 
 
 def _open_layout(root: str, year: int | None, unlabelled: bool) -> _Layout:
@@ -101,13 +122,27 @@ def _open_layout(root: str, year: int | None, unlabelled: bool) -> _Layout:
         raise UnreadableDataset(
             f"{uris.redact_uri(folder)} is not a VOC dataset: it has no folder {', '.join(missing)}{hint}"
         )
-    annotations = [] if unlabelled else storage.list_below(uris.join(folder, "Annotations"))
-    images = storage.list_below(uris.join(folder, "JPEGImages"))
-    return _Layout(folder, frozenset(images), frozenset(annotations))
+    images = list_files(uris.join(folder, "JPEGImages"), hidden=True)
+    annotations_uri = uris.join(folder, "Annotations")
+    annotations = None if unlabelled else list_files(annotations_uri, hidden=True)
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for name in images.files:
+        if image_formats.is_image_name(name):
+            by_stem[normalise_id(name.rpartition(".")[0])].append(name)
+    return _Layout(
+        folder,
+        FileNames(images),
+        images.root,
+        FileNames(annotations or Listing("", ())),
+        annotations.root if annotations else "",
+        annotations.files if annotations else (),
+        dict(by_stem),
+    )
 
 
-def _read_list(folder: str, split: str) -> list[str]:
-    lists = uris.join(folder, "ImageSets", "Main")
+def _read_list(layout: _Layout, split: str, tally: Tally, options: SourceOptions) -> list[str]:
+    """The ids of a split, each once."""
+    lists = uris.join(layout.folder, "ImageSets", "Main")
     names = [
         name.removesuffix(".txt") for name in storage.list_names(lists) if name.endswith(".txt")
     ]
@@ -115,99 +150,160 @@ def _read_list(folder: str, split: str) -> list[str]:
         names.sort(key=lambda name: ("_" in name, name))  # the lists of single classes last
         more = f" and {len(names) - _LISTS_SHOWN} more" if len(names) > _LISTS_SHOWN else ""
         raise UnreadableDataset(
-            f"VOC list ImageSets/Main/{split}.txt does not exist in {uris.redact_uri(folder)}; "
+            f"VOC list ImageSets/Main/{split}.txt does not exist in {uris.redact_uri(layout.folder)}; "
             f"lists here: {', '.join(names[:_LISTS_SHOWN]) or 'none'}{more}"
         )
     uri = uris.join(lists, f"{split}.txt")
     where = uris.redact_uri(uri)
     try:
-        lines = [line.split() for line in storage.read(uri).decode("utf-8-sig").splitlines()]
+        text = storage.read(uri).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UnreadableDataset(f"{where} is not a text file: {error}") from error
-    lines = [line for line in lines if line]
+    lines = [(number, line.strip()) for number, line in enumerate(re.split("\r\n?|\n", text), 1)]
+    lines = [(number, line) for number, line in lines if line]
     if not lines:
         raise UnreadableDataset(f"{where} lists no images")
-    seen: set[str] = set()
-    for number, line in enumerate(lines, 1):
-        if len(line) > 1:
-            raise UnreadableDataset(
-                f"{where} has {len(line)} columns in line {number} ({' '.join(line)!r}): it looks like "
-                "the list of one class; choose a split of all classes, such as train"
-            )
-        check_inside(line[0], f"{where}, line {number},")
-        if line[0] in seen:
-            raise UnreadableDataset(f"{where} lists {line[0]} twice (line {number})")
-        seen.add(line[0])
-    return [line[0] for line in lines]
+    ids: dict[str, int] = {}
+    repeated = []
+    for number, line in lines:
+        image_id = _read_line(layout, line, f"{where}, line {number},")
+        first = ids.setdefault(image_id, number)
+        if first < number:
+            detail = f"{where} lists {image_id} twice (lines {first} and {number})"
+            repeated.append(Repair("image", "listed again: left out there", detail, is_loss=True))
+    add_repairs(tally, repeated, options)
+    return list(ids)
 
 
-def _collect_classes(layout: _Layout, prefer_standard: bool, skip_invalid: bool) -> tuple[str, ...]:
+def _read_line(layout: _Layout, line: str, where: str) -> str:
+    """The id that a line of a list names: the line itself, or without the ending of an image.
+
+    Raises:
+        UnreadableDataset: the line is of the list of one class, or leads out of the dataset.
+    """
+    cleaned = check_inside(line, where)
+    if layout.is_id(cleaned):
+        return cleaned
+    class_line = _CLASS_LIST_LINE.fullmatch(line)
+    if class_line and layout.is_id(check_inside(class_line[1], where)):
+        raise UnreadableDataset(
+            f"{where} has 2 columns ({line!r}): it looks like the list of one class; "
+            "choose a split of all classes, such as train"
+        )
+    return cleaned.rpartition(".")[0] if image_formats.is_image_name(cleaned) else cleaned
+
+
+def _collect_classes(
+    layout: _Layout,
+    prefer_standard: bool,
+    listed: frozenset[str],
+    tally: Tally,
+    options: SourceOptions,
+) -> tuple[str, ...]:
+    """The classes of all annotations; an unreadable one is counted here unless the split lists it."""
+
     def read(name: str) -> VocAnnotation:
-        uri = uris.join(layout.folder, "Annotations", name)
-        return parse_annotation(storage.read(uri), uris.redact_uri(uri))
+        uri = uris.join(layout.annotation_root, name)
+        return parse_annotation(storage.read(uri, LARGEST_FILE), uris.redact_uri(uri))
 
-    names = sorted(
+    names = [
         name
-        for name in layout.annotations
-        if name.endswith(".xml") and not PurePosixPath(name).name.startswith(".")
-    )
+        for name in layout.annotation_names
+        if name.lower().endswith(".xml") and not any(map(is_hidden, name.split("/")))
+    ]
     labels: set[str] = set()
-    for outcome in map_in_order(read, names):
+    unread = []
+    for name, outcome in zip(names, map_in_order(read, names), strict=True):
         try:
             labels.update(item.label for item in outcome.result().objects)
-        except (UnreadableDataset, MissingObject):
-            if not skip_invalid:
-                raise
+        except (UnreadableDataset, MissingObject, AccessDenied) as error:
+            if name[: -len(".xml")] not in listed:
+                outcome_text = "of another split unreadable: its classes are not known"
+                unread.append(Repair("annotation", outcome_text, str(error), is_loss=True))
+    add_repairs(tally, unread, options)
     if prefer_standard and labels <= set(STANDARD_CLASSES):
         return STANDARD_CLASSES
     return tuple(sorted(labels))
 
 
 def _make_labelled_reader(
-    layout: _Layout, classes: frozenset[str]
-) -> Callable[[str], tuple[ManifestRow, int]]:
-    def read_row(image_id: str) -> tuple[ManifestRow, int]:
-        uri = layout.join_annotation(image_id)
+    layout: _Layout, classes: frozenset[str], options: SourceOptions
+) -> Callable[[str], ReadImage]:
+    def read_image(image_id: str) -> ReadImage:
+        name = layout.find_annotation(image_id)
+        uri = uris.join(layout.annotation_root, name or f"{image_id}.xml")
         where = uris.redact_uri(uri)
-        if f"{image_id}.xml" not in layout.annotations:
+        if name is None:
             has_image = _find_image(layout, image_id, None) is not None
             missing = "an annotation" if has_image else "an annotation and an image"
             raise UnreadableDataset(f"{image_id} lacks {missing}: {where} does not exist")
-        annotation = parse_annotation(storage.read(uri), where)
-        if annotation.filename is not None:
-            check_inside(annotation.filename, f"{where}: field filename")
-        name = _find_image(layout, image_id, annotation.filename)
-        if name is None:
+        annotation = parse_annotation(storage.read(uri, LARGEST_FILE), where)
+        check_labels(annotation.objects, classes, where)
+        stored = _find_image(layout, image_id, annotation.filename)
+        if stored is None:
+            named = f" nor {annotation.filename!r}" if annotation.filename else ""
             raise UnreadableDataset(
-                f"{where} has no image: JPEGImages holds neither {image_id}.jpg, .jpeg or .png nor "
-                f"{annotation.filename}"
+                f"{where} has no image: JPEGImages holds no image named {image_id}{named}"
             )
-        image = layout.join_image(name)
-        width, height = annotation.width, annotation.height
-        if width <= 0 or height <= 0 or extends_beyond(annotation.objects, width, height):
-            width, height = read_image_size(image)
-        objects, dropped = clip_objects(annotation.objects, width, height, where, classes)
-        return ManifestRow(image_id, image, width, height, objects), dropped
+        image = uris.join(layout.image_root, stored)
+        stated = (annotation.width, annotation.height)
+        settled = settle_size(image, stated, annotation.objects, options, where)
+        objects, repairs = clip_objects(settled.objects, settled.width, settled.height, where)
+        flag = Repair("object", "with difficult unspecified: taken as not difficult", where)
+        repairs += [*settled.repairs, *[flag] * annotation.unset_flags]
+        repairs += _compare_names(layout, image_id, annotation.filename, where)
+        return ReadImage(
+            ManifestRow(image_id, image, settled.width, settled.height, objects), repairs
+        )
 
-    return read_row
+    return read_image
 
 
-def _make_unlabelled_reader(layout: _Layout) -> Callable[[str], tuple[ManifestRow, int]]:
-    def read_row(image_id: str) -> tuple[ManifestRow, int]:
+def _make_unlabelled_reader(layout: _Layout, options: SourceOptions) -> Callable[[str], ReadImage]:
+    def read_image(image_id: str) -> ReadImage:
         name = _find_image(layout, image_id, None)
         if name is None:
             raise UnreadableDataset(
-                f"image {image_id} does not exist in {uris.redact_uri(layout.join_image(''))}"
+                f"image {image_id} does not exist in {uris.redact_uri(layout.image_root)}"
             )
-        width, height = read_image_size(layout.join_image(name))
-        return ManifestRow(image_id, layout.join_image(name), width, height, None), 0
+        image = uris.join(layout.image_root, name)
+        settled = settle_size(image, (0, 0), (), options, uris.redact_uri(image))
+        row = ManifestRow(image_id, image, settled.width, settled.height, None)
+        return ReadImage(row, [*settled.repairs, *_compare_names(layout, image_id, None, image_id)])
 
-    return read_row
+    return read_image
 
 
 def _find_image(layout: _Layout, image_id: str, filename: str | None) -> str | None:
-    """The image's path from its id, or else from the file name in its annotation."""
-    annotated = PurePosixPath(filename).suffix if filename else ""
-    candidates = [image_id + suffix for suffix in (annotated, *_SUFFIXES) if suffix]
-    candidates += [filename] if filename else []
-    return next((name for name in candidates if name in layout.images), None)
+    """The image's path from its id, or else from the last part of the file name in its annotation."""
+    same_stem = layout.images_by_stem.get(normalise_id(image_id), [])
+    ending = PurePosixPath(filename).suffix.lower() if filename else ""
+    order = (ending, *_PREFERRED)
+    ranked = sorted(
+        same_stem,
+        key=lambda name: (
+            not name.startswith(f"{image_id}."),  # the exact spelling first
+            next((i for i, e in enumerate(order) if name.lower().endswith(e) and e), len(order)),
+            name,
+        ),
+    )
+    if ranked:
+        return ranked[0]
+    plain = (filename or "").replace("\\", "/")
+    return layout.images.find(plain.rpartition("/")[2]) if plain else None
+
+
+def _compare_names(
+    layout: _Layout, image_id: str, filename: str | None, where: str
+) -> list[Repair]:
+    """What id and file name contradict each other in, though the id decides."""
+    repairs = []
+    if len(layout.images_by_stem.get(normalise_id(image_id), [])) > 1:
+        repairs.append(Repair("id", "with several images: the annotated or first ending", where))
+    named = (filename or "").replace("\\", "/").rpartition("/")[2]
+    if named in layout.images and image_formats.is_image_name(named):
+        stem = normalise_id(named.rpartition(".")[0])
+        if stem != normalise_id(image_id).rpartition("/")[2]:
+            outcome = "that names the image of another id: its own id decides"
+            repairs.append(Repair("annotation", outcome, where))
+    return repairs

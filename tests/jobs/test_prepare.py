@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from jobs.prepare import Coco, Folder, Voc, main, resolve_manifest_uri
-from pipeline.errors import PipelineError, StorageError, UnreadableDataset
+from pipeline.errors import (
+    InvalidBox,
+    InvalidConfiguration,
+    StorageError,
+    TooManyInvalidImages,
+    UnreadableDataset,
+)
 from pipeline.manifests import open_manifest
-from tests.sources.small_datasets import coco_content, voc_xml, write_coco, write_voc
+from pipeline.shards import cut_manifest
+from tests.sources.small_datasets import coco_content, voc_xml, write_coco, write_image, write_voc
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -21,8 +31,7 @@ def test_prepare_voc_prints_its_counts(tmp_path: Path, capsys: pytest.CaptureFix
     target = f"{tmp_path}/out/train.parquet"
     main(Voc(root=str(root), split="train", output=target))
     assert capsys.readouterr().out == (
-        "2 images, 2 objects (dog 1, cat 1), 2 classes, 0 boxes without area dropped, "
-        f"0 images skipped: {target}\n"
+        f"2 images, 2 objects (dog 1, cat 1), 2 classes: {target}\nleft out or repaired: nothing\n"
     )
     manifest = open_manifest(target)
     assert (manifest.rows, manifest.classes) == (2, ("cat", "dog"))
@@ -64,11 +73,14 @@ def test_a_damaged_image_of_a_folder_is_rejected_or_skipped(
     images = write_voc(tmp_path / "voc") / "JPEGImages"
     (images / "d.jpg").write_bytes(b"")
     output = str(tmp_path / "manifest.parquet")
-    with pytest.raises(UnreadableDataset, match=r"d\.jpg"):
+    (images / "notes.txt").write_text("")
+    with pytest.raises(TooManyInvalidImages, match=r"1 of 4 images are invalid.*d\.jpg"):
         main(Folder(images=str(images), output=output))
+    assert not Path(output).exists()
     main(Folder(images=str(images), output=output, skip_invalid=True))
     assert capsys.readouterr().out == (
-        f"3 images, unlabelled, 0 boxes without area dropped, 1 images skipped: {output}\n"
+        f"3 images, unlabelled: {output}\n"
+        "left out or repaired: 1 image invalid: left out; 1 file left out (.txt 1)\n"
     )
     assert open_manifest(output).read(0, 3).column("objects").null_count == 3
 
@@ -85,9 +97,80 @@ def test_an_error_leaves_an_earlier_manifest_unchanged(tmp_path: Path) -> None:
     main(options)
     before = (tmp_path / "m.parquet").read_bytes()
     (root / "Annotations" / "b.xml").write_text(voc_xml("b.jpg", ("dog", 9, 9, 1, 1)))
-    with pytest.raises(PipelineError, match="is inverted"):
+    with pytest.raises(InvalidBox, match="inverted"):
+        main(replace(options, strict=True))
+    (root / "Annotations" / "b.xml").write_text("<annotation>")
+    with pytest.raises(TooManyInvalidImages, match="1 of 2 images"):
         main(options)
     assert (tmp_path / "m.parquet").read_bytes() == before
+    assert [path.name for path in tmp_path.glob("*.parquet*")] == ["m.parquet"]
+
+
+def test_impossible_options_are_rejected(tmp_path: Path) -> None:
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InvalidConfiguration, match="--max-invalid is"):
+            Folder(images=str(tmp_path), output=str(tmp_path), max_invalid=share)
+    with pytest.raises(InvalidConfiguration, match=r"--strict .*--skip-invalid"):
+        Folder(images=str(tmp_path), output=str(tmp_path), strict=True, skip_invalid=True)
+
+
+@pytest.mark.parametrize("option", ["root", "images"])
+def test_a_password_never_reaches_a_manifest(tmp_path: Path, option: str) -> None:
+    uri, output = "http://alice:canary@127.0.0.1:9/data", f"{tmp_path}/m.parquet"
+    options = (
+        Folder(images=uri, output=output)
+        if option == "images"
+        else Voc(root=uri, split="train", output=output)
+    )
+    with pytest.raises(InvalidConfiguration, match="storage-options") as caught:
+        main(options)
+    assert "canary" not in str(caught.value)
+    assert not Path(output).exists()
+
+
+def test_applied_rotations_are_recorded(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (12, 9)).save(images / "a.jpg", exif=exif)
+    digests = set()
+    for mode, size in (("ignore", (12, 9)), ("apply", (9, 12))):
+        output = f"{tmp_path}/{mode}.parquet"
+        main(Folder(images=str(images), output=output, exif=mode))  # type: ignore[arg-type]
+        manifest = open_manifest(output)
+        row = manifest.read(0, 1).to_pylist()[0]
+        assert (manifest.exif, (row["width"], row["height"])) == (mode, size)
+        digests.add(cut_manifest(manifest, 1).dataset)
+    assert len(digests) == 2
+
+
+def test_a_fifo_among_the_images_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_voc(tmp_path / "voc") / "JPEGImages"
+    os.mkfifo(images / "fifo.jpg")
+    main(Folder(images=str(images), output=f"{tmp_path}/m.parquet"))
+    assert "left out or repaired: 1 file left out (special 1)" in capsys.readouterr().out
+
+
+def test_names_with_colons_are_files(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_image(images / "cam::01.jpg")
+    write_image(images / "zip::b?.jpg")
+    main(Folder(images=str(images), output=f"{tmp_path}/m.parquet"))
+    assert open_manifest(f"{tmp_path}/m.parquet").rows == 2
+
+
+def test_letters_that_the_terminal_lacks_are_escaped(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / "voc")
+    (root / "Annotations" / "a.xml").write_text(voc_xml("a.jpg", ("café", 1, 1, 9, 9)))
+    target = f"{tmp_path}/é.parquet"
+    process = _job(
+        "voc", "--root", str(root), "--split", "train", "--output", target, PYTHONIOENCODING="ascii"
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "(caf\\xe9 1)" in process.stdout
 
 
 def test_a_folder_output_gets_a_manifest_parquet(tmp_path: Path) -> None:
@@ -96,7 +179,7 @@ def test_a_folder_output_gets_a_manifest_parquet(tmp_path: Path) -> None:
     assert resolve_manifest_uri(f"{tmp_path}/out") == f"{tmp_path}/out/manifest.parquet"
 
 
-def _job(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _job(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "jobs/prepare.py", *arguments],
         cwd=REPOSITORY,
@@ -104,6 +187,7 @@ def _job(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=120,
+        env=os.environ | environment,
     )
 
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.errors import InvalidBox, UnreadableDataset
+from pipeline.errors import InvalidBox, TooManyInvalidImages, UnreadableDataset
 from pipeline.manifests import AnnotatedObject, open_manifest, write_manifest
 from pipeline.sources.coco import open_coco
+from pipeline.sources.options import SourceOptions
 from tests.sources.small_datasets import coco_content, write_coco
 
 
@@ -23,7 +26,7 @@ def test_rows_hold_classes_and_category_ids(tmp_path: Path) -> None:
     assert three.objects == ()
     assert dataset.classes == ("person", "dog")
     assert dataset.category_ids == (1, 18)
-    assert dataset.counts.crowd == 1
+    assert dataset.tally.crowd == 1
 
 
 def test_category_ids_reach_the_manifest(tmp_path: Path) -> None:
@@ -47,7 +50,7 @@ def test_boxes_without_area_are_dropped_and_counted(tmp_path: Path) -> None:
     content["annotations"][0]["bbox"] = [3, 3, 0, 5]
     dataset = open_coco(*write_coco(tmp_path, content))
     assert [item.label for item in next(dataset.rows).objects or ()] == ["person"]
-    assert dataset.counts.dropped_boxes == 1
+    assert dataset.tally.dropped_boxes == 1
 
 
 def _without(*path: Any) -> Callable[[dict[str, Any]], None]:
@@ -79,9 +82,31 @@ def _with(value: Any, *path: Any) -> Callable[[dict[str, Any]], None]:
         (_with({}, "categories"), "field categories is not a list"),
         (_without("annotations"), "field annotations is missing; .*unlabelled"),
         (_with(3, "images", 0, "id"), "image id 3 occurs twice"),
-        (_with(18, "categories", 1, "id"), "category 1: id 18 or name 'person' occurs twice"),
-        (_with(99, "annotations", 1, "image_id"), "annotation 2 is of image 99"),
-        (_with(99, "annotations", 1, "category_id"), "annotation 2 is of category 99"),
+        (
+            _with(18, "categories", 1, "id"),
+            "category 1: id 18 occurs twice, for 'dog' and 'person'",
+        ),
+        (_with("dog", "categories", 1, "name"), "name 'dog' occurs twice, for the ids 1, 18"),
+        (
+            _with("cat\ud83d", "categories", 1, "name"),
+            "category 1: field name .* not valid Unicode",
+        ),
+        (_with(["cat"], "categories", 1, "name"), "category 1: field name .* expected a text"),
+        (_with(True, "categories", 1, "id"), "category 1: field id is True"),
+        (_with(10**30, "categories", 1, "id"), "category 1: field id .*expected an integer"),
+        (_with(99, "annotations", 1, "category_id"), r"\(annotation 2\) is of category 99"),
+        (_with({"x": 1}, "annotations", 1, "category_id"), "field category_id is"),
+        (_with("maybe", "annotations", 1, "iscrowd"), "field iscrowd is 'maybe'"),
+        (_with("\ud800", "images", 0, "id"), "image number 0: field id .* not valid Unicode"),
+        (_with("\ud800.jpg", "images", 0, "file_name"), "field file_name .* not valid Unicode"),
+        (_with(["seven.jpg"], "images", 0, "file_name"), "field file_name .* expected a text"),
+        (
+            _with({"1": 0, "2": 0, "30": 0, "40": 0}, "annotations", 0, "bbox"),
+            "expected four numbers",
+        ),
+        (_with([True] * 4, "annotations", 0, "bbox"), "expected four numbers"),
+        (_with(["1", "2", "3", "4"], "annotations", 0, "bbox"), "expected four numbers"),
+        (_with([[1, 2, 3, 4]], "annotations", 0, "bbox"), "expected four numbers"),
         (_without("annotations", 0, "bbox"), r"image 7, object 0 .*field bbox is missing"),
         (_with([1, 2, 3], "annotations", 0, "bbox"), "expected four numbers"),
         (_with("1234567", "annotations", 0, "bbox"), "expected four numbers"),
@@ -101,13 +126,171 @@ def test_errors_name_file_and_field(
 
 @pytest.mark.parametrize(
     ("bbox", "fault"),
-    [([30, 5, -3, 4], "is inverted"), ([50, 5, 3, 4], "is wholly outside")],
+    [
+        ([30, 5, -3, 4], "inverted"),
+        ([40, 5, 3, 4], "outside the image"),
+        ([5, 5, 3, 0], "no area"),
+        ([float("nan"), 5, 3, 4], "not finite"),
+        ([0, 0, float("inf"), 4], "not finite"),
+    ],
 )
-def test_impossible_boxes_are_named(tmp_path: Path, bbox: list[float], fault: str) -> None:
+def test_a_box_that_shows_nothing_is_dropped_alone(
+    tmp_path: Path, bbox: list[float], fault: str
+) -> None:
     content = coco_content()
     content["annotations"][1]["bbox"] = bbox
-    with pytest.raises(InvalidBox, match=rf"image 7: the box of object 1 \(person\) {fault}"):
+    place = write_coco(tmp_path, content)
+    dataset = open_coco(*place)
+    assert [item.label for item in next(dataset.rows).objects or ()] == ["dog"]
+    assert dataset.tally.describe_repairs() == f"1 box dropped: {fault}"
+    with pytest.raises(InvalidBox, match=rf"image 7: the box of object 1 \(person\) .*{fault}"):
+        list(open_coco(*place, options=SourceOptions(strict=True)).rows)
+
+
+def test_a_box_that_reaches_out_is_clipped_and_counted(tmp_path: Path) -> None:
+    content = coco_content()
+    content["annotations"][0]["bbox"] = [-2, 3, 10, 90]
+    dataset = open_coco(*write_coco(tmp_path, content))
+    assert (next(dataset.rows).objects or ())[0] == AnnotatedObject("dog", 0, 3, 8, 30)
+    assert dataset.tally.describe_repairs() == "1 box clipped to the image"
+
+
+@pytest.mark.parametrize("crowd", ["0", "false", float("nan"), 0.0, None, "", "No"])
+def test_a_crowd_is_what_says_so(tmp_path: Path, crowd: Any) -> None:
+    content = coco_content()
+    content["annotations"][1]["iscrowd"] = crowd
+    dataset = open_coco(*write_coco(tmp_path, content))
+    assert not any(item.crowd for item in next(dataset.rows).objects or ())
+    assert dataset.tally.repairs.total() == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "difficult"),
+    [
+        ({"ignore": 1}, True),
+        ({"difficult": "true"}, True),
+        ({"ignore": 0, "difficult": None}, False),
+        ({"ignore": "1", "difficult": 1.0}, True),
+    ],
+)
+def test_ignored_objects_are_difficult(
+    tmp_path: Path, fields: dict[str, Any], difficult: bool
+) -> None:
+    content = coco_content()
+    content["annotations"][0].update(fields)
+    objects = next(open_coco(*write_coco(tmp_path, content)).rows).objects or ()
+    assert [item.difficult for item in objects] == [difficult, False]
+
+
+def test_flags_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+    content = coco_content()
+    content["annotations"][0].update({"ignore": 1, "difficult": 0})
+    with pytest.raises(TooManyInvalidImages, match="ignore is 1, but difficult is 0"):
         list(open_coco(*write_coco(tmp_path, content)).rows)
+
+
+@pytest.mark.parametrize("write", [int, float, str, lambda number: f"{number}.0"])
+@pytest.mark.parametrize("place", ["images", "categories", "image_id", "category_id"])
+def test_ids_match_however_they_are_written(
+    tmp_path: Path, write: Callable[[int], Any], place: str
+) -> None:
+    content = coco_content()
+    field = "id" if place in content else place
+    for record in content.get(place, content["annotations"]):
+        record[field] = write(record[field])
+    dataset = open_coco(*write_coco(tmp_path, content))
+    seven, three = dataset.rows
+    assert (seven.image_id, three.image_id) == ("7", "3")
+    assert [item.label for item in seven.objects or ()] == ["dog", "person"]
+    assert dataset.category_ids == (1, 18)
+
+
+def test_an_annotation_of_an_image_that_is_not_listed_is_counted(tmp_path: Path) -> None:
+    content = coco_content()
+    content["annotations"][1]["image_id"] = 99
+    dataset = open_coco(*write_coco(tmp_path, content))
+    assert [len(row.objects or ()) for row in dataset.rows] == [1, 0]
+    assert dataset.tally.describe_repairs() == "1 box dropped: its image is not listed"
+
+
+def test_an_unused_group_beside_the_class_of_its_name_is_left_out(tmp_path: Path) -> None:
+    content = coco_content()
+    content["categories"].insert(0, {"id": 0, "name": "dog", "supercategory": "none"})
+    content["categories"][1]["supercategory"] = "dog"
+    place = write_coco(tmp_path, content)
+    for unlabelled in (False, True):
+        dataset = open_coco(*place, unlabelled=unlabelled)
+        assert (dataset.classes, dataset.category_ids) == (("person", "dog"), (1, 18))
+        assert dataset.tally.describe_repairs() == (
+            "1 category unused beside another of the same name: left out"
+        )
+
+
+def test_exact_repetitions_are_read_once(tmp_path: Path) -> None:
+    content = coco_content()
+    for field in ("images", "annotations", "categories"):
+        content[field].append(dict(content[field][0]))
+    place = write_coco(tmp_path, content)
+    dataset = open_coco(*place)
+    assert [len(row.objects or ()) for row in dataset.rows] == [2, 0]
+    assert dataset.tally.describe_repairs() == (
+        "1 annotation listed again: left out there; 1 category listed again: left out there; "
+        "1 image listed again: left out there"
+    )
+    with pytest.raises(UnreadableDataset, match="listed again"):
+        open_coco(*place, options=SourceOptions(strict=True))
+
+
+def test_a_file_of_two_ids_is_counted(tmp_path: Path) -> None:
+    content = coco_content()
+    content["images"].append({**content["images"][0], "id": 8})
+    dataset = open_coco(*write_coco(tmp_path, content))
+    assert [len(row.objects or ()) for row in dataset.rows] == [2, 0, 0]
+    assert dataset.tally.describe_repairs() == (
+        "2 images whose file an image of another id names too: both are kept"
+    )
+
+
+def test_two_images_of_one_id_are_both_left_out(tmp_path: Path) -> None:
+    content = coco_content()
+    content["images"].append({**content["images"][0], "file_name": "three.png"})
+    dataset = open_coco(*write_coco(tmp_path, content), options=SourceOptions(max_invalid=1.0))
+    assert [row.image_id for row in dataset.rows] == ["3"]
+    assert dataset.tally.invalid_images == 2
+
+
+def test_annotations_of_one_id_but_other_boxes_all_stay(tmp_path: Path) -> None:
+    content = coco_content()
+    content["annotations"][1]["id"] = 1
+    assert len(next(open_coco(*write_coco(tmp_path, content)).rows).objects or ()) == 2
+
+
+@pytest.mark.parametrize("missing", [None, [], ""])
+def test_a_segmentation_gives_its_hull_box(tmp_path: Path, missing: Any) -> None:
+    content = coco_content()
+    polygons = [[10, 12, 20.5, 12, 20.5, 22], [4, 20, 6, 20, 6, 25]]
+    content["annotations"][0].update(bbox=missing, segmentation=polygons)
+    dataset = open_coco(*write_coco(tmp_path, content))
+    assert (next(dataset.rows).objects or ())[0] == AnnotatedObject("dog", 4, 12, 20.5, 25)
+    assert dataset.tally.describe_repairs() == "1 box taken from the hull of its segmentation"
+
+
+def test_a_field_that_is_stated_twice_is_rejected(tmp_path: Path) -> None:
+    text = json.dumps(coco_content())[:-1] + ', "annotations": []}'
+    with pytest.raises(UnreadableDataset, match="'annotations' occurs twice"):
+        open_coco(*write_coco(tmp_path, text))
+
+
+def test_many_categories_and_objects_take_linear_time(tmp_path: Path) -> None:
+    content = coco_content()
+    content["categories"] = [{"id": i, "name": f"c{i}"} for i in range(20_000)]
+    box = {"id": 0, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    content["annotations"] = [{**box, "bbox": [1, 2, 3, i / 1e4 + 1]} for i in range(20_000)]
+    place = write_coco(tmp_path, content)
+    began = time.process_time()
+    dataset = open_coco(*place)
+    assert len(next(dataset.rows).objects or ()) == 20_000
+    assert time.process_time() - began < 8
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "well-formed JSON"), ("[1]", "a JSON list")])
@@ -119,9 +302,9 @@ def test_malformed_json_is_rejected(tmp_path: Path, text: str, message: str) -> 
 def test_invalid_images_are_skipped_on_request(tmp_path: Path) -> None:
     content = coco_content()
     content["images"][0]["file_name"] = "gone.jpg"
-    dataset = open_coco(*write_coco(tmp_path, content), skip_invalid=True)
+    dataset = open_coco(*write_coco(tmp_path, content), options=SourceOptions(max_invalid=1.0))
     assert [row.image_id for row in dataset.rows] == ["3"]
-    assert dataset.counts.skipped_images == 1
+    assert dataset.tally.invalid_images == 1
 
 
 def test_a_file_without_annotations_is_unlabelled(tmp_path: Path) -> None:

@@ -5,9 +5,17 @@ import time
 
 import pytest
 
-from pipeline.errors import StorageError, UnreadableDataset
+from pipeline.errors import (
+    AccessDenied,
+    InvalidBox,
+    StorageError,
+    TooManyInvalidImages,
+    UnreadableDataset,
+)
 from pipeline.manifests import AnnotatedObject, ManifestRow
-from pipeline.sources.dataset import AHEAD, Counts, map_in_order, stream_rows
+from pipeline.sources.dataset import AHEAD, LOGGED, ReadImage, map_in_order, stream_rows
+from pipeline.sources.options import SourceOptions
+from pipeline.sources.tally import Repair, Tally
 
 
 def test_results_keep_the_order_of_the_items() -> None:
@@ -36,24 +44,80 @@ def test_reading_ahead_is_bounded() -> None:
     assert items_read <= AHEAD + 5
 
 
-def _read_row(name: str) -> tuple[ManifestRow, int]:
+def _read_image(name: str) -> ReadImage:
     if name == "bad":
         raise UnreadableDataset("bad is bad")
+    if name == "denied":
+        raise AccessDenied("denied is denied")
     if name == "down":
         raise StorageError("the store is down")
-    return ManifestRow(name, name, 1, 1, (AnnotatedObject("dog", 0, 0, 1, 1, difficult=True),)), 2
+    item = AnnotatedObject("dog", 0, 0, 1, 1, difficult=True)
+    lost = Repair("box", "dropped: no area", f"{name}: object 1", is_loss=True)
+    repairs = [lost] if name.startswith("lossy") else []
+    return ReadImage(ManifestRow(name, name, 1, 1, (item,)), repairs)
 
 
-def test_counts_grow_with_the_stream() -> None:
-    counts = Counts()
-    rows = list(stream_rows(["a", "bad", "b"], _read_row, counts, skip_invalid=True))
-    assert [row.image_id for row in rows] == ["a", "b"]
-    expected = Counts(images=2, difficult=2, dropped_boxes=4, skipped_images=1)
+def _stream(names: list[str], options: SourceOptions, tally: Tally | None = None) -> list[str]:
+    rows = stream_rows(names, _read_image, tally or Tally(), options)
+    return [row.image_id for row in rows]
+
+
+def test_the_tally_grows_with_the_stream() -> None:
+    tally = Tally()
+    names = ["a", "bad", "lossy", "denied"]
+    assert _stream(names, SourceOptions(max_invalid=0.5), tally) == ["a", "lossy"]
+    expected = Tally(images=2, difficult=2, dropped_boxes=1, invalid_images=2)
     expected.objects["dog"] = 2
-    assert counts == expected
+    expected.repairs["box", "dropped: no area"] = 1
+    assert tally == expected
 
 
-@pytest.mark.parametrize(("name", "skip"), [("bad", False), ("down", False), ("down", True)])
-def test_an_error_ends_the_stream(name: str, skip: bool) -> None:
-    with pytest.raises((UnreadableDataset, StorageError), match=r"bad|down"):
-        list(stream_rows(["a", name], _read_row, Counts(), skip_invalid=skip))
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_store_that_does_not_answer_ends_the_stream(share: float) -> None:
+    with pytest.raises(StorageError, match="down"):
+        _stream(["a", "down"], SourceOptions(max_invalid=share))
+
+
+def test_one_of_twenty_images_may_be_invalid_by_default() -> None:
+    names = [f"{i}" for i in range(19)]
+    assert _stream([*names, "bad"], SourceOptions()) == names
+    with pytest.raises(
+        TooManyInvalidImages, match=r"2 of 21 images .*0\.05; the first: bad is bad"
+    ):
+        _stream([*names, "bad", "bad"], SourceOptions())
+
+
+def test_too_many_invalid_images_end_the_stream_as_soon_as_that_is_certain() -> None:
+    read = []
+
+    def count(name: str) -> ReadImage:
+        read.append(name)
+        return _read_image(name)
+
+    names = ["bad"] * 10 + ["a"] * 190 * AHEAD
+    with pytest.raises(TooManyInvalidImages, match="3 of"):
+        list(stream_rows(names, count, Tally(), SourceOptions(max_invalid=2.5 / len(names))))
+    assert len(read) <= 10 + AHEAD
+
+
+def test_a_share_of_dropped_boxes_counts_from_twenty_boxes() -> None:
+    assert len(_stream(["lossy"] * 9, SourceOptions())) == 9
+    with pytest.raises(TooManyInvalidImages, match="10 of 20 boxes"):
+        _stream(["lossy"] * 10, SourceOptions())
+    assert len(_stream(["lossy"] * 10, SourceOptions(max_invalid=0.5))) == 10
+    assert len(_stream(["lossy"] + ["a"] * 40, SourceOptions())) == 41
+
+
+def test_strict_raises_the_first_error_or_loss() -> None:
+    strict = SourceOptions(strict=True)
+    with pytest.raises(UnreadableDataset, match=r"^bad is bad$"):
+        _stream([*["a"] * 99, "bad"], strict)
+    with pytest.raises(InvalidBox, match=r"lossy: object 1 \(box dropped: no area\)"):
+        _stream([*["a"] * 99, "lossy"], strict)
+
+
+def test_only_the_first_losses_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"lossy {i}" for i in range(LOGGED + 9)] + ["bad"] * (LOGGED + 9)
+    _stream(names, SourceOptions(max_invalid=1.0))
+    assert len(caplog.messages) == 2 * LOGGED
+    assert "lossy 0: object 1" in caplog.messages[0]

@@ -15,7 +15,7 @@ def test_the_drawn_dataset_is_valid_voc(tmp_path: Path) -> None:
     draw_dataset(tmp_path, train=6, test=3, seed=1)
     train, test = open_voc(str(tmp_path), "train"), open_voc(str(tmp_path), "test")
     rows = [*train.rows, *test.rows]
-    assert (train.counts.images, test.counts.images) == (6, 3)
+    assert (train.tally.images, test.tally.images) == (6, 3)
     assert len({row.image_id for row in rows}) == 9
     drawn = draw_image(np.random.default_rng([1, 2]))
     assert [item.label for item in rows[2].objects or ()] == list(drawn.labels)

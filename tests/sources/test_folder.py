@@ -6,8 +6,9 @@ import fsspec
 import pytest
 
 from pipeline import imaging
-from pipeline.errors import StorageError, UnreadableDataset
+from pipeline.errors import StorageError, TooManyInvalidImages, UnreadableDataset
 from pipeline.sources.folder import open_folder
+from pipeline.sources.options import SourceOptions
 from tests.sources.small_datasets import write_image
 
 
@@ -29,7 +30,7 @@ def test_images_at_all_depths_are_listed(folder: Path) -> None:
         ("deep/er/an image.jpg", f"{folder}/deep/er/an image.jpg", 13, 14, None),
     ]
     assert dataset.classes is None
-    assert dataset.counts.images == 2
+    assert dataset.tally.images == 2
 
 
 def test_a_folder_may_be_in_an_object_store(folder: Path) -> None:
@@ -45,11 +46,11 @@ def test_a_folder_may_be_in_an_object_store(folder: Path) -> None:
 
 def test_an_unreadable_image_is_named_or_skipped(folder: Path) -> None:
     (folder / "a.jpg").write_bytes(b"")
-    with pytest.raises(UnreadableDataset, match=r"a\.jpg: the file is empty"):
+    with pytest.raises(TooManyInvalidImages, match=r"1 of 3 .*a\.jpg: the file is empty"):
         list(open_folder(str(folder)).rows)
-    dataset = open_folder(str(folder), skip_invalid=True)
+    dataset = open_folder(str(folder), SourceOptions(max_invalid=0.5))
     assert len(list(dataset.rows)) == 2
-    assert dataset.counts.skipped_images == 1
+    assert dataset.tally.invalid_images == 1
 
 
 def test_a_header_behind_large_metadata_is_found(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from pipeline.errors import InvalidBox, UnreadableDataset
+from pipeline.errors import InvalidBox, TooManyInvalidImages, UnreadableDataset
 from pipeline.manifests import AnnotatedObject
+from pipeline.sources.options import SourceOptions
 from pipeline.sources.voc import STANDARD_CLASSES, open_voc
 from tests.sources.small_datasets import voc_xml, write_image, write_voc
+
+LENIENT = SourceOptions(max_invalid=1.0)
 
 
 @pytest.fixture
@@ -27,8 +31,8 @@ def test_rows_follow_the_order_of_the_list(root: Path) -> None:
     )
     assert b.objects == ()
     assert dataset.classes == ("cat", "dog")
-    assert dataset.counts.objects == {"dog": 1, "cat": 1}
-    assert dataset.counts.images == 2
+    assert dataset.tally.objects == {"dog": 1, "cat": 1}
+    assert dataset.tally.images == 2
 
 
 def test_every_split_numbers_labels_alike(root: Path) -> None:
@@ -89,30 +93,33 @@ def test_one_pixel_boxes_stay_and_boxes_without_area_are_dropped(root: Path) -> 
         AnnotatedObject("dog", 6, 6, 7, 7),
         AnnotatedObject("dog", 37, 0, 40, 2),
     )
-    assert dataset.counts.dropped_boxes == 1
+    assert dataset.tally.dropped_boxes == 1
 
 
 @pytest.mark.parametrize(
     ("box", "fault"),
     [
-        (("dog", 20, 5, 10, 9), "is inverted"),
-        (("dog", 100, 1, 110, 9), "is wholly outside"),
-        (("dog", "nan", 1, 10, 9), "is not finite"),
+        (("dog", 20, 5, 10, 9), "inverted"),
+        (("dog", 100, 1, 110, 9), "outside the image"),
+        (("dog", "nan", 1, 10, 9), "not finite"),
     ],
 )
 def test_impossible_boxes_are_named(root: Path, box: tuple[str, ...], fault: str) -> None:
     (root / "Annotations" / "a.xml").write_text(voc_xml("a.jpg", ("cat", 1, 1, 2, 2), box))
-    with pytest.raises(InvalidBox, match=rf"a\.xml.*object 1 \(dog\) {fault}.*x1="):
-        list(open_voc(str(root), "train").rows)
+    with pytest.raises(InvalidBox, match=rf"a\.xml.*object 1 \(dog\) .*x1=.*{fault}"):
+        list(open_voc(str(root), "train", options=SourceOptions(strict=True)).rows)
+    dataset = open_voc(str(root), "train")
+    assert [item.label for item in next(dataset.rows).objects or ()] == ["cat"]
+    assert dataset.tally.describe_repairs() == f"1 box dropped: {fault}"
 
 
 def test_invalid_images_are_skipped_on_request(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (root / "Annotations" / "a.xml").write_text("<annotation>")
-    dataset = open_voc(str(root), "train", skip_invalid=True)
+    dataset = open_voc(str(root), "train", options=LENIENT)
     assert [row.image_id for row in dataset.rows] == ["b"]
-    assert dataset.counts.skipped_images == 1
+    assert dataset.tally.invalid_images == 1
     assert "a.xml is not well-formed XML" in caplog.text
 
 
@@ -125,8 +132,7 @@ def test_an_unknown_split_names_the_lists(root: Path) -> None:
     ("lines", "message"),
     [
         ("", "lists no images"),
-        ("a\nb\na\n", "lists a twice"),
-        ("a 1\nb -1\n", "2 columns in line 1.*list of one class"),
+        ("a 1\nb -1\n", "line 1, has 2 columns .*list of one class"),
         ("../../a\n", "leaves the dataset's folder"),
         ("/etc/a\n", "leaves the dataset's folder"),
     ],
@@ -157,11 +163,101 @@ def test_an_image_without_annotation_and_image_is_named(root: Path) -> None:
 
 
 @pytest.mark.parametrize("filename", ["../secret.jpg", "/etc/secret.jpg", "C:\\x.jpg", "s3://b/x"])
-def test_file_names_that_leave_the_dataset_are_rejected(root: Path, filename: str) -> None:
+def test_the_id_decides_and_no_file_name_leaves_the_dataset(root: Path, filename: str) -> None:
     write_image(root / "secret.jpg")
     (root / "Annotations" / "a.xml").write_text(voc_xml(filename))
-    with pytest.raises(UnreadableDataset, match=r"a\.xml: field filename names .* leaves"):
+    assert next(open_voc(str(root), "train").rows).uri == str(root / "JPEGImages" / "a.jpg")
+    (root / "JPEGImages" / "a.jpg").unlink()
+    with pytest.raises(
+        TooManyInvalidImages, match=r"a\.xml has no image: .*holds no image named a"
+    ):
         list(open_voc(str(root), "train").rows)
+
+
+@pytest.mark.parametrize("filename", ["C:\\data\\seen.jpg", "/home/me/seen.JPG", "./seen.jpg"])
+def test_an_image_of_another_name_than_its_id_is_found(root: Path, filename: str) -> None:
+    (root / "JPEGImages" / "a.jpg").rename(root / "JPEGImages" / "seen.jpg")
+    (root / "Annotations" / "a.xml").write_text(voc_xml(filename))
+    row = next(open_voc(str(root), "train").rows)
+    assert (row.image_id, row.uri) == ("a", str(root / "JPEGImages" / "seen.jpg"))
+
+
+def test_an_annotation_that_names_the_image_of_another_id_is_counted(root: Path) -> None:
+    (root / "Annotations" / "a.xml").write_text(voc_xml("c.jpg"))
+    dataset = open_voc(str(root), "train")
+    assert next(dataset.rows).uri.endswith("/a.jpg")
+    assert dataset.tally.describe_repairs() == (
+        "1 annotation that names the image of another id: its own id decides"
+    )
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "webp", "tif", "Jpg", "JPEG"])
+def test_every_ending_of_an_accepted_format_is_found(root: Path, ending: str) -> None:
+    image = root / "JPEGImages" / "a.jpg"
+    image.rename(image.with_suffix(f".{ending}"))
+    assert next(open_voc(str(root), "train").rows).uri.endswith(f"/a.{ending}")
+
+
+def test_of_several_images_the_annotated_ending_is_used_and_counted(root: Path) -> None:
+    write_image(root / "JPEGImages" / "a.png", 20, 10)
+    dataset = open_voc(str(root), "train", unlabelled=True)
+    assert next(dataset.rows).uri.endswith("/a.jpg")
+    (root / "Annotations" / "a.xml").write_text(voc_xml("a.png", width=20, height=10))
+    dataset = open_voc(str(root), "train")
+    assert next(dataset.rows).uri.endswith("/a.png")
+    assert "1 id with several images" in dataset.tally.describe_repairs()
+
+
+NAMES_WITH_BLANKS = ("b (1)", "WhatsApp Image 2020-01-01 at 10.00.00", "IMG 1", "x.y", "é")
+
+
+def test_lists_may_hold_blanks_endings_and_other_spellings(root: Path) -> None:
+    for name in NAMES_WITH_BLANKS:
+        write_image(root / "JPEGImages" / f"{name}.jpg")
+        stored = unicodedata.normalize("NFD", name)
+        (root / "Annotations" / f"{stored}.xml").write_text(voc_xml(f"{name}.jpg"))
+    lines = [*NAMES_WITH_BLANKS[:2], "IMG 1.jpg", "x.y", "é.JPG", "./a", "c.jpeg"]
+    (root / "ImageSets" / "Main" / "odd.txt").write_text("\ufeff" + "\r\n".join(lines))
+    ids = [row.image_id for row in open_voc(str(root), "odd").rows]
+    assert ids == [*NAMES_WITH_BLANKS, "a", "c"]
+
+
+def test_an_image_that_is_listed_twice_is_read_once(root: Path) -> None:
+    (root / "ImageSets" / "Main" / "twice.txt").write_text("a\nb\na\nb.jpg\n")
+    dataset = open_voc(str(root), "twice")
+    assert [row.image_id for row in dataset.rows] == ["a", "b"]
+    assert dataset.tally.describe_repairs() == "2 images listed again: left out there"
+    with pytest.raises(UnreadableDataset, match=r"lists a twice \(lines 1 and 3\)"):
+        open_voc(str(root), "twice", options=SourceOptions(strict=True))
+
+
+def test_a_flag_that_nobody_set_is_counted(root: Path) -> None:
+    annotation = voc_xml("a.jpg", ("dog", 1, 1, 9, 9), ("dog", 2, 2, 9, 9))
+    annotation = annotation.replace(">0</difficult>", ">Unspecified</difficult>")
+    (root / "Annotations" / "a.xml").write_text(annotation)
+    dataset = open_voc(str(root), "train")
+    assert not any(item.difficult for item in next(dataset.rows).objects or ())
+    assert dataset.tally.describe_repairs() == (
+        "2 objects with difficult unspecified: taken as not difficult"
+    )
+
+
+def test_an_unreadable_annotation_of_another_split_is_counted(root: Path) -> None:
+    (root / "Annotations" / "c.xml").write_text("<annotation>")
+    dataset = open_voc(str(root), "train")
+    assert len(list(dataset.rows)) == 2
+    assert "1 annotation of another split unreadable" in dataset.tally.describe_repairs()
+    with pytest.raises(UnreadableDataset, match=r"c\.xml is not well-formed"):
+        open_voc(str(root), "train", options=SourceOptions(strict=True))
+
+
+def test_sizes_are_checked_on_request(root: Path) -> None:
+    annotation = voc_xml("a.jpg", ("dog", 1, 1, 9, 9), width=400, height=300)
+    (root / "Annotations" / "a.xml").write_text(annotation)
+    assert next(open_voc(str(root), "train").rows).width == 400
+    options = SourceOptions(check_sizes=True)
+    with pytest.raises(TooManyInvalidImages, match="annotated as 400x300, stored as 40x30"):
+        list(open_voc(str(root), "train", options=options).rows)
 
 
 def test_annotations_may_be_missing_only_if_unlabelled(root: Path) -> None:
@@ -192,8 +288,8 @@ def test_a_real_devkit_is_read(dev_data: Path) -> None:
     rows = list(dataset.rows)
     assert len(rows) == 400
     assert dataset.classes == STANDARD_CLASSES
-    assert dataset.counts.objects.total() == 1277
-    assert dataset.counts.dropped_boxes == 0
+    assert dataset.tally.objects.total() == 1277
+    assert dataset.tally.dropped_boxes == 0
 
 
 def test_a_real_folder_is_read(dev_data: Path) -> None:

@@ -56,3 +56,47 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;
 def test_errors_name_file_and_field(text: str, message: str) -> None:
     with pytest.raises(UnreadableDataset, match=f"here/x.xml.*{message}"):
         parse_annotation(text.encode(), "here/x.xml")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "label"),
+    [
+        *(("gb2312", "猫"), ("GBK", "猫"), ("gb18030", "猫"), ("big5", "貓"), ("Shift_JIS", "猫")),
+        *(("euc-jp", "猫"), ("iso-2022-jp", "猫"), ("euc-kr", "고양이"), ("cp949", "고양이")),
+        *(("utf-8", "猫"), ("utf-16", "猫"), ("latin-1", "é"), ("windows-1251", "кот")),
+    ],
+)
+def test_declared_encodings_are_read(encoding: str, label: str) -> None:
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n' + voc_xml("x", (label, 1, 1, 2, 2))
+    assert parse_annotation(text.encode(encoding), "x").objects[0].label == label
+
+
+def test_utf8_under_another_declaration_is_read_where_that_fails() -> None:
+    text = '<?xml version="1.0" encoding="gbk"?>' + voc_xml("x", ("猫", 1, 1, 2, 2))
+    assert parse_annotation(text.encode(), "x").objects[0].label == "猫"
+
+
+@pytest.mark.parametrize("encoding", ["zip", "rot13", "no-such", "gb2312"])
+def test_other_encodings_and_damaged_bytes_are_named(encoding: str) -> None:
+    data = f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + b"<annotation>\xff\xff"
+    with pytest.raises(UnreadableDataset, match="x is not well-formed XML"):
+        parse_annotation(data, "x")
+
+
+@pytest.mark.parametrize(
+    ("flag", "difficult", "unset"),
+    [
+        *(("1", True, 0), ("true", True, 0), ("False", False, 0), ("", False, 0)),
+        *((" 0 ", False, 0), ("Unspecified", False, 1)),
+    ],
+)
+def test_difficult_in_words(flag: str, difficult: bool, unset: int) -> None:
+    data = voc_xml("x", ("dog", 1, 1, 2, 2)).replace(">0</diff", f">{flag}</diff").encode()
+    annotation = parse_annotation(data, "x")
+    assert (annotation.objects[0].difficult, annotation.unset_flags) == (difficult, unset)
+
+
+def test_another_flag_is_named() -> None:
+    data = voc_xml("x", ("dog", 1, 1, 2, 2)).replace(">0</diff", ">2</diff").encode()
+    with pytest.raises(UnreadableDataset, match="here: object 0: field difficult is '2'"):
+        parse_annotation(data, "here")

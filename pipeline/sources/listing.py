@@ -1,0 +1,158 @@
+"""The files below a folder: links to folders followed once, hidden and special files left out."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline import storage, uris
+from pipeline.errors import InvalidConfiguration, MissingObject
+from pipeline.storage_errors import translate_errors
+
+_SYSTEM_FOLDERS = frozenset({"@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"})
+"""Folders that file servers and systems make beside the user's files."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files below a folder."""
+
+    root: str
+    """The folder's URI; joined with a path of `files` it is the URI of the file."""
+    files: tuple[str, ...]
+    """Paths relative to the folder, sorted."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Entries that are not in `files`, by kind: hidden, special, unreadable."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Linked folders whose files are listed elsewhere: path of the link, path of the folder."""
+
+
+def list_files(uri: str, *, hidden: bool) -> Listing:
+    """List the files below a folder.
+
+    Args:
+        uri: the folder, in any store.
+        hidden: also list what is in parts that begin with a dot, and in folders of the system.
+
+    Raises:
+        InvalidConfiguration: the URI holds a password or the signature of a link.
+        MissingObject: there is no such folder.
+        StorageError: the store cannot be reached.
+    """
+    root = uris.make_absolute(uri)
+    check_public(root)
+    store, path = storage.get_filesystem(root)
+    with translate_errors(root, "listed"):
+        store.invalidate_cache()
+        if not store.isdir(path):
+            raise MissingObject(f"{uris.redact_uri(root)} is not a folder")
+        if isinstance(store, LocalFileSystem):
+            return _Walk(root, hidden).list_all()
+        names = [
+            name
+            for name, info in store.find(path, detail=True).items()
+            if info.get("type", "file") == "file" and not name.endswith("/")
+        ]
+        return _select(root, path.rstrip("/"), names, hidden)
+
+
+def check_public(uri: str) -> None:
+    """Reject a folder whose URI holds a secret, because every row of the manifest would repeat it.
+
+    Raises:
+        InvalidConfiguration: the URI holds a password or the signature of a link.
+    """
+    if uris.strip_secrets(uri) != uri:
+        raise InvalidConfiguration(
+            f"{uris.redact_uri(uri)} is given with a password or signature, which every row of the "
+            "manifest would repeat: leave it out, and pass it in the file of --storage-options"
+        )
+
+
+def is_hidden(name: str) -> bool:
+    """Whether one part of a path belongs to the system or begins with a dot."""
+    return name.startswith(".") or name in _SYSTEM_FOLDERS
+
+
+def _select(root: str, path: str, names: list[str], hidden: bool) -> Listing:
+    """The listing of an object store, which has neither links nor special files."""
+    if names and not all(name.startswith(path + "/") for name in names):
+        # Stores merge the slashes of s3://bucket//folder when they list; root must match.
+        protocol, separator, rest = root.partition("://")
+        root = protocol + separator + re.sub("/+", "/", rest)
+        path = re.sub("(?<!:)/+", "/", path)
+    relative = sorted(name[len(path) + 1 :] for name in names)
+    if hidden:
+        return Listing(root, tuple(relative))
+    visible = tuple(name for name in relative if not any(map(is_hidden, name.split("/"))))
+    left_out = Counter({"hidden": len(relative) - len(visible)})
+    return Listing(root, visible, +left_out)
+
+
+class _Walk:
+    """A walk through a local folder: real folders first, then links to folders not yet seen."""
+
+    def __init__(self, root: str, hidden: bool) -> None:
+        self._root = Path(root)
+        self._hidden = hidden
+        self._files: list[str] = []
+        self._left_out: Counter[str] = Counter()
+        self._seen: dict[tuple[int, int], str] = {}
+        self._links: dict[str, str] = {}
+
+    def list_all(self) -> Listing:
+        pending, linked = deque([""]), deque[str]()
+        while pending or linked:
+            folder = pending.popleft() if pending else linked.popleft()
+            status = (self._root / folder).stat()
+            earlier = self._seen.setdefault((status.st_dev, status.st_ino), folder)
+            if earlier != folder:
+                self._links[folder] = earlier
+                continue
+            for name, is_link in self._scan(folder):
+                (linked if is_link else pending).append(name)
+        return Listing(
+            str(self._root), tuple(sorted(self._files)), self._left_out, dict(self._links)
+        )
+
+    def _scan(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """Take the files of one folder; yield the paths of its folders and whether each is a link."""
+        try:
+            entries = sorted(os.scandir(self._root / folder), key=lambda entry: entry.name)
+        except PermissionError:
+            if not folder:
+                raise
+            self._left_out["unreadable folders"] += 1
+            return
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if not self._hidden and is_hidden(entry.name):
+                self._left_out["hidden"] += 1
+            elif _is_folder(entry):
+                yield path, entry.is_symlink()
+            elif _is_special(entry):
+                self._left_out["special"] += 1
+            else:
+                self._files.append(path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links that lead to each other
+        return False
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether reading the entry may never end: a FIFO, socket or device, also behind a link."""
+    try:
+        return not entry.is_file() and not stat.S_ISREG(entry.stat().st_mode)
+    except OSError:  # a link to nothing: reading it says so
+        return False
