@@ -1,32 +1,53 @@
 """Images: read the header, decode, resize, draw. The one place that touches image bytes.
 
 A decoded image is uint8 RGB `(H, W, 3)` in the orientation of the stored pixels: an EXIF rotation is
-not applied, because annotations refer to stored pixels. Palette, grey, CMYK and 16-bit images are
-converted, an alpha channel is dropped, an animation gives its first frame.
+not applied unless the dataset's manifest says that its boxes refer to the displayed image. Other modes
+are converted (`pixel_values`), an animation gives its first frame.
 """
 
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ExifTags, Image, ImageDraw, ImageFont
 
 from pipeline.errors import UnreadableImage
+from pipeline.image_formats import open_image
+from pipeline.pixel_values import convert_to_rgb
 
-MAX_PIXELS = 100_000_000  # larger images are rejected: decoding one takes 300 MB or more
+MAX_PIXELS = 100_000_000
+"""Larger images are rejected before they are decoded: one takes up to 1 GB."""
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
-"""Lower-case file endings that count as images when a folder is listed."""
+MAX_FILE_BYTES = 512_000_000
+"""Larger files are not read as images: one would fill the memory of its worker."""
 
-_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+Exif = Literal["ignore", "apply"]
+"""Whether jobs decode images as stored, or turn them by their EXIF orientation as viewers show them."""
+Truncated = Literal["reject", "accept"]
+"""Whether a JPEG that ends early is unreadable, or grey where its pixels are missing."""
+
+_END_OF_JPEG = b"\xff\xd9"
+_OUTSIDE = 16.0
+"""Pixels outside an image at which lines, of any width that is drawn, are not visible."""
+_LONGEST_CAPTION = 200
 _PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the images of a dataset are decoded: a fact of its manifest, because boxes refer to it."""
+
+    exif: Exif = "ignore"
+    truncated: Truncated = "reject"
+
+
+AS_STORED = Decoding()
+"""The pixels as stored; a truncated image is unreadable."""
 
 
 def read_size(data: bytes) -> tuple[int, int]:
@@ -35,43 +56,86 @@ def read_size(data: bytes) -> tuple[int, int]:
     Raises:
         UnreadableImage: the bytes are not an image.
     """
-    with _open(data) as canvas:
+    with open_image(data) as canvas:
         return canvas.size
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decode an image's bytes to uint8 RGB `(H, W, 3)`.
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an image's header says: the size of its stored pixels, and how viewers turn them."""
+
+    width: int
+    height: int
+    orientation: int
+    """EXIF orientation, 1 to 8; 1 if there is none, it is invalid, or the decoder itself applies it."""
+
+    @property
+    def displayed_size(self) -> tuple[int, int]:
+        """Width and height as viewers show the image."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+def read_header(data: bytes) -> ImageHeader:
+    """Read size and EXIF orientation, without decoding the image.
 
     Raises:
-        UnreadableImage: empty, truncated, corrupt, of an unknown format, or over `max_pixels`.
+        UnreadableImage: the bytes are not an image.
     """
-    with _open(data) as canvas:
+    with open_image(data) as canvas:
+        return ImageHeader(*canvas.size, _read_orientation(canvas))
+
+
+def _read_orientation(canvas: Image.Image) -> int:
+    if canvas.format == "TIFF":  # Pillow turns its pixels itself
+        return 1
+    try:
+        value = canvas.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged metadata are no reason to reject the image
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def decode_image(
+    data: bytes, decoding: Decoding = AS_STORED, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Decode an image's bytes to uint8 RGB `(H, W, 3)`.
+
+    Args:
+        data: the file.
+        decoding: whether to turn the image by its EXIF orientation, and to accept a truncated JPEG.
+        max_pixels: the largest image to decode.
+
+    Raises:
+        UnreadableImage: empty, truncated, corrupt, of no accepted format, with pixels of unknown range,
+            or over `max_pixels`.
+    """
+    if decoding.truncated == "accept" and data.startswith(b"\xff\xd8"):
+        data += (
+            _END_OF_JPEG  # as libjpeg does at the end of a file; it fills what is missing with grey
+        )
+    with open_image(data) as canvas:
         width, height = canvas.size
         if width * height > max_pixels:
             raise UnreadableImage(f"{width}x{height} pixels are over the limit of {max_pixels}")
+        orientation = _read_orientation(canvas) if decoding.exif == "apply" else 1
         try:
-            if canvas.mode in _SIXTEEN_BIT:
-                grey = np.clip(np.asarray(canvas).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
-            if "transparency" in canvas.info:
-                # a palette with alpha: convert to RGBA first, whose alpha channel is then dropped
-                canvas = canvas.convert("RGBA")  # noqa: PLW2901
-            return np.array(canvas.convert("RGB"))
+            image = convert_to_rgb(canvas)
+        except UnreadableImage:
+            raise
         except Exception as error:  # each of Pillow's formats raises its own errors
             raise UnreadableImage(f"cannot be decoded: {error}") from error
+    return _turn(image, orientation)
 
 
-def _open(data: bytes) -> Image.Image:
-    if not data:
-        raise UnreadableImage("the file is empty (0 bytes)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage(str(error)) from error
-    except Exception as error:  # each of Pillow's formats raises its own errors
-        raise UnreadableImage(f"not an image in a known format ({len(data)} bytes)") from error
+def _turn(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """The image `(H, W, 3)` as viewers show one of this EXIF orientation."""
+    if orientation in (2, 3, 7, 8):  # stored right is displayed left, or at the top or bottom
+        image = image[:, ::-1]
+    if orientation in (3, 4, 6, 7):
+        image = image[::-1]
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    return np.ascontiguousarray(image)
 
 
 def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -114,19 +178,39 @@ def draw_boxes(
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=12)
-    for index, (x1, y1, x2, y2) in enumerate(np.asarray(boxes, dtype=float).reshape(-1, 4)):
+    for index, (x1, y1, x2, y2) in enumerate(_clip_for_drawing(boxes, canvas)):
+        if np.isnan(x1):
+            continue
         key = colour_keys[index] if colour_keys is not None else index
         colour = _PALETTE[key % len(_PALETTE)]
         right, bottom = max(x1, x2 - 1), max(y1, y2 - 1)
         pen.rectangle((x1, y1, right, bottom), outline=colour, width=line_width)
         if captions is not None:
-            last = canvas.width - pen.textlength(captions[index], font=font) - 2
+            caption = _fit_caption(captions[index])
+            last = canvas.width - pen.textlength(caption, font=font) - 2
             left = max(2, min(x1 + 2, last))  # keeps the caption inside the image
             top = max(0, y1 - 14 if y1 >= 14 else y1)
-            place = pen.textbbox((left, top), captions[index], font=font)
+            place = pen.textbbox((left, top), caption, font=font)
             pen.rectangle((place[0] - 2, place[1] - 1, place[2] + 2, place[3] + 1), fill=colour)
-            pen.text((left, top), captions[index], fill="white", font=font)
+            pen.text((left, top), caption, fill="white", font=font)
     return np.asarray(canvas)
+
+
+def _clip_for_drawing(boxes: NDArray[np.floating], canvas: Image.Image) -> NDArray[np.float64]:
+    """Boxes `(N, 4)` clipped a little outside the canvas, where no line shows; NaN if a corner is NaN.
+
+    Pillow draws the whole outline of a box, however far it reaches outside.
+    """
+    corners = np.asarray(boxes, dtype=float).reshape(-1, 4)
+    limits = np.array([canvas.width, canvas.height] * 2) + _OUTSIDE
+    clipped: NDArray[np.float64] = np.clip(corners, -_OUTSIDE, limits)
+    clipped[np.isnan(corners).any(axis=1)] = np.nan
+    return clipped
+
+
+def _fit_caption(text: str) -> str:
+    """One line that Pillow can draw: without line breaks and control characters, and not endless."""
+    return "".join(c if c.isprintable() else " " for c in text[:_LONGEST_CAPTION])
 
 
 def draw_dashed_boxes(
@@ -138,7 +222,9 @@ def draw_dashed_boxes(
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
-    for x1, y1, x2, y2 in np.asarray(boxes, dtype=float).reshape(-1, 4):
+    for x1, y1, x2, y2 in _clip_for_drawing(boxes, canvas):
+        if np.isnan(x1):
+            continue
         right, bottom = max(x1, x2 - 1), max(y1, y2 - 1)
         pen.rectangle((x1, y1, right, bottom), outline="black")
         for x in np.arange(x1, right, 2 * dash):
@@ -164,8 +250,3 @@ def arrange_sheet(
         y, x = (index // columns) * cell + 4, (index % columns) * cell + 4
         canvas[y : y + height, x : x + width] = resize(image, width, height)
     return canvas
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file name has an ending that counts as an image."""
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES

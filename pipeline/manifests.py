@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema, storage, uris
 from pipeline.errors import UnreadableDataset
+from pipeline.imaging import AS_STORED, Decoding, Exif, Truncated
+from pipeline.row_counts import count_rows
+from pipeline.table_checks import cast_table
 
 ROW_GROUP = 2048
 """Rows per Parquet row group: a shard reads one or two groups, whatever the manifest's size."""
@@ -59,6 +62,15 @@ class Manifest:
     files: tuple[ManifestFile, ...]
     classes: tuple[str, ...] | None
     category_ids: tuple[int, ...] | None
+    exif: Exif = "ignore"
+    """The orientation that sizes and boxes refer to, and so the one to decode images in."""
+    truncated: Truncated = "reject"
+    """Whether a JPEG that ends early is used, grey where pixels are missing."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """How to decode the images."""
+        return Decoding(self.exif, self.truncated)
 
     @property
     def rows(self) -> int:
@@ -81,7 +93,12 @@ class Manifest:
                         return
 
     def read(self, first_row: int, rows: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read rows `first_row` to `first_row + rows`, and only the row groups that hold them."""
+        """Read rows `first_row` to `first_row + rows`, and only the row groups that hold them.
+
+        Raises:
+            UnreadableDataset: a file is damaged, a column has another type, or a row holds a value that does
+                not belong there, such as an object without a box.
+        """
         last_row = first_row + rows
         tables = []
         for file in self.files:
@@ -120,7 +137,7 @@ def _read_slice(uri: str, first: int, rows: int, columns: Sequence[str] | None) 
             if name not in present:  # objects, width and height may be absent
                 field = schema.MANIFEST.field(name)
                 table = table.append_column(field, pa.nulls(rows, field.type))
-        return table.select(names).cast(pa.schema([schema.MANIFEST.field(name) for name in names]))
+    return cast_table(table.select(names), schema.MANIFEST, uri, first_row=first)
 
 
 def open_manifest(uri: str) -> Manifest:
@@ -150,11 +167,16 @@ def open_manifest(uri: str) -> Manifest:
     first_row = 0
     with ThreadPoolExecutor(16) as threads:  # each thread mostly waits for the store
         footers = list(threads.map(_read_footer, paths))
-    _, classes, categories = footers[0]
-    for path, (count, file_classes, _) in zip(paths, footers, strict=True):
+    _, classes, categories, decoding = footers[0]
+    for path, (count, file_classes, _, file_decoding) in zip(paths, footers, strict=True):
         if file_classes != classes:
             raise UnreadableDataset(
                 f"{uris.redact_uri(path)} lists other classes than {uris.redact_uri(paths[0])}"
+            )
+        if file_decoding != decoding:
+            raise UnreadableDataset(
+                f"{uris.redact_uri(path)} was prepared with {_describe(file_decoding)}, "
+                f"{uris.redact_uri(paths[0])} with {_describe(decoding)}: prepare both alike"
             )
         files.append(ManifestFile(path, first_row, count))
         first_row += count
@@ -165,25 +187,58 @@ def open_manifest(uri: str) -> Manifest:
         tuple(files),
         None if classes is None else tuple(classes),
         None if categories is None else tuple(categories),
+        decoding.exif,
+        decoding.truncated,
     )
 
 
-def _read_footer(path: str) -> tuple[int, Any, Any]:
-    """Check the columns of one file and read its number of rows, classes and category ids."""
+def _describe(decoding: Decoding) -> str:
+    return f"--exif {decoding.exif} --truncated {decoding.truncated}"
+
+
+def _read_footer(path: str) -> tuple[int, Any, Any, Decoding]:
+    """Check the columns of one file; read its number of rows, classes, category ids and decoding."""
     with storage.open_file(path) as source, schema.report_damage(path):
         parquet = pq.ParquetFile(source)
-        file_schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+        file_schema, rows = parquet.schema_arrow, count_rows(parquet, path)
     schema.check_version(file_schema, path)
     _check_columns(path, file_schema)
     classes = _read_list(path, file_schema, "classes", str)
-    return rows, classes, _read_list(path, file_schema, "category_ids", int)
+    if classes is not None and len(set(classes)) < len(classes):
+        raise UnreadableDataset(f"{uris.redact_uri(path)} lists a class twice: {classes!r:.200}")
+    categories = _read_list(path, file_schema, "category_ids", int)
+    return rows, classes, categories, _read_decoding(path, file_schema)
+
+
+def _read_decoding(path: str, file_schema: pa.Schema) -> Decoding:
+    return Decoding(
+        _read_choice(path, file_schema, "exif", get_args(Exif)),
+        _read_choice(path, file_schema, "truncated", get_args(Truncated)),
+    )
+
+
+def _read_choice(path: str, file_schema: pa.Schema, key: str, choices: Sequence[str]) -> Any:
+    """One of the choices; the first if the file does not state it."""
+    value = _read_value(path, file_schema, key)
+    if value is None:
+        return choices[0]
+    if value not in choices:
+        raise UnreadableDataset(
+            f"{uris.redact_uri(path)}: the schema's metadata {key!r} is {value!r:.60}, "
+            f"expected {' or '.join(choices)}"
+        )
+    return value
+
+
+def _read_value(path: str, file_schema: pa.Schema, key: str) -> Any:
+    try:
+        return schema.read_metadata(file_schema, key)
+    except UnreadableDataset as error:
+        raise UnreadableDataset(f"{uris.redact_uri(path)}: {error}") from error
 
 
 def _read_list(path: str, file_schema: pa.Schema, key: str, kind: type) -> Any:
-    try:
-        values = schema.read_metadata(file_schema, key)
-    except UnreadableDataset as error:
-        raise UnreadableDataset(f"{uris.redact_uri(path)}: {error}") from error
+    values = _read_value(path, file_schema, key)
     if values is not None and not _is_list_of(values, kind):
         raise UnreadableDataset(
             f"{uris.redact_uri(path)}: the schema's metadata {key!r} is {values!r:.60}, expected a list of "
@@ -197,13 +252,16 @@ def _is_list_of(value: Any, kind: type) -> bool:
 
 
 def _check_columns(uri: str, file_schema: pa.Schema) -> None:
+    repeated = [name for name in schema.MANIFEST.names if file_schema.names.count(name) > 1]
+    if repeated:
+        raise UnreadableDataset(f"{uris.redact_uri(uri)} has several columns {repeated[0]}")
     for name in ("image_id", "uri"):
         if name not in file_schema.names:
             raise UnreadableDataset(
                 f"{uris.redact_uri(uri)} has no column {name}; a manifest has the columns "
                 f"{', '.join(schema.MANIFEST.names)}, and this file has {', '.join(file_schema.names)}"
             )
-        if file_schema.field(name).type not in (pa.string(), pa.large_string()):
+        if not _is_text(file_schema.field(name).type):
             raise UnreadableDataset(
                 f"{uris.redact_uri(uri)}: column {name} is {file_schema.field(name).type}, expected string"
             )
@@ -221,6 +279,15 @@ def _check_columns(uri: str, file_schema: pa.Schema) -> None:
             )
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds texts in any of Arrow's forms; categories of other tools are dictionaries."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
 def _is_list_of_structs(kind: pa.DataType) -> bool:
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
@@ -232,8 +299,16 @@ def write_manifest(
     rows: Iterable[ManifestRow],
     classes: Sequence[str] | None,
     category_ids: Sequence[int] | None = None,
+    decoding: Decoding = AS_STORED,
 ) -> int:
     """Write rows as one Parquet file, put whole, and return their number.
+
+    Args:
+        uri: the file.
+        rows: the images; an error that they raise leaves an earlier file as it was.
+        classes: the labels in the order of their numbers; None for images without annotations.
+        category_ids: COCO's ids of these classes.
+        decoding: how jobs decode the images; the rows' sizes and boxes refer to its orientation.
 
     Raises:
         UnreadableDataset: an image_id occurs twice, a label is not among `classes`, or there are no rows.
@@ -243,6 +318,8 @@ def write_manifest(
         metadata["classes"] = list(classes)
     if category_ids is not None:
         metadata["category_ids"] = list(category_ids)
+    if decoding != AS_STORED:
+        metadata |= asdict(decoding)
     target = schema.add_metadata(schema.MANIFEST, metadata)
     class_names = None if classes is None else frozenset(classes)
     seen: set[str] = set()

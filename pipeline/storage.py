@@ -9,8 +9,8 @@ show URIs without user and query.
 from __future__ import annotations
 
 import contextlib
-import os
 import posixpath
+import re
 import tempfile
 import threading
 import uuid
@@ -22,9 +22,11 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import store_options, uris
-from pipeline.errors import AccessDenied, MissingObject, StorageError
-from pipeline.storage_errors import describe_error, translate_errors
+from pipeline import local_files, store_options, uris
+from pipeline.atomic_files import remove_abandoned, remove_abandoned_of, replace_atomically
+from pipeline.errors import AccessDenied, MissingObject, StorageError, UnusableObject
+from pipeline.local_files import UnusableFile
+from pipeline.storage_errors import describe_error, is_range_error, translate_errors
 
 ANSWER_SECONDS = 90.0
 """Seconds that a store may take to read or put one object, including the retries of its client."""
@@ -50,25 +52,53 @@ def get_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     options |= store_options.get_options().find_options(uri)
     with translate_errors(uri, "opened"):
         try:
-            store, path = fsspec.core.url_to_fs(uri, **options)
+            opened = _open_filesystem(uri, options)
         except ValueError as error:
             unknown = "Protocol not known" in str(error)
             error_type = MissingObject if unknown else StorageError
             raise error_type(
                 f"{uris.redact_uri(uri)} cannot be opened: {describe_error(error)}"
             ) from error
+    return opened
+
+
+def _open_filesystem(uri: str, options: dict[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
+    if "::" not in uri or uris.is_chain(uri):
+        store, path = fsspec.core.url_to_fs(uri, **options)
         return store, str(path)
+    # fsspec takes every `::` for a chain of file systems; here it belongs to a file's name.
+    kind = fsspec.get_filesystem_class(uris.get_protocol(uri))
+    return kind(**{**kind._get_kwargs_from_urls(uri), **options}), str(kind._strip_protocol(uri))
 
 
-def read(uri: str) -> bytes:
+def check_packages(uri: str) -> None:
+    """Fail if a package that the URI's store needs is not installed; makes no connection.
+
+    Raises:
+        StorageError: it is not; the message says how to install it. An unknown protocol passes: no package
+            helps, and reading says so.
+    """
+    parts = uri.split("::") if uris.is_chain(uri) else [uri]
+    for part in parts:
+        kind = uris.get_protocol(part) if "://" in part or part is parts[-1] else part
+        with translate_errors(uri, "opened"), contextlib.suppress(ValueError):
+            fsspec.get_filesystem_class(kind)
+
+
+def read(uri: str, max_bytes: int | None = None) -> bytes:
     """Read a whole object.
+
+    Args:
+        uri: the object; on a local disk only a regular file.
+        max_bytes: the largest object to read; None reads one of any size.
 
     Raises:
         MissingObject: the object does not exist.
+        UnusableObject: it is a FIFO, device or socket, or larger than `max_bytes`.
         AccessDenied: the credentials do not allow it.
         StorageError: the store does not answer, or answers with an error.
     """
-    return _read_span(uri)
+    return _read_span(uri, max_bytes=max_bytes)
 
 
 def read_start(uri: str, size: int) -> bytes:
@@ -81,15 +111,42 @@ def read_end(uri: str, size: int) -> bytes:
     return _read_span(uri, start=-size)
 
 
-def _read_span(uri: str, **span: int) -> bytes:
+def _read_span(
+    uri: str, start: int | None = None, end: int | None = None, max_bytes: int | None = None
+) -> bytes:
     store, path = get_filesystem(uri)
     with translate_errors(uri, "read"):
         try:
-            return bytes(store.cat_file(path, **span, **_limit_time(store)))
+            if isinstance(store, LocalFileSystem):
+                return local_files.read_span(path, start, end, max_bytes, ANSWER_SECONDS)
+            data = _read_remote_span(store, path, start, end, max_bytes)
+            local_files.check_size(len(data), max_bytes)
         except ValueError as error:  # an impossible name, such as one with a null byte
             raise MissingObject(
                 f"{uris.redact_uri(uri)} cannot be read: {describe_error(error)}"
             ) from error
+        except UnusableFile as error:
+            raise UnusableObject(f"{uris.redact_uri(uri)} {error}") from error
+    return data
+
+
+def _read_remote_span(
+    store: fsspec.AbstractFileSystem,
+    path: str,
+    start: int | None,
+    end: int | None,
+    max_bytes: int | None,
+) -> bytes:
+    """Bytes of an object; of one over `max_bytes` one byte more than that, by which the caller notices."""
+    limit = _limit_time(store)
+    if max_bytes is None:
+        return bytes(store.cat_file(path, start=start, end=end, **limit))
+    try:
+        return bytes(store.cat_file(path, start=0, end=max_bytes + 1, **limit))
+    except Exception as error:
+        if not is_range_error(error):  # stores reject any range of an empty object
+            raise
+        return bytes(store.cat_file(path, **limit))
 
 
 @contextlib.contextmanager
@@ -97,9 +154,18 @@ def open_file(uri: str) -> Iterator[Any]:
     """Open an object as a seekable binary file, to read parts of it such as a Parquet footer."""
     store, path = get_filesystem(uri)
     with translate_errors(uri, "read", in_block=True):
+        if isinstance(store, LocalFileSystem):
+            _check_regular(path, uri)
         store.invalidate_cache()  # the cached size of an object that was replaced would truncate it
         with store.open(path, "rb") as file:
             yield file
+
+
+def _check_regular(path: str, uri: str) -> None:
+    try:
+        local_files.check_regular(path)
+    except UnusableFile as error:
+        raise UnusableObject(f"{uris.redact_uri(uri)} {error}") from error
 
 
 def exists(uri: str) -> bool:
@@ -164,8 +230,19 @@ def list_below(uri: str) -> list[str]:
         store.invalidate_cache()
         if not store.isdir(path):
             raise MissingObject(f"{uris.redact_uri(uri)} is not a folder")
-        root = path.rstrip("/")
-        return sorted(name[len(root) + 1 :] for name in store.find(path))
+        return sorted(_cut_root(name, path) for name in store.find(path))
+
+
+def _cut_root(name: str, root: str) -> str:
+    """A listed name relative to the folder that was listed.
+
+    S3's client drops the second slash of s3://bucket//folder, so its names may begin otherwise than the root.
+    """
+    root = root.rstrip("/") + "/"
+    if name.startswith(root):
+        return name.removeprefix(root)
+    depth = sum(1 for part in root.split("/") if part)
+    return "/".join(name.strip("/").split("/")[depth:])
 
 
 def put(uri: str, data: bytes) -> None:
@@ -173,7 +250,7 @@ def put(uri: str, data: bytes) -> None:
     store, path = get_filesystem(uri)
     with translate_errors(uri, "written"):
         if isinstance(store, LocalFileSystem):
-            with _replace_atomically(Path(path)) as scratch:
+            with replace_atomically(Path(path)) as scratch:
                 scratch.write_bytes(data)
         else:
             store.pipe_file(path, data, **_limit_time(store))
@@ -186,12 +263,16 @@ def _limit_time(store: fsspec.AbstractFileSystem) -> dict[str, float]:
 
 @contextlib.contextmanager
 def write_whole(uri: str) -> Iterator[Path]:
-    """A local file to write; if the block ends without an error, it is put whole at `uri`."""
+    """A local file to write; if the block ends without an error, it is put whole at `uri`.
+
+    On a local disk this also removes what killed writers of the same object left behind.
+    """
     store, path = get_filesystem(uri)
     with translate_errors(uri, "written", in_block=True):
         if isinstance(store, LocalFileSystem):
-            with _replace_atomically(Path(path)) as scratch:
+            with replace_atomically(Path(path)) as scratch:
                 yield scratch
+            remove_abandoned_of(Path(path))
         else:
             with tempfile.TemporaryDirectory(prefix="fast-rcnn-") as folder:
                 scratch = Path(folder) / "object"
@@ -204,6 +285,19 @@ def remove(uri: str) -> None:
     store, path = get_filesystem(uri)
     with translate_errors(uri, "removed"), contextlib.suppress(FileNotFoundError):
         store.rm_file(path)
+
+
+def remove_scratch_files(uri: str, names: re.Pattern[str]) -> None:
+    """Remove what killed writers left in a folder of the local disk; stores leave nothing.
+
+    Args:
+        uri: the folder.
+        names: pattern of the names of the objects that were being written; other files stay.
+    """
+    store, path = get_filesystem(uri)
+    if isinstance(store, LocalFileSystem):
+        with translate_errors(uri, "cleaned"):
+            remove_abandoned(Path(path), names)
 
 
 def check_writable(uri: str) -> None:
@@ -251,25 +345,3 @@ def check_reachable(uri: str, seconds: float = 20.0) -> None:
         )
     if errors:
         raise errors[0]
-
-
-@contextlib.contextmanager
-def _replace_atomically(path: Path) -> Iterator[Path]:
-    """A scratch file in the folder of `path` that replaces it, after fsync, if the block succeeds.
-
-    fsspec writes local files in place, and its transactions cross filesystems: neither is atomic.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex}.partial"
-    try:
-        yield scratch
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        scratch.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -3,14 +3,16 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from time import perf_counter
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from pipeline import imaging
+from pipeline import geometry, imaging
 from pipeline.errors import UnreadableImage
+from pipeline.imaging import Decoding
 
 
 def _gradient(width: int = 8, height: int = 6) -> NDArray[np.uint8]:
@@ -99,6 +101,46 @@ def test_an_exif_rotation_is_not_applied() -> None:
     assert imaging.decode_image(data).shape == (48, 64, 3)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_exif_rotation_is_applied_on_demand(kind: str, orientation: int) -> None:
+    """As Pillow itself turns an image; header, pixels and boxes agree about it."""
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[8:24, 8:40] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = _encode(Image.fromarray(image), kind, exif=exif)
+    turned = imaging.decode_image(data, Decoding(exif="apply"))
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    np.testing.assert_array_equal(turned, np.asarray(expected))
+    header = imaging.read_header(data)
+    assert header.displayed_size == (turned.shape[1], turned.shape[0])
+    if kind != "TIFF":  # Pillow turns the pixels of a TIFF whoever asks
+        rows, columns = np.nonzero(turned[..., 0] > 127)
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert geometry.turn(np.array([[8, 8, 40, 24]]), orientation, 64, 48).tolist() == [box]
+
+
+@pytest.mark.parametrize("missing", [2, 20, 400])
+def test_a_jpeg_without_its_end_is_read_on_demand(missing: int) -> None:
+    """Rows that are there stay as they are; those that are missing become grey."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    data = imaging.encode_jpeg(noise)
+    with pytest.raises(UnreadableImage, match="truncated"):
+        imaging.decode_image(data[:-missing])
+    accepted = imaging.decode_image(data[:-missing], Decoding(truncated="accept"))
+    whole = imaging.decode_image(data)
+    np.testing.assert_array_equal(accepted[:40], whole[:40])
+    assert (accepted[-8:, -8:] == whole[-8:, -8:]).all() == (missing == 2)
+    np.testing.assert_array_equal(imaging.decode_image(data, Decoding(truncated="accept")), whole)
+
+
+def test_a_jpeg_without_pixels_stays_unreadable() -> None:
+    header = imaging.encode_jpeg(_gradient(64, 48))[:200]
+    with pytest.raises(UnreadableImage):
+        imaging.decode_image(header, Decoding(truncated="accept"))
+
+
 def test_an_image_may_be_one_pixel() -> None:
     assert imaging.decode_image(imaging.encode_jpeg(np.zeros((1, 1, 3), np.uint8))).shape == (
         1,
@@ -114,7 +156,14 @@ def test_decoded_images_are_writable() -> None:
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"", "empty"), (b"just a text\n" * 9, "not an image"), (b"\xff\xd8\xff", "not an image")],
+    [
+        (b"", "empty"),
+        (
+            b"just a text\n" * 9,
+            r"not an image in an accepted format \(108 bytes; accepted: JPEG, PNG",
+        ),
+        (b"\xff\xd8\xff", r"cannot be opened as JPEG \(3 bytes\): "),
+    ],
 )
 def test_files_that_are_not_images_are_rejected(data: bytes, message: str) -> None:
     with pytest.raises(UnreadableImage, match=message):
@@ -202,7 +251,46 @@ def test_a_sheet_holds_all_images() -> None:
     assert {0, 60, 120} <= set(np.unique(sheet).tolist())
 
 
-def test_names_of_images_are_recognised() -> None:
-    assert imaging.is_image_name("a/B.JPEG")
-    assert not imaging.is_image_name("a/jpg")
-    assert not imaging.is_image_name("a.xml")
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0, 0, 1e300, 9],
+        [0, 0, np.inf, 9],
+        [-np.inf, -np.inf, np.inf, np.inf],
+        [-1e9, -1e9, 1e9, 1e9],
+        [0, 0, 1e9, 1e9],
+    ],
+)
+def test_boxes_of_any_size_are_drawn_at_once(box: list[float]) -> None:
+    blank = np.zeros((40, 60, 3), np.uint8)
+    started = perf_counter()
+    drawn, dashed = (
+        imaging.draw_boxes(blank, np.array([box])),
+        imaging.draw_dashed_boxes(blank, np.array([box])),
+    )
+    assert perf_counter() - started < 2
+    has_edge_inside = box[1] == 0
+    assert bool(drawn.any()) == bool(dashed.any()) == has_edge_inside
+
+
+def test_a_box_that_reaches_outside_is_drawn_where_it_is_inside() -> None:
+    blank = np.zeros((40, 60, 3), np.uint8)
+    drawn = imaging.draw_boxes(blank, np.array([[5, 4, 1e9, 30]]), line_width=1)
+    assert drawn[4, 5:].any(axis=1).all()
+    assert drawn[29, 5:].any(axis=1).all()
+    assert not drawn[5:29, 6:].any()
+
+
+def test_a_box_without_numbers_is_not_drawn() -> None:
+    blank = np.zeros((40, 60, 3), np.uint8)
+    boxes = np.array([[5, 5, np.nan, 20]])
+    assert not imaging.draw_boxes(blank, boxes, ["a"]).any()
+    assert not imaging.draw_dashed_boxes(blank, boxes).any()
+
+
+@pytest.mark.parametrize("caption", ["a\nb 0.50", "a\r\n\x1b[31mb", "\x00", "x" * 100_000, ""])
+def test_any_caption_is_drawn_in_one_line(caption: str) -> None:
+    blank = np.zeros((60, 90, 3), np.uint8)
+    drawn = imaging.draw_boxes(blank, np.array([[1, 30, 50, 58]]), [caption])
+    assert not drawn[:10].any()
+    assert drawn.any()

@@ -12,7 +12,9 @@ import pytest
 
 from pipeline import manifests, schema, storage
 from pipeline.errors import MissingObject, UnreadableDataset
+from pipeline.imaging import Decoding
 from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+from pipeline.shards import cut_manifest
 
 
 def _rows(first: int, count: int) -> list[ManifestRow]:
@@ -307,3 +309,87 @@ def test_a_manifest_has_the_schema_version_and_a_newer_one_is_rejected(tmp_path:
     older = {key: value for key, value in newer.items() if key != b"schema_version"}
     pq.write_table(table.replace_schema_metadata(older), path)
     assert open_manifest(str(path)).classes == ("cat",)
+
+
+def test_the_orientation_is_kept_and_must_be_known_and_alike(tmp_path: Path) -> None:
+    write_manifest(f"{tmp_path}/a.parquet", _rows(0, 1), None, decoding=Decoding(exif="apply"))
+    write_manifest(f"{tmp_path}/b.parquet", _rows(1, 1), None)
+    assert open_manifest(f"{tmp_path}/a.parquet").exif == "apply"
+    assert open_manifest(f"{tmp_path}/b.parquet").exif == "ignore"
+    with pytest.raises(UnreadableDataset, match=r"b\.parquet was prepared with --exif ignore"):
+        open_manifest(str(tmp_path))
+    odd = schema.MANIFEST.with_metadata({b"exif": b'"sideways"'})
+    pq.write_table(odd.empty_table(), tmp_path / "c.parquet")
+    with pytest.raises(UnreadableDataset, match=r"c\.parquet: .*'exif' is 'sideways', expected"):
+        open_manifest(f"{tmp_path}/c.parquet")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x2": float("nan")}, "row 3 (image 'p3'): a box is (0, 0, nan, 4)"),
+        ({"x1": float("-inf")}, "row 3 (image 'p3'): a box is (-inf, 0, 4, 4)"),
+        ({"y2": -1.0}, "row 3 (image 'p3'): a box is (0, 0, 4, -1)"),
+        ({"x2": 0.0}, "row 3 (image 'p3'): a box is (0, 0, 0, 4)"),
+        ({"label": None}, "row 3 (image 'p3'): a label is null"),
+        ({"y1": None}, "row 3 (image 'p3'): a y1 is null"),
+    ],
+)
+def test_objects_of_other_writers_without_a_box_are_named(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    good = {
+        "label": "a",
+        "x1": 0.0,
+        "y1": 0.0,
+        "x2": 4.0,
+        "y2": 4.0,
+        "difficult": False,
+        "crowd": False,
+    }
+    objects = [[good], [], None, [good, good | changes]]
+    ids = [f"p{index}" for index in range(4)]
+    table = pa.table(
+        {
+            "image_id": ids,
+            "uri": ids,
+            "objects": pa.array(objects, schema.MANIFEST.field("objects").type),
+        }
+    )
+    path = str(tmp_path / "m.parquet")
+    pq.write_table(table, path)
+    manifest = open_manifest(path)
+    assert manifest.read(0, 3)["objects"].to_pylist() == objects[:3]
+    with pytest.raises(UnreadableDataset) as caught:
+        manifest.read(2, 2)
+    assert str(caught.value).startswith(f"{path}: column objects, {message}")
+
+
+@pytest.mark.parametrize("name", ["uri", "width", "objects"])
+def test_a_repeated_column_is_named(tmp_path: Path, name: str) -> None:
+    table = schema.MANIFEST.empty_table()
+    repeated = table.append_column(schema.MANIFEST.field(name), table.column(name))
+    pq.write_table(repeated, tmp_path / "m.parquet")
+    with pytest.raises(UnreadableDataset, match=f"several columns {name}"):
+        open_manifest(str(tmp_path / "m.parquet"))
+
+
+def test_a_repeated_class_is_named(tmp_path: Path) -> None:
+    classes = schema.add_metadata(schema.MANIFEST, {"classes": ["cat", "dog", "cat"]})
+    pq.write_table(classes.empty_table(), tmp_path / "m.parquet")
+    with pytest.raises(UnreadableDataset, match="lists a class twice"):
+        open_manifest(str(tmp_path / "m.parquet"))
+
+
+def test_a_manifest_says_whether_truncated_images_are_used(tmp_path: Path) -> None:
+    datasets = []
+    for decoding in (Decoding(), Decoding(truncated="accept")):
+        uri = f"{tmp_path}/{decoding.truncated}.parquet"
+        write_manifest(uri, _rows(0, 1), None, decoding=decoding)
+        assert open_manifest(uri).decoding == decoding
+        datasets.append(cut_manifest(open_manifest(uri), 1, None).dataset)
+    assert datasets[0] != datasets[1]  # a run over one never resumes the output of the other
+    with pytest.raises(
+        UnreadableDataset, match=r"reject\.parquet was prepared with .*--truncated reject"
+    ):
+        open_manifest(str(tmp_path))

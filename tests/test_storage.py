@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import storage, uris
-from pipeline.errors import AccessDenied, MissingObject, StorageError
+from pipeline.errors import AccessDenied, MissingObject, StorageError, UnusableObject
 
 
 @pytest.fixture(params=["local", "file", "memory"])
@@ -35,6 +36,9 @@ def test_an_object_is_put_replaced_read_and_removed(folder: str) -> None:
     assert storage.read_start(uri, 100) == b"second"
     assert storage.read_end(uri, 3) == b"ond"
     assert storage.read_end(uri, 100) == b"second"
+    assert storage.read(uri, max_bytes=6) == b"second"
+    with pytest.raises(UnusableObject, match=r"x\.bin has more than 5e-06 MB, the limit"):
+        storage.read(uri, max_bytes=5)
     with storage.open_file(uri) as file:
         file.seek(2)
         assert file.read(2) == b"co"
@@ -71,6 +75,49 @@ def test_missing_objects_are_named(folder: str) -> None:
             read(uri)
     with pytest.raises(MissingObject, match=r"gone\.bin"), storage.open_file(uri):
         pass
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    """A FIFO without a writer and a device without an end would hold the reader for ever."""
+    os.mkfifo(tmp_path / "fifo.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    bound = socket.socket(socket.AF_UNIX)
+    previous = Path.cwd()
+    os.chdir(tmp_path)  # the path of a socket is short
+    try:
+        bound.bind("socket.jpg")
+    finally:
+        os.chdir(previous)
+    for name, kind in (("fifo", "a FIFO"), ("device", "a device"), ("socket", "a socket")):
+        uri = f"{tmp_path}/{name}.jpg"
+        message = rf"{name}\.jpg is {kind}, not a regular file"
+        for read in (storage.read, lambda uri: storage.read_start(uri, 5)):
+            with pytest.raises(UnusableObject, match=message):
+                read(uri)
+        with pytest.raises(UnusableObject, match=message), storage.open_file(uri):
+            pass
+    bound.close()
+
+
+def test_a_disk_that_does_not_answer_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").write_bytes(b"1")
+    answer = threading.Event()
+    monkeypatch.setattr("pipeline.local_files._read", lambda *_: answer.wait(60))
+    monkeypatch.setattr(storage, "ANSWER_SECONDS", 0.2)
+    with pytest.raises(
+        StorageError, match=r"x cannot be read: the disk did not answer within 0\.2 s"
+    ):
+        storage.read(f"{tmp_path}/x")
+    answer.set()
+
+
+def test_a_file_without_a_size_is_read_up_to_the_limit() -> None:
+    """Files of /proc say that they are empty."""
+    assert storage.read("/proc/self/status", max_bytes=100_000)
+    with pytest.raises(UnusableObject, match="has more than"):
+        storage.read("/proc/self/status", max_bytes=10)
 
 
 def test_a_whole_file_is_put_at_the_end_of_the_block(folder: str) -> None:
@@ -265,3 +312,59 @@ def test_a_store_that_does_not_answer_in_time_is_named(
     ):
         storage.check_reachable("s3://key:hunter2@bucket/x", seconds=0.1)
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("name", ["cam::01.jpg", "zip::a.jpg", "a::b::c"])
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_colons_in_a_name_are_no_chain(tmp_path: Path, place: str, name: str) -> None:
+    uri = f"{tmp_path}/{name}" if place == "local" else f"memory://{tmp_path.name}/{name}"
+    storage.put(uri, b"data")
+    assert storage.read(uri) == b"data"
+    assert storage.exists(uri)
+
+
+def test_special_files_are_rejected_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("fifo", "zero"):
+        for read in (storage.read, lambda uri: storage.read_start(uri, 10)):
+            with pytest.raises(MissingObject, match=rf"{name} is a .*, not a regular file"):
+                read(f"{tmp_path}/{name}")
+        with (
+            pytest.raises(MissingObject, match="not a regular file"),
+            storage.open_file(f"{tmp_path}/{name}"),
+        ):
+            pass
+
+
+def test_a_missing_package_is_found_without_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_class(kind: str) -> type:
+        if kind == "gs":
+            raise ImportError("Please install gcsfs")
+        return type("Store", (), {})
+
+    monkeypatch.setattr(storage.fsspec, "get_filesystem_class", find_class)
+    for uri in ("gs://bucket/a.jpg", "zip://a.jpg::gs://bucket/a.zip"):
+        with pytest.raises(
+            StorageError, match=r"pip install '\.\[gcs\]' in the clone|install gcsfs"
+        ):
+            storage.check_packages(uri)
+    for uri in ("/a/b.jpg", "s3://bucket/gs::a.jpg"):
+        storage.check_packages(uri)
+
+
+def test_an_unknown_protocol_needs_no_package() -> None:
+    storage.check_packages("nowhere://a/b.jpg")
+
+
+@pytest.mark.parametrize(
+    ("root", "name", "relative"),
+    [
+        ("bucket/dir", "bucket/dir/a.jpg", "a.jpg"),
+        ("bucket//dir", "bucket/dir/b/a.jpg", "b/a.jpg"),
+        ("bucket//dir/", "bucket/dir/a b.jpg", "a b.jpg"),
+        ("/data/dir", "/data/dir/a//b.jpg", "a//b.jpg"),
+    ],
+)
+def test_listed_names_are_cut_at_the_folder(root: str, name: str, relative: str) -> None:
+    assert storage._cut_root(name, root) == relative

@@ -12,7 +12,7 @@ import pytest
 import s3fs
 
 from pipeline import storage
-from pipeline.errors import AccessDenied, MissingObject, StorageError
+from pipeline.errors import AccessDenied, MissingObject, StorageError, UnusableObject
 from tests.swift import find_free_port, forget_clients
 
 ACTIONS: dict[str, Callable[[str], object]] = {
@@ -47,6 +47,13 @@ def test_an_object_is_put_replaced_read_and_removed(s3_folder: str) -> None:
     assert storage.read_start(uri, 100) == b"second"
     assert storage.read_end(uri, 3) == b"ond"
     assert storage.read_end(uri, 100) == b"second"
+    assert storage.read(uri, max_bytes=6) == b"second"
+    with pytest.raises(UnusableObject, match=r"x\.bin has more than 5e-06 MB"):
+        storage.read(uri, max_bytes=5)
+    storage.put(f"{s3_folder}/empty", b"")
+    assert storage.read(f"{s3_folder}/empty", max_bytes=6) == b""
+    with pytest.raises(MissingObject, match="gone does not exist"):
+        storage.read(f"{s3_folder}/gone", max_bytes=6)
     with storage.open_file(uri) as file:
         file.seek(2)
         assert file.read(2) == b"co"

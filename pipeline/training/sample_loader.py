@@ -17,6 +17,7 @@ from pipeline.detector.preprocessing import Preprocessing
 from pipeline.detector.sampling import sample_rois
 from pipeline.detector.targets import TargetStatistics
 from pipeline.errors import AccessDenied, MissingObject, StorageError, UnreadableImage
+from pipeline.stated_sizes import check_proposed_size, check_size
 from pipeline.training.annotated_dataset import AnnotatedDataset, Annotations
 from pipeline.training.recipe import Recipe
 from pipeline.training.sample_order import WINDOW, PlannedSample, make_generator
@@ -44,7 +45,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image that could not be read."""
+    """An image that could not be read, or that its boxes do not belong to."""
 
     image_id: str
     reason: str
@@ -61,6 +62,7 @@ class SampleLoader:
         statistics: TargetStatistics,
         seed: int,
     ) -> None:
+        self._decodings = [dataset.manifest.decoding for dataset in datasets]
         self._recipe = recipe
         self._preprocessing = preprocessing
         self._statistics = statistics
@@ -69,7 +71,7 @@ class SampleLoader:
         self._shards = ShardCache(datasets, 2 * WINDOW)
 
     def load(self, planned: PlannedSample) -> Sample | SkippedImage:
-        """Read and prepare one image; a missing, forbidden or damaged image is skipped.
+        """Read and prepare one image; skip it if it is missing, forbidden, damaged or of the wrong size.
 
         Raises:
             StorageError: the store does not answer. The image is not skipped, because a run without
@@ -78,8 +80,12 @@ class SampleLoader:
         row = planned.location.row
         shard = self._shards.get(planned.location.dataset, planned.location.shard)
         image_id = shard.image_ids[row]
+        decoding = self._decodings[planned.location.dataset]
         try:
-            image = imaging.decode_image(_read_image(shard.uris[row]))
+            image = imaging.decode_image(_read_image(shard.uris[row]), decoding)
+            size = (image.shape[1], image.shape[0])
+            check_size(size, shard.stated_sizes[row], turned=decoding.exif == "apply")
+            check_proposed_size(size, shard.proposed_sizes[row])
         except (UnreadableImage, MissingObject, AccessDenied) as error:
             return SkippedImage(image_id, str(error))
         rng = make_generator(self._seed, planned.epoch, image_id)
@@ -112,6 +118,7 @@ class SampleLoader:
             fg_fraction=recipe.foreground_fraction,
             fg_iou=recipe.foreground_iou,
             bg_iou=(recipe.background_iou_low, recipe.background_iou_high),
+            widen_background=recipe.widen_background,
         )
         rois, targets = sampled.boxes, sampled.targets
         resized = self._preprocessing.resize(image, short_side=side, max_side=recipe.max_side)
@@ -119,7 +126,7 @@ class SampleLoader:
             resized = resized[:, ::-1]
             rois = geometry.flip_horizontally(rois, width)
             targets = targets * MIRRORED
-        rois = geometry.scale(rois, resized.shape[1] / width, resized.shape[0] / height)
+        rois = self._preprocessing.project_rois(rois, (height, width), resized.shape[:2])
         targets = self._statistics.normalise(targets, sampled.labels)
         return Sample(image_id, np.array(resized), rois, sampled.labels, targets)
 
@@ -128,7 +135,7 @@ def _read_image(uri: str) -> bytes:
     """The bytes of an image; retries a store that does not answer."""
     for attempt in range(ATTEMPTS):
         try:
-            return storage.read(uri)
+            return storage.read(uri, imaging.MAX_FILE_BYTES)
         except (MissingObject, AccessDenied):
             raise
         except StorageError:

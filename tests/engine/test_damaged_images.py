@@ -59,6 +59,18 @@ def encode_sixteen_bit() -> bytes:
     )
 
 
+def encode_twelve_bit() -> bytes:
+    """The low 12 of 16 bits, without a word about it."""
+    grey = np.asarray(draw_rectangle().convert("L")).astype(np.uint16)
+    return encode(Image.fromarray(grey * 16), "PNG")
+
+
+def encode_float() -> bytes:
+    return encode(
+        Image.fromarray(np.asarray(draw_rectangle().convert("L")) / np.float32(255)), "TIFF"
+    )
+
+
 def encode_spoiled() -> bytes:
     """A PNG with a bit flipped in its pixels."""
     data = bytearray(encode(draw_rectangle(), "PNG"))
@@ -97,10 +109,14 @@ READABLE: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
 }
 UNREADABLE: dict[str, tuple[Callable[[], bytes | None], str, str]] = {
     "zero.jpg": (lambda: b"", "decode", "the file is empty (0 bytes)"),
-    "text.jpg": (lambda: b"no image", "decode", "not an image in a known format (8 bytes)"),
+    "text.jpg": (lambda: b"no image", "decode", "not an image in an accepted format (8 bytes"),
     "cut.jpg": (lambda: encode(draw_rectangle(), "JPEG")[:700], "decode", "cannot be decoded"),
     "cut.png": (lambda: encode(draw_rectangle(), "PNG")[:700], "decode", "cannot be decoded"),
-    "header.jpg": (lambda: encode(draw_rectangle(), "JPEG")[:20], "decode", "not an image"),
+    "header.jpg": (
+        lambda: encode(draw_rectangle(), "JPEG")[:20],
+        "decode",
+        "cannot be opened as JPEG (20 bytes)",
+    ),
     "large.png": (
         lambda: encode(Image.new("1", (12_000, 9_000)), "PNG"),
         "decode",
@@ -108,6 +124,8 @@ UNREADABLE: dict[str, tuple[Callable[[], bytes | None], str, str]] = {
     ),
     "blank.avif": (encode_blank_avif, "decode", "cannot be decoded"),
     "flipped.png": (encode_spoiled, "decode", "cannot be decoded"),
+    "float.tif": (encode_float, "decode", "float pixels have no known range"),
+    "twelve-bit.png": (encode_twelve_bit, "decode", "all below 4096 of 65535"),
     "missing.jpg": (lambda: None, "read", "does not exist"),
 }
 

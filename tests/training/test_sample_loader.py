@@ -2,6 +2,7 @@
 
 import dataclasses
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,10 +100,10 @@ def test_a_store_that_does_not_answer_is_retried_and_skips_nothing(tmp_path, mon
     order = SampleOrder(survey_datasets(datasets, RECIPE).shards, 0)
     read, waits, outage = storage.read, [], iter([True] * 2 + [False] + [True] * 9)
 
-    def failing(uri):
+    def failing(uri, max_bytes=None):
         if uri.endswith("p0.png") and next(outage):
             raise StorageError(f"{uri}: the store is away")
-        return read(uri)
+        return read(uri, max_bytes)
 
     monkeypatch.setattr(storage, "read", failing)
     monkeypatch.setattr("pipeline.training.sample_loader.time.sleep", waits.append)
@@ -112,6 +113,26 @@ def test_a_store_that_does_not_answer_is_retried_and_skips_nothing(tmp_path, mon
     with pytest.raises(StorageError, match="the store is away"):
         [loader.load(place) for place in planned]
     assert waits == [1, 4, 1, 4, 16]
+
+
+@pytest.mark.parametrize("side", ["stated_sizes", "proposed_sizes"])
+def test_an_image_of_another_size_than_its_boxes_is_skipped(data, side):
+    datasets, drawn = data
+    height, width = drawn[1].image.shape[:2]
+    planned = PlannedSample(0, 0, ImageLocation(0, 0, 1))
+    for size, reason in (
+        ((width, height), None),
+        (None, None),
+        ((height, width), f"{height}x{width}"),
+    ):
+        loader = make_loader(datasets)
+        shard = datasets[0].read(0)
+        shard = dataclasses.replace(shard, **{side: [size] * len(shard.image_ids)})
+        loader._shards = SimpleNamespace(get=lambda *_, shard=shard: shard)
+        sample = loader.load(planned)
+        assert isinstance(sample, Sample) == (reason is None)
+        if reason:
+            assert reason in sample.reason
 
 
 def test_an_image_without_proposals_samples_its_objects(data):

@@ -58,6 +58,7 @@ class DetectorActor:
             one_by_one=device == "cpu",
             image_seconds=options.image_seconds,
             threads=self._plan.resources.threads,
+            decoding=self._plan.manifest.decoding,
         )
         return str(predictor.precision)
 

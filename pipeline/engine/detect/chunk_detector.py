@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from pipeline import imaging
 from pipeline.engine.watchdog import end_after, time_limit
 from pipeline.errors import UnreadableImage
+from pipeline.imaging import AS_STORED, Decoding
 from pipeline.runs.encoded_image import IMAGE_ERRORS, EncodedImage
 from pipeline.runs.report import Failure, Report
+from pipeline.stated_sizes import check_proposed_size, check_size
 
 if TYPE_CHECKING:
     from pipeline.detector.predictor import ImageDetections
@@ -40,7 +43,13 @@ class ChunkDetector:
     """Detects in the images of a chunk, each under a time limit."""
 
     def __init__(
-        self, detect: DetectFunction, *, one_by_one: bool, image_seconds: float, threads: int
+        self,
+        detect: DetectFunction,
+        *,
+        one_by_one: bool,
+        image_seconds: float,
+        threads: int,
+        decoding: Decoding = AS_STORED,
     ) -> None:
         """Prepare a detector.
 
@@ -50,11 +59,13 @@ class ChunkDetector:
                 from groups.
             image_seconds: the time limit of an image, or of a group; after it the process ends.
             threads: threads that decode.
+            decoding: how the manifest's images are decoded.
         """
         self._detect = detect
         self._one_by_one = one_by_one
         self._image_seconds = image_seconds
         self._threads = ThreadPoolExecutor(max(1, threads))
+        self._decode = partial(_decode, decoding=decoding)
 
     def detect(
         self, encoded_images: Sequence[EncodedImage], report: Report
@@ -80,7 +91,7 @@ class ChunkDetector:
         """Decode one group ahead, so that the device does not wait for it."""
         pending = None
         for group in groups:
-            following = (group, [self._threads.submit(_decode, encoded) for encoded in group])
+            following = (group, [self._threads.submit(self._decode, encoded) for encoded in group])
             if pending is not None:
                 yield pending[0], self._await_images(pending[1], report)
             pending = following
@@ -161,14 +172,29 @@ def end_if_device_is_lost(error: Exception) -> None:
         os._exit(1)
 
 
-def _decode(encoded: EncodedImage) -> tuple[DecodedImage | None, float]:
+def _decode(encoded: EncodedImage, decoding: Decoding) -> tuple[DecodedImage | None, float]:
     """The decoded image, or None with `encoded.failure` set, and the seconds that it took."""
     start = perf_counter()
-    image = None
+    image: DecodedImage | None = None
     if encoded.failure is None and encoded.data is not None:
         try:
-            image = imaging.decode_image(encoded.data)
-            encoded.height, encoded.width = image.shape[:2]
+            image = imaging.decode_image(encoded.data, decoding)
+            _check_sizes(encoded, image, decoding)
         except UnreadableImage as error:
-            encoded.failure = Failure.from_error("decode", error)
+            encoded.failure, image = Failure.from_error("decode", error), None
     return image, perf_counter() - start
+
+
+def _check_sizes(encoded: EncodedImage, image: DecodedImage, decoding: Decoding) -> None:
+    """Compare the decoded size with the annotation's and with that of the image proposed for.
+
+    Raises:
+        SizeMismatch: the boxes are for an image of another size.
+    """
+    proposed = None
+    if encoded.width is not None and encoded.height is not None:
+        proposed = (encoded.width, encoded.height)
+    encoded.height, encoded.width = image.shape[:2]
+    size = (encoded.width, encoded.height)
+    check_size(size, encoded.stated_size, turned=decoding.exif == "apply")
+    check_proposed_size(size, proposed)

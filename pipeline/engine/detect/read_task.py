@@ -10,6 +10,7 @@ import ray
 
 from pipeline import store_options
 from pipeline.engine.detect.plan import DetectionPlan
+from pipeline.engine.propose.memory import find_memory_limit
 from pipeline.engine.propose.proposing import read_and_propose
 from pipeline.engine.propose.reading import read_with_stored_proposals
 from pipeline.engine.shards.piece import Piece
@@ -67,4 +68,6 @@ def _read_images(
         report,
         image_seconds=plan.options.image_seconds,
         is_last_chance=is_last_chance,
+        decoding=plan.manifest.decoding,
+        memory_limit=find_memory_limit(),
     )

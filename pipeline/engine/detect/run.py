@@ -28,9 +28,9 @@ from pipeline.proposals.stored_proposals import StoredProposals, open_stored_pro
 from pipeline.run_record import RunRecord
 from pipeline.runs.cut_planning import plan_cut
 from pipeline.runs.image_check import check_sampled_images
+from pipeline.runs.input_places import RUN_WRITES, check_apart
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import RunOutput, open_run
-from pipeline.runs.resume import check_apart
 from pipeline.runs.summary import Summary, WorkDone, complete_run
 from pipeline.shards import Cut
 
@@ -61,13 +61,14 @@ def run_detection(
     Raises:
         PipelineError: a subclass that says what is wrong.
     """
+    cluster.check_ray_address()
     manifest = manifests.open_manifest(manifest_uri)
     checkpoint = read_checkpoint_record(checkpoint_uri)
     check_classes(checkpoint.classes, manifest)
     settings.pyramid.build_levels(checkpoint.preprocessing)  # rejects a scale above the cap now
     target = uris.make_absolute(output_uri)
     inputs = _list_inputs(manifest, checkpoint_uri, proposals)
-    check_apart(target, **inputs)
+    check_apart(target, inputs, RUN_WRITES)
     storage.check_writable(target)
     stored = computed = None
     if isinstance(proposals, str):

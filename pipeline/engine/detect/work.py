@@ -182,7 +182,7 @@ class DetectionWork:
 
     def build_failed_row(self, piece: Piece, failure: Failure) -> pa.Table:
         """The row of an image that ended its workers."""
-        ((image_id, uri),) = piece.read_images(self.plan.manifest, self.plan.fingerprint)
-        images = [EncodedImage(image_id, uri, failure=failure)]
+        (listed,) = piece.read_images(self.plan.manifest, self.plan.fingerprint)
+        images = [EncodedImage(listed.image_id, listed.uri, failure=failure)]
         classes, fingerprint = self.plan.checkpoint.classes, self.plan.fingerprint
         return build_detections_table(images, [None], classes, fingerprint)

@@ -6,34 +6,35 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from pipeline import schema, storage
-from pipeline.engine.propose.faults import PieceFaults, name_store
+from pipeline import imaging, schema, storage
+from pipeline.engine.propose.faults import PieceFaults
 from pipeline.errors import AccessDenied, MismatchedProposals, MissingObject, StorageError
-from pipeline.runs.encoded_image import EncodedImage
+from pipeline.runs.encoded_image import EncodedImage, ListedImage
 from pipeline.runs.report import Failure, Report
 
 
-def read_image(image_id: str, uri: str, report: Report, faults: PieceFaults) -> EncodedImage:
-    """Read an image's bytes; an image that is missing or forbidden becomes a failure.
+def read_image(image: ListedImage, report: Report, faults: PieceFaults) -> EncodedImage:
+    """Read an image's bytes; an image that is missing, forbidden or no regular file becomes a failure.
 
     Raises:
         StorageError: the store fails, which is not the image's fault.
     """
-    encoded = EncodedImage(image_id, uri)
+    uri = image.uri
+    encoded = EncodedImage(image.image_id, uri, stated_size=image.stated_size)
     try:
         with report.time_stage("read"):
-            encoded.data = storage.read(uri)
+            encoded.data = storage.read(uri, imaging.MAX_FILE_BYTES)
         report.counts["bytes_read"] += len(encoded.data)
-        faults.note_success(name_store(uri))
+        faults.note_success("read")
     except (MissingObject, AccessDenied) as error:
         encoded.failure = Failure.from_error("read", error)
     except StorageError as error:
-        encoded.failure = faults.fail_or_raise("read", name_store(uri), error)
+        encoded.failure = faults.fail_or_raise("read", error)
     return encoded
 
 
 def read_with_stored_proposals(
-    rows: Sequence[tuple[str, str]],
+    rows: Sequence[ListedImage],
     proposals: pa.Table,
     report: Report,
     *,
@@ -42,7 +43,7 @@ def read_with_stored_proposals(
     """Read image by image and attach the stored boxes; images that failed when proposing stay failed.
 
     Args:
-        rows: image_id and URI of each image.
+        rows: the images.
         proposals: rows of `schema.PROPOSALS` for the same images.
         report: receives seconds and bytes.
         is_last_chance: whether the piece is not tried again if this raises.
@@ -54,17 +55,17 @@ def read_with_stored_proposals(
     faults = PieceFaults(is_last_chance=is_last_chance)
     boxes_by_row = schema.split_box_column(proposals["boxes"])
     stored_rows = proposals.drop_columns(["boxes"]).to_pylist()
-    for (image_id, uri), stored, boxes in zip(rows, stored_rows, boxes_by_row, strict=True):
-        if stored["image_id"] != image_id:
+    for image, stored, boxes in zip(rows, stored_rows, boxes_by_row, strict=True):
+        if stored["image_id"] != image.image_id:
             raise MismatchedProposals(
-                f"the stored proposals have image {stored['image_id']!r} where {image_id!r} is expected"
+                f"the stored proposals have image {stored['image_id']!r} where {image.image_id!r} is expected"
             )
         width, height = stored["width"], stored["height"]
         if stored["status"] == "failed":
             failure = Failure("propose", stored["error_type"], stored["error_message"])
-            yield EncodedImage(image_id, uri, width, height, failure=failure)
+            yield EncodedImage(image.image_id, image.uri, width, height, failure=failure)
             continue
-        encoded = read_image(image_id, uri, report, faults)
+        encoded = read_image(image, report, faults)
         encoded.width, encoded.height, encoded.boxes = width, height, boxes
         yield encoded
     faults.check()

@@ -14,9 +14,9 @@ from pipeline.proposals.settings import ProposalSettings
 from pipeline.run_record import RunRecord
 from pipeline.runs.cut_planning import plan_cut
 from pipeline.runs.image_check import check_sampled_images
+from pipeline.runs.input_places import RUN_WRITES, check_apart
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import open_run
-from pipeline.runs.resume import check_apart
 from pipeline.runs.summary import Summary, WorkDone, complete_run
 
 
@@ -37,9 +37,10 @@ def run_proposals(
     Raises:
         PipelineError: a subclass that says what is wrong.
     """
+    cluster.check_ray_address()
     opened = manifests.open_manifest(manifest_uri)
     target = uris.make_absolute(output_uri)
-    check_apart(target, manifest=manifest_uri)
+    check_apart(target, {"manifest": manifest_uri}, RUN_WRITES)
     storage.check_writable(target)
     provenance = settings.to_provenance()
     cut = plan_cut(opened, target, options)

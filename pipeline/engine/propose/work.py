@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import ray
@@ -11,6 +12,7 @@ from ray import ObjectRef
 from pipeline import store_options
 from pipeline.engine import cluster
 from pipeline.engine.monitor.stages import FlowState, StageLoad
+from pipeline.engine.propose.memory import find_memory_limit
 from pipeline.engine.propose.plan import ProposalPlan
 from pipeline.engine.propose.proposing import read_and_propose
 from pipeline.engine.shards.piece import Piece, commit_or_return
@@ -58,8 +60,8 @@ class ProposalWork:
 
     def build_failed_row(self, piece: Piece, failure: Failure) -> pa.Table:
         """The row of an image that ended its workers."""
-        ((image_id, uri),) = piece.read_images(self.plan.manifest, self.plan.fingerprint)
-        return _build_table([EncodedImage(image_id, uri, failure=failure)], self.plan)
+        (listed,) = piece.read_images(self.plan.manifest, self.plan.fingerprint)
+        return _build_table([EncodedImage(listed.image_id, listed.uri, failure=failure)], self.plan)
 
 
 @ray.remote(num_cpus=1, max_retries=0)
@@ -75,10 +77,13 @@ def propose_piece(plan: ProposalPlan, piece: Piece, is_last_chance: bool) -> Rep
         report,
         image_seconds=plan.options.image_seconds,
         is_last_chance=is_last_chance,
+        decoding=plan.manifest.decoding,
+        memory_limit=find_memory_limit(),
     ):
         encoded.data = None  # the part stores the boxes only
         if encoded.failure is not None:
-            report.fail(encoded.failure)
+            # The part does not store the stage, and a rerun reports what the part says.
+            report.fail(replace(encoded.failure, stage="propose"))
         elif encoded.boxes is not None:
             report.counts["proposals"] += len(encoded.boxes)
         encoded_images.append(encoded)

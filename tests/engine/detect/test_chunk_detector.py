@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipeline import imaging
 from pipeline.detector.predictor import ImageDetections
@@ -21,6 +23,7 @@ from pipeline.engine.detect.chunk_detector import (
     split_into_groups,
 )
 from pipeline.errors import InvalidCheckpoint
+from pipeline.imaging import AS_STORED, Decoding
 from pipeline.runs.encoded_image import EncodedImage
 from pipeline.runs.report import Report
 
@@ -112,6 +115,60 @@ def test_an_image_that_cannot_be_decoded_fails_and_the_others_are_detected() -> 
     assert {"wait", "decode", "detect"} <= set(report.seconds)
 
 
+def _decode_one(encoded: EncodedImage, decoding: Decoding = AS_STORED) -> EncodedImage:
+    network = FailingNetwork(-1, RuntimeError())
+    detector = ChunkDetector(
+        network, one_by_one=True, image_seconds=60.0, threads=1, decoding=decoding
+    )
+    (detections,) = detector.detect([encoded], Report())
+    assert (detections is None) == (encoded.failure is not None)
+    return encoded
+
+
+@pytest.mark.parametrize(
+    ("stated", "proposed", "message"),
+    [
+        ((8, 6), (8, 6), None),
+        ((9, 5), (8, 6), None),  # labelling tools round
+        (None, (None, None), None),
+        ((6, 8), (8, 6), "annotated as 6x8, stored as 8x6: rotated by EXIF?"),
+        ((80, 60), (8, 6), "annotated as 80x60, stored as 8x6: resized or replaced?"),
+        (None, (8, 7), "its proposals are for 8x7 pixels, the image has 8x6"),
+        ((8, 6), (6, 8), "its proposals are for 6x8 pixels, the image has 8x6"),
+    ],
+)
+def test_boxes_for_another_size_fail_the_image(
+    stated: tuple[int, int] | None, proposed: tuple[int | None, int | None], message: str | None
+) -> None:
+    encoded = encode_image("a")
+    encoded.stated_size, (encoded.width, encoded.height) = stated, proposed
+    failure = _decode_one(encoded).failure
+    assert (encoded.width, encoded.height) == (8, 6)
+    if message is None:
+        assert failure is None
+    else:
+        assert failure is not None
+        assert (failure.stage, failure.error_type) == ("decode", "SizeMismatch")
+        assert message in failure.message
+
+
+def test_sizes_are_those_of_the_displayed_image_if_the_manifest_says_so() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(buffer, "PNG", exif=exif)
+    for decoding, size in ((AS_STORED, (8, 6)), (Decoding(exif="apply"), (6, 8))):
+        encoded = encode_image("a")
+        encoded.data = buffer.getvalue()
+        encoded.stated_size, (encoded.width, encoded.height) = size, size
+        assert _decode_one(encoded, decoding).failure is None
+        assert (encoded.width, encoded.height) == size
+    encoded.stated_size = (8, 6)
+    failure = _decode_one(encoded, Decoding(exif="apply")).failure
+    assert failure is not None
+    assert "annotated as 8x6, displayed as 6x8" in failure.message
+
+
 def test_groups_are_bounded_in_number_and_bytes() -> None:
     side = int((MAX_GROUP_BYTES / 3 / 2.5) ** 0.5)  # two and a half fit
     unknown = EncodedImage("unknown", "", failure=None)
@@ -134,7 +191,8 @@ from pipeline.runs.report import Report
 from tests.engine.detect.test_chunk_detector import FailingNetwork, encode_image
 
 image = encode_image("a")
-imaging.decode_image = lambda data: ctypes.PyDLL(None).sleep(60)  # PyDLL keeps the interpreter's lock
+# PyDLL keeps the interpreter's lock.
+imaging.decode_image = lambda data, decoding: ctypes.PyDLL(None).sleep(60)
 network = FailingNetwork(-1, RuntimeError())
 ChunkDetector(network, one_by_one=True, image_seconds=1.0, threads=1).detect([image], Report())
 """

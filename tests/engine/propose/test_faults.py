@@ -13,7 +13,7 @@ from pipeline.engine.propose.proposing import read_and_propose
 from pipeline.engine.propose.reading import read_with_stored_proposals
 from pipeline.errors import InvalidConfiguration, MissingObject, StorageError
 from pipeline.proposals.settings import ProposalSettings
-from pipeline.runs.encoded_image import EncodedImage
+from pipeline.runs.encoded_image import EncodedImage, ListedImage
 from pipeline.runs.report import Report
 
 SETTINGS = ProposalSettings(strategy="single")
@@ -24,7 +24,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores in which an image's name decides what reading it does."""
     encoded = imaging.encode_png(np.zeros((30, 40, 3), np.uint8))
 
-    def answer(uri: str) -> bytes:
+    def answer(uri: str, max_bytes: int | None = None) -> bytes:
         if "dead" in uri:
             raise StorageError(f"{uri} cannot be read: no answer")
         if "gone" in uri:
@@ -35,7 +35,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _propose(*uris: str, is_last_chance: bool) -> list[EncodedImage]:
-    rows = [(uri, uri) for uri in uris]
+    rows = [ListedImage(uri, uri) for uri in uris]
     return list(
         read_and_propose(
             rows, SETTINGS, Report(), image_seconds=60.0, is_last_chance=is_last_chance
@@ -57,9 +57,11 @@ def test_a_failing_store_fails_no_image_while_the_piece_has_another_chance() -> 
     [
         (("s3://a/1", "s3://a/dead", "s3://a/gone"), [None, "StorageError", "MissingObject"]),
         (("https://a/1", "https://dead/1", "http://b/1"), [None, "StorageError", None]),
+        (("https://dead/1", "s3://dead/2", "/dead/3"), "dead/1"),
         (("/a/dead", "/a/1"), ["StorageError", None]),
         (("s3://a/dead", "s3://a/dead2"), "a/dead"),
-        (("s3://a/1", "s3://b/dead"), "b/dead"),  # the whole bucket may be down
+        (("s3://a/1", "s3://b/dead"), [None, "StorageError"]),
+        (("/a/1", "gs://dead/1", "/a/2", "gs://dead/2"), [None, "StorageError"] * 2),
         (("s3://a/dead",), "a/dead"),
     ],
 )
@@ -114,7 +116,7 @@ def test_images_with_stored_proposals_follow_the_same_rules() -> None:
             "error_message": pa.nulls(2, pa.string()),
         }
     )
-    rows = list(uris.items())
+    rows = [ListedImage(*item) for item in uris.items()]
     with pytest.raises(StorageError):
         list(read_with_stored_proposals(rows, boxes, Report()))
     encoded_images = read_with_stored_proposals(rows, boxes, Report(), is_last_chance=True)

@@ -12,6 +12,7 @@ import pytest
 import ray
 
 from pipeline.engine.propose import warm_up
+from pipeline.errors import InvalidConfiguration
 from pipeline.proposals.settings import ProposalSettings
 
 
@@ -52,3 +53,12 @@ def test_busy_cores_do_not_delay_the_run(monkeypatch: pytest.MonkeyPatch) -> Non
         assert time.monotonic() - started < 30
     finally:
         ray.cancel(holder, force=True)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_kernels_that_compile_nowhere_end_the_run_at_once() -> None:
+    """Retrying each shard would take minutes to say the same."""
+    settings = ProposalSettings(strategy="single")
+    object.__setattr__(settings, "strategy", 7)  # no kernel takes it
+    with pytest.raises(InvalidConfiguration, match="cannot be compiled on any node: "):
+        warm_up.warm_up_workers(settings)
