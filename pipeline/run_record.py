@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline import __version__, schema, storage, uris
 from pipeline.errors import MismatchedOutput, MissingObject
+from pipeline.json_reader import InvalidJson, parse_fields
 
 RECORD_NAME = "run.json"
 
@@ -62,19 +63,19 @@ def read_record(output: str) -> RunRecord | None:
     """
     uri = uris.join(output, RECORD_NAME)
     try:
-        stored = json.loads(storage.read(uri))
+        stored = parse_fields(storage.read(uri))
         return RunRecord(
-            stored["job"],
-            stored["settings"],
-            stored.get("inputs", {}),
-            stored.get("resolved", {}),
-            int(stored.get("schema_version", 0)),
+            stored.read_text("job"),
+            stored.read_object("settings").values,
+            stored.read_object("inputs", {}).values,
+            stored.read_object("resolved", {}).values,
+            stored.read_integer("schema_version", default=0),
         )
     except MissingObject:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except InvalidJson as error:
         raise MismatchedOutput(
-            f"{uris.redact_uri(uri)} is not a run's record: choose another --output"
+            f"{uris.redact_uri(uri)} is not a run's record ({error}): choose another --output"
         ) from error
 
 

@@ -16,13 +16,22 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import schema, storage, uris
-from pipeline.errors import MismatchedProposals, MissingObject, UnreadableDataset
+from pipeline import run_record, schema, storage, uris
+from pipeline.errors import (
+    MismatchedOutput,
+    MismatchedProposals,
+    MissingObject,
+    UnreadableDataset,
+)
 from pipeline.manifests import Manifest
+from pipeline.part_identity import find_fault_in_schema, find_wrong_count, name_shard
+from pipeline.table_checks import PART, cast_table, require_columns
 from pipeline.unique_ids import UniqueIds
 
 TABLE_NAME = "shards.parquet"
-_PART = re.compile(r"part-(\d{6,})-([0-9a-f]{24})\.parquet")
+_KEY = re.compile(r"[0-9a-f]{24}")
+PART_NAME = re.compile(rf"part-\d{{6,}}-{_KEY.pattern}\.parquet")
+"""Names of parts; a run removes no others."""
 
 
 def compute_shard_key(fingerprint: str, images: bytes) -> str:
@@ -52,7 +61,7 @@ class Cut:
     rows: tuple[int, ...]
     digests: tuple[bytes, ...]
     dataset: str
-    """Digest of all (image_id, uri) pairs, the same however the manifest is cut."""
+    """Digest of all (image_id, uri) pairs and of how to decode them, the same however the manifest is cut."""
 
     @property
     def images(self) -> int:
@@ -78,6 +87,7 @@ def cut_manifest(manifest: Manifest, sizes: int | Sequence[int], limit: int | No
 
     Raises:
         UnreadableDataset: a null image_id or uri, or the same image_id twice.
+        StorageError: the package for an image's store is not installed.
         MismatchedProposals: the sizes of the earlier cut do not add up to the manifest's images.
     """
     total = manifest.rows if limit is None else min(limit, manifest.rows)
@@ -99,6 +109,10 @@ def cut_manifest(manifest: Manifest, sizes: int | Sequence[int], limit: int | No
         whole.update(encoded)
         digests.append(hashlib.sha256(encoded).digest())
     image_ids.check(manifest)
+    if manifest.exif != "ignore":  # other pixels; the digest of unturned images stays what it was
+        whole.update(f"exif:{manifest.exif}".encode())
+    if manifest.truncated != "reject":
+        whole.update(f"truncated:{manifest.truncated}".encode())
     return Cut(tuple(rows), tuple(digests), whole.hexdigest())
 
 
@@ -111,6 +125,7 @@ def digest_images(image_ids: Iterable[str], image_uris: Iterable[str]) -> bytes:
 
 def _read_pairs(manifest: Manifest, limit: int) -> Iterator[tuple[str, str]]:
     row = 0
+    protocols: set[str] = set()
     for batch in manifest.read_batches(["image_id", "uri"], limit):
         try:
             ids, image_uris = (batch.column(name).to_pylist() for name in ("image_id", "uri"))
@@ -125,6 +140,9 @@ def _read_pairs(manifest: Manifest, limit: int) -> Iterator[tuple[str, str]]:
                 raise UnreadableDataset(
                     f"{uris.redact_uri(manifest.uri)}: row {row} has a null {name}"
                 )
+            if (protocol := uris.get_protocol(uri)) not in protocols:
+                protocols.add(protocol)
+                storage.check_packages(uri)
             row += 1
             yield image_id, uri
 
@@ -147,7 +165,8 @@ def read_shard_table(output: str) -> list[Shard] | None:
     """The shard table of an output, or None if the output has none.
 
     Raises:
-        UnreadableDataset: the table is damaged or has a newer schema.
+        UnreadableDataset: the table is damaged, has columns of other types or a newer schema, or its shards
+            do not follow on each other.
     """
     uri = uris.join(output, TABLE_NAME)
     try:
@@ -157,8 +176,26 @@ def read_shard_table(output: str) -> list[Shard] | None:
     with schema.report_damage(uri):
         table = pq.read_table(io.BytesIO(data))
         schema.check_version(table.schema, uri)
-        rows = table.select(schema.SHARD_TABLE.names).to_pylist()
-    return [Shard(**row) for row in rows]
+    names = schema.SHARD_TABLE.names
+    table = cast_table(require_columns(table, names, uri), schema.SHARD_TABLE, uri)
+    rows = table.select(names).to_pylist()
+    shards = [Shard(**row) for row in rows]
+    _check_shards(uri, shards)
+    return shards
+
+
+def _check_shards(uri: str, shards: Sequence[Shard]) -> None:
+    """Check that shards are numbered in order and cover the rows from 0 on without gap or overlap."""
+    first_row = 0
+    for ordinal, shard in enumerate(shards):
+        is_in_order = (shard.ordinal, shard.first_row) == (ordinal, first_row)
+        if not is_in_order or shard.rows < 1 or not _KEY.fullmatch(shard.key):
+            raise UnreadableDataset(
+                f"{uris.redact_uri(uri)} is damaged: entry {ordinal} is {shard!s:.200}, expected ordinal "
+                f"{ordinal}, first_row {first_row}, at least one row and a key of 24 hexadecimal digits; "
+                "run the job that writes it with --overwrite"
+            )
+        first_row += shard.rows
 
 
 @dataclass(frozen=True)
@@ -174,7 +211,7 @@ class PartListing:
 def list_parts(output: str, shards: Sequence[Shard]) -> PartListing:
     """List an output once and find which shards are committed."""
     ordinals = {shard.part_name: shard.ordinal for shard in shards}
-    parts = [name for name in storage.list_names(output) if _PART.fullmatch(name)]
+    parts = [name for name in storage.list_names(output) if PART_NAME.fullmatch(name)]
     return PartListing(
         frozenset(ordinals[name] for name in parts if name in ordinals),
         tuple(name for name in parts if name not in ordinals),
@@ -182,8 +219,12 @@ def list_parts(output: str, shards: Sequence[Shard]) -> PartListing:
 
 
 def put_part(output: str, shard: Shard, table: pa.Table) -> int:
-    """Commit a shard: put its part as one whole object. Returns the object's size in bytes."""
-    data = encode_part(table)
+    """Commit a shard: put its part, which names the shard, as one whole object.
+
+    Returns:
+        The object's size in bytes.
+    """
+    data = encode_part(name_shard(table, shard.key))
     storage.put(uris.join(output, shard.part_name), data)
     return len(data)
 
@@ -201,6 +242,8 @@ class Parts:
 
     uri: str
     shards: tuple[Shard, ...]
+    fingerprint: str | None = None
+    """Fingerprint of the run that wrote the parts; None if it is unknown."""
 
     @property
     def rows(self) -> int:
@@ -211,29 +254,39 @@ class Parts:
         """The parts' schema with its metadata, read from the first part.
 
         Raises:
-            UnreadableDataset: the part is damaged or has a newer schema.
+            UnreadableDataset: the part is damaged, has a newer schema, or is of another shard or run.
         """
         uri = uris.join(self.uri, self.shards[0].part_name)
         with storage.open_file(uri) as source, schema.report_damage(uri):
             part_schema = pq.read_schema(source)
-        schema.check_version(part_schema, uri)
+        self._check_part(uri, self.shards[0], part_schema)
         return part_schema
 
     def read(self, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read one part.
+        """Read one part, with its columns in the types of their schema and all values checked.
 
         Raises:
-            UnreadableDataset: the part is damaged, has a newer schema, or has a wrong number of rows.
+            UnreadableDataset: the part is damaged, of another shard or run, has a newer schema or a wrong
+                number of rows, lacks one of `columns`, or holds a value that does not belong there, such as
+                a null or inverted box.
         """
         uri = uris.join(self.uri, shard.part_name)
         with storage.open_file(uri) as source, schema.report_damage(uri):
-            table = pq.read_table(source, columns=None if columns is None else list(columns))
-        schema.check_version(table.schema, uri)
-        if len(table) != shard.rows:
+            table = pq.ParquetFile(source).read(None if columns is None else list(columns))
+        self._check_part(uri, shard, table.schema, len(table))
+        return cast_table(require_columns(table, columns or (), uri), PART, uri)
+
+    def _check_part(
+        self, uri: str, shard: Shard, part_schema: pa.Schema, rows: int | None = None
+    ) -> None:
+        schema.check_version(part_schema, uri)
+        fault = find_fault_in_schema(part_schema, shard.key, shard.rows, self.fingerprint)
+        if fault is None and rows is not None:
+            fault = find_wrong_count(rows, shard.rows)
+        if fault is not None:
             raise UnreadableDataset(
-                f"{uris.redact_uri(uri)} has {len(table)} rows, but its shard has {shard.rows}"
+                f"{uris.redact_uri(uri)}: {fault}; rerun the job that writes it, which redoes such parts"
             )
-        return table
 
     def read_tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Read all parts in order, one at a time."""
@@ -245,7 +298,8 @@ def open_parts(output: str) -> Parts:
     """Open an output of `propose` or `detect` for reading.
 
     Raises:
-        UnreadableDataset: the folder is no such output, its schema is newer, or its run did not finish.
+        UnreadableDataset: the folder is no such output, its schema is newer, its run did not finish, or its
+            record is damaged.
     """
     output = uris.make_absolute(output)
     shards = read_shard_table(output)
@@ -260,4 +314,16 @@ def open_parts(output: str) -> Parts:
             f"{uris.redact_uri(output)} lacks {missing} of {len(shards)} shards: "
             "rerun the job that writes it; it processes only the missing shards"
         )
-    return Parts(output, tuple(shards))
+    return Parts(output, tuple(shards), _read_fingerprint(output))
+
+
+def _read_fingerprint(output: str) -> str | None:
+    """The fingerprint of the run that wrote an output; None if it has no record."""
+    try:
+        record = run_record.read_record(output)
+    except MismatchedOutput as error:
+        raise UnreadableDataset(
+            f"{uris.redact_uri(output)}/{run_record.RECORD_NAME} is damaged, so it is unknown which run "
+            "wrote the parts"
+        ) from error
+    return None if record is None else record.fingerprint

@@ -47,7 +47,23 @@ def test_an_output_without_a_run_has_no_record(tmp_path: Path) -> None:
     assert read_record(str(tmp_path / "gone")) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"job": "x"}', "\xff", '"text"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"job": "x"}',
+        "\xff",
+        '"text"',
+        "[" * 100_000,
+        '{"job": 1, "settings": {}}',
+        '{"job": "x", "settings": [1]}',
+        '{"job": "x", "settings": {}, "inputs": [1]}',
+        '{"job": "x", "settings": {}, "resolved": ["x"]}',
+        '{"job": "x", "settings": {}, "schema_version": 1e400}',
+        '{"job": "x", "settings": {}, "schema_version": "1"}',
+    ],
+)
 def test_a_run_json_of_another_program_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(MismatchedOutput, match=r"run\.json is not a run's record"):

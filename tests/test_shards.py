@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline import schema, shards, storage, uris
 from pipeline.errors import MismatchedProposals, UnreadableDataset
 from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.run_record import RunRecord
 
 PAIRS = [(f"p{i}", f"/data/{i}.jpg") for i in range(11)]
 
@@ -33,6 +35,16 @@ def test_the_dataset_digest_does_not_depend_on_the_cut(tmp_path: Path) -> None:
     digests = {shards.cut_manifest(manifest, sizes).dataset for sizes in (1, 3, 100, [5, 6])}
     assert len(digests) == 1
     assert shards.cut_manifest(manifest, 3, limit=10).dataset not in digests
+
+
+def test_another_orientation_is_another_dataset(tmp_path: Path) -> None:
+    manifest = _manifest(tmp_path)
+    turned = replace(manifest, exif="apply")
+    assert cut_digest(manifest) != cut_digest(turned)
+
+
+def cut_digest(manifest: Manifest) -> str:
+    return shards.cut_manifest(manifest, 4).dataset
 
 
 def test_a_shard_of_the_same_images_keeps_its_key(tmp_path: Path) -> None:
@@ -113,7 +125,39 @@ def test_a_damaged_shard_table_is_rejected(tmp_path: Path, content: str) -> None
         (tmp_path / "shards.parquet").write_bytes(b"PAR1 not really")
     else:
         pq.write_table(pa.table({"ordinal": [1]}), tmp_path / "shards.parquet")
-    with pytest.raises(UnreadableDataset, match=r"shards\.parquet is not readable Parquet"):
+    with pytest.raises(
+        UnreadableDataset, match=r"shards\.parquet (is not readable Parquet|has no column key)"
+    ):
+        shards.read_shard_table(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value"),
+    [
+        (0, "first_row", 2**62),
+        (1, "first_row", 5),
+        (2, "first_row", -1),
+        (1, "ordinal", 7),
+        (2, "ordinal", 1),
+        (0, "rows", 0),
+        (1, "rows", -4),
+        (1, "rows", 2**62),
+        (2, "key", "../../../etc/passwd00000"),
+        (0, "key", ""),
+    ],
+)
+def test_a_shard_table_with_gaps_overlaps_or_impossible_values_is_rejected(
+    tmp_path: Path, row: int, column: str, value: object
+) -> None:
+    shards.write_shard_table(
+        str(tmp_path), shards.cut_manifest(_manifest(tmp_path), 4).build_shards("run")
+    )
+    path = tmp_path / "shards.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    rows[row][column] = value
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    with pytest.raises(UnreadableDataset, match=r"shards\.parquet is damaged: entry \d"):
         shards.read_shard_table(str(tmp_path))
 
 
@@ -203,3 +247,34 @@ def test_a_part_of_a_newer_schema_is_rejected(output: tuple[str, list[shards.Sha
     with pytest.raises(UnreadableDataset, match=expected):
         parts.read(planned[0], ["row"])
     assert len(parts.read(planned[1])) == 4  # written without a version, as by earlier releases
+
+
+def test_a_part_of_another_shard_or_run_is_rejected_by_readers(tmp_path: Path) -> None:
+    out, record = f"{tmp_path}/out", RunRecord("propose", {"seed": 1})
+    planned = shards.cut_manifest(_manifest(tmp_path), 4).build_shards(record.fingerprint)
+    record.write(out)
+    shards.write_shard_table(out, planned)
+
+    def put(shard: shards.Shard, fingerprint: str = record.fingerprint) -> None:
+        metadata = schema.add_metadata(pa.schema([]), {"fingerprint": fingerprint}).metadata
+        table = pa.table({"row": range(shard.rows)}).replace_schema_metadata(metadata)
+        shards.put_part(out, shard, table)
+
+    for shard in planned:
+        put(shard)
+    parts = shards.open_parts(out)
+    first, second = (Path(out) / shard.part_name for shard in planned[:2])
+    assert len(parts.read(planned[0])) == 4
+    first.write_bytes(second.read_bytes())
+    for read in (lambda: parts.read(planned[0]), parts.read_schema):
+        with pytest.raises(UnreadableDataset, match="the part of another shard; rerun the job"):
+            read()
+    put(planned[0], RunRecord("propose", {"seed": 2}).fingerprint)
+    with pytest.raises(UnreadableDataset, match="a part of another run; rerun the job"):
+        parts.read(planned[0])
+    first.write_bytes(b"")
+    with pytest.raises(UnreadableDataset, match="is not readable Parquet"):
+        parts.read(planned[0])
+    (Path(out) / "run.json").write_text("{}")
+    with pytest.raises(UnreadableDataset, match=r"run\.json is damaged"):
+        shards.open_parts(out)

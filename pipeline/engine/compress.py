@@ -20,7 +20,8 @@ from pipeline.detector.checkpoint_record import (
 from pipeline.engine.train.validation import Validation, Validator
 from pipeline.errors import InvalidCheckpoint, MismatchedOutput
 from pipeline.run_record import RunRecord
-from pipeline.runs.resume import check_apart, find_run_to_resume
+from pipeline.runs.input_places import CHECKPOINT_WRITES, check_apart
+from pipeline.runs.resume import find_run_to_resume
 
 if TYPE_CHECKING:
     from pipeline.detector.checkpoint import TrainedNetwork
@@ -91,7 +92,15 @@ def run_compression(
             f"{record.architecture.fc_ranks}: compress the checkpoint that it was made from"
         )
     origin = {"checkpoint": record.digest, "fc6": ranks[0], "fc7": ranks[1]}
-    check_apart(output_uri, checkpoint=checkpoint_uri)
+    check_apart(
+        output_uri,
+        {
+            "checkpoint": checkpoint_uri,
+            "manifest": validation.manifest,
+            "proposals": validation.proposals,
+        },
+        CHECKPOINT_WRITES,
+    )
     _check_output(output_uri, origin, overwrite=overwrite)
     storage.check_writable(output_uri)
     validator = validation.open_validator(record.classes)
@@ -119,6 +128,11 @@ def _check_output(output_uri: str, origin: dict[str, Any], *, overwrite: bool) -
         raise MismatchedOutput(
             f"{uris.redact_uri(output_uri)} holds other files than a compressed checkpoint "
             f"({', '.join(others[:5])}): choose another --output"
+        )
+    if WEIGHTS_NAME in names and CHECKPOINT_RECORD_NAME not in names and not overwrite:
+        raise MismatchedOutput(
+            f"{uris.redact_uri(output_uri)} holds {WEIGHTS_NAME} without its {CHECKPOINT_RECORD_NAME}: "
+            "choose another --output or pass --overwrite, which replaces it"
         )
     if CHECKPOINT_RECORD_NAME in names and not overwrite:
         run = RunRecord("compress", origin)

@@ -22,6 +22,16 @@ IMAGE_ERRORS = (
 may be the node's fault: the shard is retried, perhaps elsewhere."""
 
 
+@dataclass(frozen=True)
+class ListedImage:
+    """One image as the manifest lists it."""
+
+    image_id: str
+    uri: str
+    stated_size: tuple[int, int] | None = None
+    """Width and height in pixels that its boxes refer to; None if it is not annotated or they are unknown."""
+
+
 @dataclass
 class EncodedImage:
     """One image on its way from the CPU tasks to a detector: encoded bytes and proposals."""
@@ -29,10 +39,13 @@ class EncodedImage:
     image_id: str
     uri: str
     width: int | None = None
+    """Of the decoded image; before it is decoded, of the one that the boxes were proposed for."""
     height: int | None = None
     data: bytes | None = None
     boxes: NDArray[np.float32] | None = None
     failure: Failure | None = None
+    stated_size: tuple[int, int] | None = None
+    """As in `ListedImage`."""
 
     @property
     def nbytes(self) -> int:

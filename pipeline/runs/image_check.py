@@ -7,7 +7,13 @@ import threading
 from time import monotonic
 
 from pipeline import storage, uris
-from pipeline.errors import MissingObject, PipelineError, StorageError, UnreadableDataset
+from pipeline.errors import (
+    MissingObject,
+    PipelineError,
+    StorageError,
+    UnreadableDataset,
+    UnusableObject,
+)
 from pipeline.manifests import Manifest
 
 SAMPLE_SIZE = 16
@@ -51,7 +57,7 @@ def check_sampled_images(
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - monotonic()))
-    missing = [error for error in sizes if isinstance(error, MissingObject)]
+    missing = [error for error in sizes if _is_missing(error)]
     if len(missing) == len(sizes) and not all_may_fail:
         raise UnreadableDataset(
             f"{uris.redact_uri(manifest.uri)}: none of the {len(sizes)} images checked exist; have they "
@@ -59,6 +65,11 @@ def check_sampled_images(
         )
     readable = [size for size in sizes if isinstance(size, int)]
     return sum(readable) / len(readable) if readable else 0.0
+
+
+def _is_missing(outcome: object) -> bool:
+    """Whether an image does not exist; one that is a FIFO or device exists."""
+    return isinstance(outcome, MissingObject) and not isinstance(outcome, UnusableObject)
 
 
 def _find_size(uri: str, own_disk: bool) -> int | MissingObject | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,15 +12,20 @@ from typing import Any
 
 from pipeline import shards, storage, uris
 from pipeline.errors import MismatchedOutput
-from pipeline.run_record import RunRecord
-from pipeline.runs.failures import read_failed_rows
+from pipeline.run_record import RECORD_NAME, RunRecord
 from pipeline.runs.options import RunOptions
+from pipeline.runs.part_inspection import inspect_parts
 from pipeline.runs.resume import TakenOver, check_not_taken_over, find_run_to_resume
 from pipeline.shards import Cut, Shard
 
 log = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.json"
+_OWN_FILES = (RECORD_NAME, shards.TABLE_NAME, SUMMARY_NAME)
+_WRITTEN = re.compile("|".join([shards.PART_NAME.pattern, *map(re.escape, _OWN_FILES)]))
+"""The names that a run writes."""
+MOST_LOGGED = 5
+"""Parts to be done again that are logged one by one."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class RunOutput:
     committed: frozenset[int]
     retry: Mapping[Shard, tuple[int, ...]] = field(default_factory=dict)
     """Failed rows of committed shards that this run does again."""
+    failed_before: Counter[str] = field(default_factory=Counter)
+    """Failed images by stage and error type that earlier runs committed and this run does not retry."""
     mean_image_bytes: float = 0.0
     """Mean size of the images checked before the run, in bytes; 0 if unknown."""
 
@@ -55,18 +63,6 @@ class RunOutput:
         """Images that are committed and not to be retried."""
         committed = sum(shard.rows for shard in self.shards if shard.ordinal in self.committed)
         return committed - sum(len(rows) for rows in self.retry.values())
-
-    def count_failed_before(self) -> Counter[str]:
-        """Failed images by stage and error type that earlier runs committed and this run does not retry."""
-        untouched = [
-            shard
-            for shard in self.shards
-            if shard.ordinal in self.committed and shard not in self.retry
-        ]
-        failed: Counter[str] = Counter()
-        for rows in read_failed_rows(self.uri, untouched).values():
-            failed.update(rows.values())
-        return failed
 
     def resolve(self, resolved: Mapping[str, Any]) -> RunOutput:
         """Record in run.json what the settings `auto` resolve to, before any part is put.
@@ -98,7 +94,7 @@ class RunOutput:
             )
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Remove parts that belong to no shard of this run, then put summary.json.
+        """Remove parts that belong to no shard of this run and scratch files, then put summary.json.
 
         Raises:
             MismatchedOutput: a committed part is missing.
@@ -115,6 +111,7 @@ class RunOutput:
                 f"{missing} parts of {uris.redact_uri(self.uri)} were removed while the run was working: "
                 "run it again"
             )
+        storage.remove_scratch_files(self.uri, _WRITTEN)
         data = json.dumps(summary, indent=2, sort_keys=True).encode() + b"\n"
         storage.put(uris.join(self.uri, SUMMARY_NAME), data)
 
@@ -139,11 +136,14 @@ def open_run(
             size in bytes; an error that it raises ends the run.
 
     Raises:
-        MismatchedOutput: a run with other settings wrote here and the options do not say overwrite.
+        MismatchedOutput: a run with other settings wrote here, or the folder holds files of unknown origin
+            with the names that a run writes, and the options do not say overwrite.
         StorageError: the folder cannot be written.
     """
     mean_image_bytes = 0.0
-    earlier = find_run_to_resume(output, record, overwrite=options.overwrite)
+    earlier = find_run_to_resume(
+        output, record, overwrite=options.overwrite, remains=_list_remains(output)
+    )
     if earlier is None:
         mean_image_bytes = check_images()
     else:
@@ -156,15 +156,41 @@ def open_run(
     if shards.read_shard_table(output) is None:
         shards.write_shard_table(output, planned)
     _check_owned(output, record, planned)
-    committed = shards.list_parts(output, planned).committed
-    retry: dict[Shard, tuple[int, ...]] = {}
-    if options.retry_failed:
-        done = [shard for shard in planned if shard.ordinal in committed]
-        retry = {shard: tuple(rows) for shard, rows in read_failed_rows(output, done).items()}
-    ready = RunOutput(output, record, tuple(planned), committed, retry, mean_image_bytes)
+    ready = _inspect_output(RunOutput(output, record, tuple(planned), frozenset()), options)
+    ready = replace(ready, mean_image_bytes=mean_image_bytes)
     if earlier is not None and ready.has_work:
         ready = replace(ready, mean_image_bytes=check_images())
     return ready
+
+
+def _list_remains(output: str) -> list[str]:
+    """What an output holds under the names that a run writes, apart from its record."""
+    names = storage.list_names(output)
+    return [name for name in names if _WRITTEN.fullmatch(name) and name != RECORD_NAME]
+
+
+def _inspect_output(ready: RunOutput, options: RunOptions) -> RunOutput:
+    """The output with what its parts show: committed shards, failed images, and which of these to retry.
+
+    A damaged part, or one of another run or shard, counts as none: its shard is done again.
+    """
+    listed = shards.list_parts(ready.uri, ready.shards).committed
+    committed = [shard for shard in ready.shards if shard.ordinal in listed]
+    inspection = inspect_parts(ready.uri, committed, ready.record.fingerprint)
+    for number, (shard, fault) in enumerate(inspection.faults.items()):
+        if number == MOST_LOGGED:
+            log.warning("and %d more parts like these", len(inspection.faults) - number)
+            break
+        log.warning("%s is done again: %s", shard.part_name, fault)
+    faulty = {shard.ordinal for shard in inspection.faults}
+    retry: dict[Shard, tuple[int, ...]] = {}
+    failed: Counter[str] = Counter()
+    for shard, rows in inspection.failed.items():
+        if options.retry_failed:
+            retry[shard] = tuple(rows)
+        else:
+            failed.update(rows.values())
+    return replace(ready, committed=listed - faulty, retry=retry, failed_before=failed)
 
 
 def _check_owned(output: str, record: RunRecord, planned: Sequence[Shard]) -> RunRecord:

@@ -7,10 +7,9 @@ proposals.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from pipeline import run_record, storage, uris
-from pipeline.errors import InvalidConfiguration, MismatchedOutput
+from pipeline import run_record, uris
+from pipeline.errors import MismatchedOutput
 from pipeline.run_record import RunRecord
 
 
@@ -35,20 +34,25 @@ def find_run_to_resume(
         record: what this run does.
         overwrite: start from nothing whatever the output holds.
         read_record: reads the earlier run's record; None means that there was none.
-        remains: objects in the output that no run leaves without a record.
+        remains: objects that the output holds under names that this run writes or removes. No run leaves
+            them without a record, so they may be the user's own.
 
     Raises:
-        MismatchedOutput: a run with other settings wrote the output, or one whose record is missing.
+        MismatchedOutput: a run with other settings wrote the output, or one whose record is missing, or
+            `overwrite` would mix the files of two jobs.
     """
     earlier = read_record(output)
     if overwrite:
+        _check_same_job(output, earlier, record)
         return None
     if earlier is None:
-        unknown = [name for name in remains if storage.exists(uris.join(output, name))]
-        if unknown:
+        if remains:
+            others = len(remains) - 1
+            more = f" and {others} more file{'s' * (others > 1)}" if others else ""
             raise MismatchedOutput(
-                f"{uris.redact_uri(output)} holds {unknown[0]} of an unknown run, since "
-                f"{run_record.RECORD_NAME} is missing: choose another --output or pass --overwrite"
+                f"{uris.redact_uri(output)} holds {remains[0]}{more} of an unknown run, since "
+                f"{run_record.RECORD_NAME} is missing: choose another --output or pass --overwrite, "
+                "which removes or replaces them"
             )
         return None
     differences = run_record.describe_differences(earlier, record)
@@ -58,6 +62,15 @@ def find_run_to_resume(
             "choose another --output or pass --overwrite"
         )
     return earlier
+
+
+def _check_same_job(output: str, earlier: RunRecord | None, record: RunRecord) -> None:
+    """Overwriting removes what this job writes, so it would leave another job's files beside it."""
+    if earlier is not None and earlier.job != record.job:
+        raise MismatchedOutput(
+            f"{uris.redact_uri(output)} holds a run of {earlier.job}, which --overwrite of {record.job} "
+            "does not replace: choose another --output, or remove the folder first"
+        )
 
 
 def check_not_taken_over(output: str, record: RunRecord) -> RunRecord:
@@ -73,26 +86,3 @@ def check_not_taken_over(output: str, record: RunRecord) -> RunRecord:
             "settings started here at the same time or later; choose another --output, or pass --overwrite"
         )
     return stored
-
-
-def check_apart(output: str, **inputs: str | None) -> None:
-    """Reject a run that would write over what it reads.
-
-    Args:
-        output: the folder to write.
-        inputs: the URIs that the run reads, by the names of their options.
-
-    Raises:
-        InvalidConfiguration: one of them is the output.
-    """
-    for option, uri in inputs.items():
-        if uri is not None and _resolve(uri) == _resolve(output):
-            raise InvalidConfiguration(
-                f"--output {uris.redact_uri(output)} is the --{option}: choose another folder"
-            )
-
-
-def _resolve(uri: str) -> str:
-    """Where a URI leads, links followed."""
-    absolute = uris.make_absolute(uri)
-    return str(Path(absolute).resolve()) if uris.get_protocol(absolute) == "file" else absolute

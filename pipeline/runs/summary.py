@@ -183,7 +183,7 @@ def _finish(output: RunOutput, summary: Summary, backoff: Backoff) -> Summary:
     attempt = 0
     while True:
         try:
-            failed = output.count_failed_before() + summary.report.failed
+            failed = output.failed_before + summary.report.failed
             complete = replace(summary, failed=failed)
             output.finish(complete.as_json())
         except StorageError as error:

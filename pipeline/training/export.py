@@ -9,9 +9,7 @@ from pipeline.detector.checkpoint import save_checkpoint
 from pipeline.detector.network import FastRCNN
 from pipeline.detector.targets import fold_targets
 from pipeline.training.specification import TrainingSpec
-
-BEST = "best"
-"""Folder of the checkpoint with the best validation score."""
+from pipeline.training.training_files import BEST
 
 
 def copy_with_raw_deltas(network: FastRCNN, spec: TrainingSpec, step: int) -> FastRCNN:

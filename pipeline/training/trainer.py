@@ -52,6 +52,8 @@ class Trainer:
         on_record: Callable[[TrainingRecord], None] | None = None,
         on_state: Callable[[TrainingRecord], None] | None = None,
         validate: Validate | None = None,
+        run: str = "",
+        check_owned: Callable[[], object] = lambda: None,
     ) -> None:
         """Build the network and load the latest state.
 
@@ -63,6 +65,8 @@ class Trainer:
             on_record: worker 0 calls it with each record of the log.
             on_state: every worker calls it with the last record after a state is written.
             validate: returns a network's score, the larger the better; worker 0 calls it, others wait.
+            run: fingerprint of the run, which its states hold.
+            check_owned: raises if another run took the output over; worker 0 calls it before it writes.
 
         Raises:
             InvalidCheckpoint: the state or the pretrained weights do not fit the network.
@@ -70,7 +74,8 @@ class Trainer:
         self.spec, self.rank, self.device = spec, rank, device or torch.device("cpu")
         self.threads = ingest_threads
         self.on_record, self.on_state, self.validate = on_record, on_state, validate
-        latest = state.read_latest_state(spec.output)
+        self.run, self.check_owned = run, check_owned
+        latest = state.read_latest_state(spec.output, run)
         self.is_finished = latest is not None and latest.is_finished
         self.step = 0 if latest is None else latest.step
         self.skipped = 0
@@ -110,8 +115,18 @@ class Trainer:
         finally:
             stream.close()
         if self.rank == 0:
-            save_final(copy_with_raw_deltas(self.network, spec, self.step), spec)
-            state.set_latest_state(spec.output, self.step, is_finished=True)
+            self._finish()
+
+    def _finish(self) -> None:
+        """Put the final network, unless a second driver of the same run has put it."""
+        spec = self.spec
+        self.check_owned()
+        latest = state.read_latest_state(spec.output, self.run)
+        if latest is not None and latest.is_finished:
+            return
+        save_final(copy_with_raw_deltas(self.network, spec, self.step), spec)
+        self.check_owned()
+        state.set_latest_state(spec.output, self.step, is_finished=True, run=self.run)
 
     def _begin_phase(self) -> None:
         """Build optimiser and step for the next step's phase, which trains all layers or the box layer."""
@@ -143,7 +158,7 @@ class Trainer:
         return set_rates(self.optimiser, factor)
 
     def _load_state(self, step: int) -> None:
-        values = state.load_state(self.spec.output, step)
+        values = state.load_state(self.spec.output, step, self.run)
         self.network.load_state_dict(values["model"])
         if values["boxes_alone"] == self.is_box_phase:
             self.optimiser.load_state_dict(values["optimiser"])
@@ -153,6 +168,7 @@ class Trainer:
 
     def _save_state(self, record: TrainingRecord) -> None:
         if self.log is not None:
+            self.check_owned()
             self.log.write()
             values = {
                 "model": self.network.state_dict(),
@@ -161,7 +177,7 @@ class Trainer:
                 "boxes_alone": self.is_box_phase,
                 "skipped": self.skipped,
             }
-            state.save_state(self.spec.output, self.step, values)
+            state.save_state(self.spec.output, self.step, values, self.run)
         if self.on_state is not None:
             self.on_state(record)
 
@@ -196,7 +212,7 @@ class Trainer:
         images = self.step * spec.images_per_step
         if images >= MIN_IMAGES_TO_JUDGE and self.skipped > MAX_SKIPPED * images:
             raise TrainingFailed(
-                f"{self.skipped} of {images} images could not be read by step {self.step}; "
+                f"{self.skipped} of {images} images could not be used by step {self.step}; "
                 "the workers' log gives the reasons"
             )
         record = sums.make_record(
@@ -220,5 +236,6 @@ class Trainer:
         score = validate(exported, self.preprocessing)
         earlier = [r.voc07_map50 for r in training_log.records if r.voc07_map50 is not None]
         if not earlier or score > max(earlier):
+            self.check_owned()
             save_best(exported, self.spec, self.step, score)
         return score

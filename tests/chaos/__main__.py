@@ -1,7 +1,8 @@
 """The fault suite: python -m tests.chaos [--only NAME ...] (or `make chaos`).
 
-Runs the detect job on drawn images under each fault, compares the output with an undisturbed run and
-prints a table. The exit code is 0 if each output holds every image once, with the expected row.
+Runs the detect job, and the train job, on drawn images under each fault, compares the output with an
+undisturbed run and prints a table. The exit code is 0 if each output holds every image once, with the
+expected row, or the expected network.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import image_faults, process_faults, store_faults
+from tests.chaos import image_faults, process_faults, store_faults, training_faults
 from tests.chaos.outcome import Outcome, format_table
 from tests.chaos.stage import Stage, set_up_stage
 from tests.swift import Swift
@@ -33,6 +34,10 @@ ON_DISK: dict[str, Fault] = {
     "two_drivers": process_faults.run_two_drivers,
     "overwrite_killed": process_faults.kill_overwriting_driver,
     "disk_full": process_faults.fill_disk,
+    "training_driver_killed": training_faults.kill_driver,
+    "training_two_drivers": training_faults.run_two_drivers,
+    "training_two_equal_drivers": training_faults.run_two_equal_drivers,
+    "training_overwrite_killed": training_faults.kill_overwriting_driver,
 }
 IN_STORE: dict[str, Fault] = {
     "store_restarted": store_faults.restart_store,
@@ -42,6 +47,7 @@ IN_STORE: dict[str, Fault] = {
     "store_reset": store_faults.build_store_fault("reset", share=0.7),
     "store_silent": store_faults.build_store_fault("silent"),
     "store_down": store_faults.stop_store,
+    "training_store_down": training_faults.stop_store,
 }
 
 

@@ -59,7 +59,11 @@ def _run(folder: str, manifest: Manifest, setting: str, size: int, **options: An
 
 def _commit(ready: RunOutput, shard: shards.Shard, setting: str) -> None:
     numbers = range(shard.first_row, shard.first_row + shard.rows)
-    rows = {"image_id": [f"p{i}" for i in numbers], "setting": [setting] * shard.rows}
+    rows = {
+        "image_id": [f"p{i}" for i in numbers],
+        "status": ["ok"] * shard.rows,
+        "setting": [setting] * shard.rows,
+    }
     shards.put_part(ready.uri, shard, pa.table(rows))
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import schema, shards
 from pipeline.errors import MismatchedOutput, PipelineError, UnreadableDataset
 from pipeline.manifests import ManifestRow, open_manifest, write_manifest
-from pipeline.run_record import RunRecord
+from pipeline.run_record import RunRecord, read_record
 from pipeline.runs import output
 from pipeline.runs.cut_planning import plan_cut
 from pipeline.runs.encoded_image import EncodedImage
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import RunOutput
 from pipeline.runs.tables import build_proposals_table
+
+NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 def _open(folder: Path, *, overwrite: bool = False) -> RunOutput:
@@ -28,7 +31,7 @@ def _open(folder: Path, *, overwrite: bool = False) -> RunOutput:
 
 
 def _commit(ready: RunOutput, shard: shards.Shard) -> None:
-    images = [EncodedImage(str(i), f"/{i}") for i in range(shard.rows)]
+    images = [EncodedImage(str(i), f"/{i}", 1, 1, boxes=NO_BOXES) for i in range(shard.rows)]
     shards.put_part(ready.uri, shard, build_proposals_table(images, {}, ready.record.fingerprint))
 
 
@@ -48,10 +51,14 @@ def _set_version(folder: Path, version: int | None) -> None:
     record = json.loads(path.read_text())
     del record["schema_version"]
     path.write_text(json.dumps(record | ({} if version is None else {"schema_version": version})))
+    stored = read_record(f"{folder}/out")
+    assert stored is not None
     for part in (folder / "out").glob("*.parquet"):
         table = pq.read_table(part)
         metadata = dict(table.schema.metadata)
         del metadata[b"schema_version"]
+        if b"fingerprint" in metadata:
+            metadata[b"fingerprint"] = json.dumps(stored.fingerprint).encode()
         if version is not None:
             metadata[b"schema_version"] = b"%d" % version
         pq.write_table(table.replace_schema_metadata(metadata), part)

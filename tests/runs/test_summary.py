@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -33,31 +34,37 @@ SHARDS = (Shard(0, "0" * 24, 0, 3), Shard(1, "1" * 24, 3, 1))
 
 @pytest.fixture
 def complete(tmp_path: Path) -> RunOutput:
-    """An output of two committed shards of four images."""
+    """An output of two committed shards of four images, one of them failed."""
     record = RunRecord("test", {})
     record.write(str(tmp_path))
     shards.write_shard_table(str(tmp_path), SHARDS)
     for shard in SHARDS:
         (tmp_path / shard.part_name).write_bytes(b"")
-    return RunOutput(str(tmp_path), record, SHARDS, frozenset([0, 1]))
+    failed = Counter({"read: Gone": 1})
+    return RunOutput(str(tmp_path), record, SHARDS, frozenset([0, 1]), failed_before=failed)
 
 
 @pytest.fixture
 def incomplete(complete: RunOutput) -> RunOutput:
     """The same with one image in its second shard committed when it was opened."""
-    return replace(complete, committed=frozenset([1]))
+    return replace(complete, committed=frozenset([1]), failed_before=Counter())
 
 
 def _complete(output: RunOutput, options: RunOptions) -> Summary:
     return complete_run(output, options, lambda: WorkDone(output), backoff=Backoff(first=0.0))
 
 
-def _fail_to_count(monkeypatch: pytest.MonkeyPatch, times: int) -> MagicMock:
-    """The store fails `times` times while failed images are counted."""
-    answers = [*[StorageError("s3://b/out: SlowDown")] * times, Counter({"read: Gone": 1})]
-    count = MagicMock(side_effect=answers)
-    monkeypatch.setattr(RunOutput, "count_failed_before", count)
-    return count
+def _fail_to_finish(monkeypatch: pytest.MonkeyPatch, times: int) -> MagicMock:
+    """The store fails the first `times` times that the run is finished."""
+    finish = RunOutput.finish
+    attempts = MagicMock(side_effect=[StorageError("s3://b/out: SlowDown")] * times + [None])
+
+    def fail(output: RunOutput, summary: dict[str, Any]) -> None:
+        attempts()
+        finish(output, summary)
+
+    monkeypatch.setattr(RunOutput, "finish", fail)
+    return attempts
 
 
 def test_a_store_that_fails_twice_does_not_fail_the_run(
@@ -66,7 +73,7 @@ def test_a_store_that_fails_twice_does_not_fail_the_run(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    _fail_to_count(monkeypatch, 2)
+    _fail_to_finish(monkeypatch, 2)
     summary = _complete(complete, RunOptions(max_failed_fraction=1))
     assert summary.failed == {"read: Gone": 1}
     assert (tmp_path / "summary.json").is_file()
@@ -77,11 +84,11 @@ def test_a_store_that_fails_twice_does_not_fail_the_run(
 def test_a_store_that_keeps_failing_ends_the_run_with_how_to_resume(
     complete: RunOutput, overwrite: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = _fail_to_count(monkeypatch, 99)
+    attempts = _fail_to_finish(monkeypatch, 99)
     command = "the same command without --overwrite" if overwrite else "the same command"
     with pytest.raises(ShardFailed, match=f"SlowDown; every image is committed, {command} writes"):
         _complete(complete, RunOptions(overwrite=overwrite))
-    assert count.call_count == ATTEMPTS
+    assert attempts.call_count == ATTEMPTS
 
 
 @pytest.mark.parametrize(
@@ -125,10 +132,7 @@ def test_an_interrupted_run_says_how_many_images_are_committed(
     assert message.startswith(f"stopped: {images} of 4 images are committed in {incomplete.uri};")
 
 
-def test_no_work_is_done_for_a_complete_output(
-    complete: RunOutput, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _fail_to_count(monkeypatch, 0)
+def test_no_work_is_done_for_a_complete_output(complete: RunOutput) -> None:
     do_work = MagicMock()
     summary = complete_run(complete, RunOptions(max_failed_fraction=1), do_work)
     do_work.assert_not_called()
@@ -136,12 +140,11 @@ def test_no_work_is_done_for_a_complete_output(
 
 
 def test_too_many_failed_images_fail_the_run_after_all_is_written(
-    incomplete: RunOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    incomplete: RunOutput, tmp_path: Path
 ) -> None:
     def do_work() -> WorkDone:
         return WorkDone(incomplete, Report(images=3, failed=Counter({"read: Gone": 2})))
 
-    monkeypatch.setattr(RunOutput, "count_failed_before", lambda output: Counter())
     with pytest.raises(TooManyFailedImages, match=r"2 of 4 images failed \(2 read: Gone\)"):
         complete_run(incomplete, RunOptions(max_failed_fraction=0.4), do_work)
     assert (tmp_path / "summary.json").is_file()

@@ -14,7 +14,7 @@ from pipeline.analysis.detection_arrays import DetectionArrays, GroundTruthArray
 from pipeline.detector.checkpoint import load_checkpoint
 from pipeline.detector.loss import multi_task_loss
 from pipeline.detector.predictor import Predictor
-from pipeline.errors import StorageError, TrainingFailed
+from pipeline.errors import MismatchedOutput, StorageError, TrainingFailed
 from pipeline.sources.drawn_dataset import CLASSES
 from pipeline.training import logs, state
 from pipeline.training.recipes import get_recipe
@@ -42,6 +42,26 @@ def read_curve(output):
 
 class Killed(BaseException):
     pass
+
+
+@pytest.mark.parametrize("checks_passed", [0, 1, 3, 4])
+def test_a_training_that_was_overwritten_writes_nothing_more(data, tmp_path, checks_passed):
+    """It is checked before the states of steps 3, 6 and 8, the network, and the finished pointer."""
+    datasets, _ = data
+    left = [checks_passed]
+
+    def check_owned():
+        if not left[0]:
+            raise MismatchedOutput("another run")
+        left[0] -= 1
+
+    spec = make_spec(tmp_path, datasets)
+    with pytest.raises(MismatchedOutput, match="another run"):
+        Trainer(spec, run="mine", check_owned=check_owned).train()
+    latest = state.read_latest_state(str(tmp_path), "mine")
+    assert (0 if latest is None else latest.step) == [0, 3, 6, 8, 8][checks_passed]
+    assert storage.exists(f"{tmp_path}/model.json") == (checks_passed == 4)
+    assert latest is None or not latest.is_finished
 
 
 def test_an_interrupted_training_has_the_losses_of_an_uninterrupted_one(data, tmp_path):
@@ -104,10 +124,12 @@ def test_a_finished_training_does_nothing(data, tmp_path):
 def test_a_training_killed_before_its_export_exports_on_resume(data, tmp_path):
     spec = make_spec(tmp_path, data[0])
     Trainer(spec).train()
-    state.set_latest_state(spec.output, 8, is_finished=False)
-    storage.remove(str(tmp_path / "model.json"))
-    Trainer(spec).train()
-    assert load_checkpoint(spec.output).classes == CLASSES
+    for is_finished in (False, True):  # killed before the export, or the network was lost later
+        state.set_latest_state(spec.output, 8, is_finished=is_finished)
+        storage.remove(str(tmp_path / "model.json"))
+        Trainer(spec).train()
+        assert load_checkpoint(spec.output).classes == CLASSES
+        assert state.read_latest_state(spec.output) == state.LatestState(8, is_finished=True)
 
 
 def test_the_checkpoint_has_raw_deltas_and_the_image_size_of_the_recipe(data, tmp_path):
@@ -202,7 +224,7 @@ def test_too_many_unreadable_images_stop_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.training.trainer.MIN_IMAGES_TO_JUDGE", 8)
     datasets, _ = open_drawn_datasets(tmp_path)
     storage.put(str(tmp_path / "images" / "p2.png"), b"no image")
-    with pytest.raises(TrainingFailed, match=r"1 of 8 images could not be read by step 4"):
+    with pytest.raises(TrainingFailed, match=r"1 of 8 images could not be used by step 4"):
         Trainer(make_spec(tmp_path / "out", datasets)).train()
 
 

@@ -39,6 +39,8 @@ class FlowState:
     """What the object store holds of pieces that are read."""
     budget: float = 0.0
     """Limit of `bytes_in_flight`; 0 if the run keeps no images there."""
+    queued: int = 0
+    """Pieces that no stage has yet."""
 
 
 @dataclass
@@ -68,10 +70,12 @@ class Utilisation:
     """The latest observation."""
     _tracks: dict[str, _Track] = field(default_factory=dict)
     _observed_at: float | None = None
+    _began_at: float | None = None
 
     def observe(self, state: FlowState) -> None:
         """Note the load of the stages now; the one before counts as having lasted until now."""
         now = self.clock()
+        self._began_at = now if self._began_at is None else self._began_at
         for load in self.state.stages:
             assert self._observed_at is not None
             self._tracks[load.name].add(load, now - self._observed_at)
@@ -107,7 +111,17 @@ class Utilisation:
         for load in self.state.stages:
             if self._tracks[load.name].busy >= FULL_SHARE:
                 return load.title
-        return "none, few shards are left" if self.state.stages else "none yet"
+        return self._describe_no_limit()
+
+    def _describe_no_limit(self) -> str:
+        """Why no stage limits the run, in words."""
+        if not self.state.stages or self._began_at is None:
+            return "none yet"
+        if not self.state.queued:
+            return "none, few shards are left"
+        if self.clock() - self._began_at < SHARE_WINDOW:
+            return "none yet, the stages are filling"
+        return "none, no stage is fully used"
 
     def describe(self, seconds: Mapping[str, float]) -> str:
         """All stages and the limit in one line, for the terminal and the log.

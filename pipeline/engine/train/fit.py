@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -17,6 +18,8 @@ from pipeline.engine.train.board import ProgressBoard, TrainingProgress
 from pipeline.engine.train.validation import Validator
 from pipeline.engine.train.workers import Workers
 from pipeline.errors import NoCapacity, PipelineError, StorageError, TrainingFailed
+from pipeline.run_record import RunRecord
+from pipeline.runs.resume import check_not_taken_over
 from pipeline.training.logs import TrainingRecord
 from pipeline.training.specification import TrainingSpec
 
@@ -31,6 +34,7 @@ def run_ray_train(
     spec: TrainingSpec,
     workers: Workers,
     validator: Validator | None,
+    record: RunRecord,
     *,
     max_failures: int,
     no_capacity_after: float,
@@ -38,6 +42,7 @@ def run_ray_train(
     """Run Ray Train until the final network is written; returns the last record of this run.
 
     Raises:
+        TakenOver: another training started in the output meanwhile, whose record is not `record`.
         TrainingFailed: the data made training stop, or more than `max_failures` workers died.
         NoCapacity: for about `no_capacity_after` seconds there was no room for all workers.
         PipelineError: an error that a worker found in the request, such as a damaged state.
@@ -60,9 +65,10 @@ def run_ray_train(
         logging_config=train.LoggingConfig("WARNING"),
         worker_runtime_env={"env_vars": HUGE_PAGES},
     )
+    trainer = _build_trainer(spec, workers, validator, record, board=board, run_config=run_config)
     try:
         with progress.show_progress():
-            _build_trainer(spec, workers, validator, board, run_config).fit()
+            trainer.fit()
     except train.TrainingFailedError as error:
         raise (progress.failure or _explain_failure(error, workers, spec.output)) from error
     finally:
@@ -83,7 +89,13 @@ def _set_environment() -> float:
 
 
 def _build_trainer(
-    spec: TrainingSpec, workers: Workers, validator: Validator | None, board: Any, run_config: Any
+    spec: TrainingSpec,
+    workers: Workers,
+    validator: Validator | None,
+    record: RunRecord,
+    *,
+    board: Any,
+    run_config: Any,
 ) -> Any:
     from ray import train  # noqa: PLC0415
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
@@ -92,6 +104,7 @@ def _build_trainer(
         _run_worker,
         train_loop_config={
             "spec": spec,
+            "record": record,
             "board": board,
             "threads": workers.cpus,
             "validate": validator,
@@ -123,15 +136,18 @@ def _run_worker(config: dict[str, Any]) -> None:
     if ray.get(board.has_failed.remote()):
         return  # Ray Train retries, but another worker found an error that no retry can repair
     device = get_device()
+    spec, record = config["spec"], config["record"]
     try:
         Trainer(
-            config["spec"],
+            spec,
             rank=train.get_context().get_world_rank(),
             device=device,
             ingest_threads=1 if device.type == "cpu" else min(8, config["threads"]),
             on_record=board.post.remote,
             on_state=lambda record: train.report(record.as_json()),
             validate=config["validate"],
+            run=record.fingerprint,
+            check_owned=functools.partial(check_not_taken_over, spec.output, record),
         ).train()
     except StorageError:
         raise

@@ -17,13 +17,16 @@ from pipeline.detector.backbones.catalog import is_torchvision_name
 from pipeline.engine import cluster
 from pipeline.engine.propose.run import run_proposals
 from pipeline.engine.train.fit import run_ray_train
-from pipeline.engine.train.training_output import prepare_output
+from pipeline.engine.train.training_output import make_run_record, prepare_output
 from pipeline.engine.train.validation import Validation, Validator
 from pipeline.engine.train.workers import choose_workers
 from pipeline.manifests import Manifest
 from pipeline.option_ranges import check_fields
 from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.input_places import check_apart
 from pipeline.runs.options import RunOptions
+from pipeline.runs.resume import check_not_taken_over
+from pipeline.training import training_files
 from pipeline.training.annotated_dataset import (
     AnnotatedDataset,
     check_objects,
@@ -101,6 +104,7 @@ def run_training(
     overwrite: bool = False,
     execution: Execution = Execution(),
     validation: Validation | None = None,
+    classes: Sequence[str] = (),
 ) -> TrainingSummary:
     """Train a detector, or resume an interrupted training.
 
@@ -115,23 +119,26 @@ def run_training(
         overwrite: remove an earlier training from the output and start again.
         execution: workers, states, time limits.
         validation: held-out images; the network with the best score is kept in OUTPUT/best.
+        classes: the labels in the order of their numbers, for manifests that do not list them.
 
     Raises:
         PipelineError: a subclass that names the problem; wrong input is found before Ray starts.
     """
+    cluster.check_ray_address()
     output = uris.make_absolute(output_uri)
     if weights is not None and not is_torchvision_name(weights):
         weights = uris.make_absolute(weights)
-    manifests = open_annotated_manifests(manifest_uris)
-    check_objects(manifests)
-    classes = manifests[0].classes or ()
     validation = validation or Validation()
-    validator = validation.open_validator(classes)
+    _check_inputs(output, manifest_uris, proposals, weights, validation)
+    manifests = open_annotated_manifests(manifest_uris, classes)
+    check_objects(manifests)
+    settled = manifests[0].classes or ()
+    validator = validation.open_validator(settled)
     datasets = survey = None
     if not isinstance(proposals, ProposalSettings):
         datasets = open_annotated_datasets(manifests, proposals)
         survey = survey_datasets(datasets, recipe)
-    _check_weights(choose_architecture(recipe, classes, weights), weights, seed)
+    _check_weights(choose_architecture(recipe, settled, weights), weights, seed)
     storage.check_writable(output)
     with cluster.connect_to_cluster():
         if isinstance(proposals, ProposalSettings):
@@ -149,6 +156,32 @@ def run_training(
             validate_every=None if validator is None else validation.every,
         )
         return _train(spec, execution, overwrite, validator)
+
+
+def _check_inputs(
+    output: str,
+    manifest_uris: Sequence[str],
+    proposals: Sequence[str] | ProposalSettings,
+    weights: str | None,
+    validation: Validation,
+) -> None:
+    """Reject an output that would overwrite an input.
+
+    Raises:
+        InvalidConfiguration: the output is an input, or an input is among what training writes.
+    """
+    is_file = weights is not None and not is_torchvision_name(weights)
+    check_apart(
+        output,
+        {
+            "manifest": manifest_uris,
+            "proposals": None if isinstance(proposals, ProposalSettings) else proposals,
+            "weights": weights if is_file else None,
+            "validation.manifest": validation.manifest,
+            "validation.proposals": validation.proposals,
+        },
+        training_files.WRITES,
+    )
 
 
 def _check_weights(architecture: Architecture, weights: str | None, seed: int) -> None:
@@ -178,13 +211,13 @@ def _train(
     workers = choose_workers(
         spec.recipe, execution.workers, execution.no_capacity_after, gpu=execution.gpu
     )
-    rate_factor = 1
-    if spec.recipe.scale_rate_with_workers:
-        step_images = workers.recipe.images_per_step * workers.count
-        rate_factor = step_images // spec.recipe.images_per_step
-    spec = replace(spec, recipe=workers.recipe, workers=workers.count, rate_factor=rate_factor)
+    workers.log_schedule()
+    spec = replace(
+        spec, recipe=workers.recipe, workers=workers.count, rate_factor=workers.rate_factor
+    )
     survey = spec.survey
-    latest = prepare_output(spec, overwrite=overwrite)
+    record = make_run_record(spec)
+    latest = prepare_output(spec.output, record, overwrite=overwrite)
     if latest is not None and latest.is_finished:
         return TrainingSummary(spec.output, spec.steps, survey.images, None, 0.0)
     log.info(
@@ -199,7 +232,10 @@ def _train(
         spec,
         workers,
         validator,
+        record,
         max_failures=execution.max_failures,
         no_capacity_after=execution.no_capacity_after,
     )
+    check_not_taken_over(spec.output, record)
+    training_files.remove_scratch_files(spec.output)
     return TrainingSummary(spec.output, spec.steps, survey.images, last, monotonic() - started)

@@ -9,11 +9,12 @@ from typing import Any
 from pipeline import storage, uris
 from pipeline.detector.backbones.catalog import is_torchvision_name
 from pipeline.run_record import RunRecord
-from pipeline.runs.resume import find_run_to_resume
+from pipeline.runs.resume import check_not_taken_over, find_run_to_resume
 from pipeline.training import state
 from pipeline.training.annotated_dataset import AnnotatedDataset
 from pipeline.training.specification import TrainingSpec
 from pipeline.training.state import LatestState
+from pipeline.training.training_files import clear_training, list_training_files
 
 log = logging.getLogger(__name__)
 
@@ -21,21 +22,24 @@ NO_TABLES = 0
 """Schema version of an output without tables: a new schema does not end a training."""
 
 
-def prepare_output(spec: TrainingSpec, *, overwrite: bool) -> LatestState | None:
+def prepare_output(output: str, record: RunRecord, *, overwrite: bool) -> LatestState | None:
     """Make the output ready for this training; returns the state to resume from, if there is one.
 
-    Unless this training resumes an earlier one, whatever a training wrote there is removed.
+    Nothing is removed unless `overwrite` is set, and then only objects with names that training writes.
 
     Raises:
-        MismatchedOutput: a training with other settings or of unknown origin wrote the output, and
-            `overwrite` is not set.
+        MismatchedOutput: a training with other settings or of unknown origin wrote the output, or it holds
+            files with names that training writes, and `overwrite` is not set.
+        TakenOver: another training started here at the same time.
     """
-    record = make_run_record(spec)
-    earlier = find_run_to_resume(spec.output, record, overwrite=overwrite, remains=state.REMAINS)
+    remains = list_training_files(output)
+    earlier = find_run_to_resume(output, record, overwrite=overwrite, remains=remains)
     if earlier is None:
-        state.clear_training(spec.output)
-        record.write(spec.output)
-    latest = state.read_latest_state(spec.output)
+        if overwrite:
+            clear_training(output)
+        record.write(output)
+    check_not_taken_over(output, record)
+    latest = state.read_latest_state(output, record.fingerprint)
     if latest is not None and latest.step:
         log.info("an earlier run of this training came to step %d", latest.step)
     return latest

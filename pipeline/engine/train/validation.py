@@ -19,6 +19,8 @@ from pipeline.analysis.detection_arrays import (
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.errors import InvalidConfiguration, StorageError, UnreadableImage
 from pipeline.option_ranges import check_range
+from pipeline.runs.encoded_image import ListedImage
+from pipeline.stated_sizes import check_size
 from pipeline.training.annotated_dataset import (
     AnnotatedDataset,
     open_annotated_datasets,
@@ -61,7 +63,7 @@ class Validation:
         check_range("validation.every", self.every, at_least=1)
         check_range("validation.images", self.images, at_least=1)
         (dataset,) = open_annotated_datasets(
-            open_annotated_manifests([self.manifest]), [self.proposals]
+            open_annotated_manifests([self.manifest], classes), [self.proposals]
         )
         if dataset.classes != classes:
             raise InvalidConfiguration(
@@ -84,9 +86,9 @@ class Validator:
 
         predictor = Predictor(TrainedNetwork(network, preprocessing))
         scores = VocAveragePrecision(len(self.dataset.classes))
-        for uri, truth, boxes in self._read_images():
+        for image, truth, boxes in self._read_images():
             try:
-                (detections,) = predictor([imaging.decode_image(storage.read(uri))], [boxes])
+                (detections,) = predictor([self._decode(image)], [boxes])
             except (UnreadableImage, StorageError):
                 scores.update(truth, NO_DETECTIONS)
             else:
@@ -94,14 +96,22 @@ class Validator:
         per_class = scores.compute().eleven_point
         return float(np.nanmean(per_class)) if np.isfinite(per_class).any() else 0.0
 
-    def _read_images(self) -> Iterator[tuple[str, GroundTruthArrays, NDArray[np.float32]]]:
+    def _decode(self, image: ListedImage) -> NDArray[np.uint8]:
+        decoding = self.dataset.manifest.decoding
+        decoded = imaging.decode_image(storage.read(image.uri, imaging.MAX_FILE_BYTES), decoding)
+        size = (decoded.shape[1], decoded.shape[0])
+        check_size(size, image.stated_size, turned=decoding.exif == "apply")
+        return decoded
+
+    def _read_images(self) -> Iterator[tuple[ListedImage, GroundTruthArrays, NDArray[np.float32]]]:
         left, first = self.images, 0
         for ordinal, count in enumerate(self.dataset.shard_rows):
             rows = self.dataset.manifest.read(first, min(count, left), ["objects"])
             shard = self.dataset.read(ordinal)
             for row in range(len(rows)):
                 truth = flatten_ground_truth(rows["objects"].slice(row, 1), self.dataset.classes)
-                yield shard.uris[row], truth, shard.proposals[row]
+                image = ListedImage(shard.image_ids[row], shard.uris[row], shard.stated_sizes[row])
+                yield image, truth, shard.proposals[row]
             first, left = first + count, left - len(rows)
             if left <= 0:
                 return

@@ -27,6 +27,32 @@ class Workers:
     """Whether every worker has a GPU."""
     recipe: Recipe
     """The recipe of one worker."""
+    rate_factor: int = 1
+    """Multiplies the recipe's learning rates."""
+    idle: int = 0
+    """Requested workers, or GPUs, that are left out because the step has no image for them."""
+
+    def log_schedule(self) -> None:
+        """Log what the workers make of a step; warn if the schedule or the number of workers changes."""
+        images = self.recipe.images_per_step
+        if self.rate_factor > 1:
+            log.warning(
+                "%d workers take %d images each: a step has %d images, there are 1/%d of the steps, and the "
+                "learning rates are multiplied by %d after the warm-up; --scale-rate-with-workers False "
+                "divides a step's images instead",
+                *(self.count, images, images * self.count, self.count, self.rate_factor),
+            )
+        elif self.count > 1:
+            log.info(
+                "%d workers divide a step's %d images: the schedule is that of one worker",
+                *(self.count, images * self.count),
+            )
+        if self.idle:
+            log.warning(
+                "%d of %d workers are left out: a step's %d images divide among %d; "
+                "--scale-rate-with-workers True --warm-up 0.05 gives each worker a whole step's images",
+                *(self.idle, self.idle + self.count, images * self.count, self.count),
+            )
 
     def __str__(self) -> str:
         device = "a GPU and " if self.gpu else ""
@@ -46,8 +72,10 @@ def choose_workers(
     """Choose workers that the living nodes can hold; wait for nodes if there are too few.
 
     Args:
-        recipe: applies per worker if `count` is set or there are GPUs; else its step is divided.
-        count: workers; None takes one per GPU, or one per core up to the images of a step.
+        recipe: its step is divided among the workers. With `scale_rate_with_workers` and GPUs or a
+            `count`, each worker takes a whole step.
+        count: workers; None takes one per GPU or core. A step that is divided takes no more workers than
+            divide its images.
         patience: seconds to wait.
         gpu: whether every worker needs a GPU; None: if the cluster has one.
 
@@ -56,7 +84,10 @@ def choose_workers(
         NoCapacity: the nodes cannot hold that many workers.
     """
     check_range("workers", count, at_least=1)
-    description = f"{count or 1} training workers{' with a GPU each' if gpu else ''}"
+    needed = count or 1
+    if not recipe.scale_rate_with_workers:
+        _, needed = recipe.divide_among_workers(needed)
+    description = f"{needed} training workers{' with a GPU each' if gpu else ''}"
     deadline = monotonic() + patience
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
@@ -84,17 +115,17 @@ def find_fitting_workers(
     """The workers that nodes with these resources can hold, or None."""
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     on_gpu = gpus > 0 if gpu is None else gpu
-    if on_gpu and gpus < (count or 1):
-        return None
     cores = int(sum(node.get("CPU", 0) for node in nodes))
-    worker_recipe = recipe
-    if count is None and on_gpu:
-        count = gpus
-    elif count is None:
-        worker_recipe, count = recipe.divide_among_workers(max(1, cores))
-    for cpus in range(max(1, cores // count), 0, -1):
-        if sum(_count_fitting(node, cpus, on_gpu) for node in nodes) >= count:
-            return Workers(count, cpus, on_gpu, worker_recipe)
+    requested = count or max(1, gpus if on_gpu else cores)
+    worker_recipe, workers, rate_factor, idle = recipe, requested, requested, 0
+    if not recipe.scale_rate_with_workers or (count is None and not on_gpu):
+        worker_recipe, workers = recipe.divide_among_workers(requested)
+        rate_factor = 1
+        if count is not None or on_gpu:  # cores beyond the images become threads of the workers
+            idle = requested - workers
+    for cpus in range(max(1, cores // workers), 0, -1):
+        if sum(_count_fitting(node, cpus, on_gpu) for node in nodes) >= workers:
+            return Workers(workers, cpus, on_gpu, worker_recipe, rate_factor, idle)
     return None
 
 

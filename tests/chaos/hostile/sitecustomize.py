@@ -1,6 +1,7 @@
 """A format whose images end the process that decodes them, for processes with this folder on their path.
 
-Python imports a module of this name when it starts. The format's decoder fails like compiled decoders: it
+Python imports a module of this name when it starts. The format takes the place of PPM, because the project
+lets Pillow open only the formats that it names. Its format's decoder fails like compiled decoders: it
 crashes, allocates memory until the process is killed, or holds the interpreter's lock and never returns.
 """
 
@@ -11,7 +12,7 @@ import os
 import signal
 import sys
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PpmImagePlugin
 
 MAGIC = b"CHAOS-"
 ALLOCATED = 400_000_000
@@ -53,4 +54,6 @@ class _ChaosFile(ImageFile.ImageFile):
         return super().load()
 
 
-Image.register_open("CHAOS", _ChaosFile, lambda prefix: prefix.startswith(MAGIC))
+Image.register_open(
+    PpmImagePlugin.PpmImageFile.format, _ChaosFile, lambda prefix: prefix.startswith(MAGIC)
+)

@@ -19,7 +19,10 @@ class Clock:
 
 
 def _state(
-    propose: tuple[int, int], detect: tuple[int, int], bytes_in_flight: float = 0.0
+    propose: tuple[int, int],
+    detect: tuple[int, int],
+    bytes_in_flight: float = 0.0,
+    queued: int = 0,
 ) -> FlowState:
     """The load of 4 cores and 2 detectors, each stage as (busy, waiting)."""
     return FlowState(
@@ -29,6 +32,7 @@ def _state(
         ],
         bytes_in_flight,
         budget=100.0,
+        queued=queued,
     )
 
 
@@ -62,10 +66,21 @@ def test_busy_shares_over_the_run_and_over_the_last_seconds() -> None:
         (_state((4, 0), (1, 0)), "proposals on CPU"),
         (_state((2, 0), (1, 0), bytes_in_flight=90.0), "object store memory"),
         (_state((1, 0), (1, 0)), "none, few shards are left"),
+        (_state((1, 0), (1, 0), queued=1), "none, no stage is fully used"),
+        (_state((4, 0), (1, 0), queued=9), "proposals on CPU"),
     ],
 )
 def test_the_limit_is_the_stage_that_the_others_wait_for(state: FlowState, limit: str) -> None:
     assert _observe_for(60.0, state).find_limit() == limit
+
+
+@pytest.mark.parametrize(
+    ("queued", "limit"),
+    [(800, "none yet, the stages are filling"), (0, "none, few shards are left")],
+)
+def test_few_shards_are_left_only_if_no_piece_waits(queued: int, limit: str) -> None:
+    """At the start no stage is busy either: the detectors load while the first pieces are read."""
+    assert _observe_for(10.0, _state((1, 0), (0, 0), queued=queued)).find_limit() == limit
 
 
 def test_before_the_first_observation_there_is_no_limit() -> None:

@@ -41,7 +41,6 @@ from tests.training.training_dataset import write_dataset
 on_ray = pytest.mark.usefixtures("ray_cluster")
 
 QUICK = dataclasses.replace(get_recipe("tiny"), short_sides=(64,), max_side=96, iterations=12)
-ONE_IMAGE = dataclasses.replace(QUICK, images_per_step=1, rois_per_step=64)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +80,10 @@ def complete_output(
     return output
 
 
-def test_two_workers_match_one_worker_with_twice_the_images(
+def test_two_workers_that_divide_a_step_match_one_worker(
     complete_output: Path, data: tuple[str, str], tmp_path: Path
 ) -> None:
-    train(data, tmp_path, ONE_IMAGE, workers=2)
+    train(data, tmp_path, workers=2)
     assert [r.step for r in logs.read_log(str(tmp_path))] == [2, 4, 5, 6, 8, 10, 12]
     np.testing.assert_allclose(read_losses(complete_output), read_losses(tmp_path), rtol=1e-3)
     assert run_record.read_record(str(complete_output)) == run_record.read_record(str(tmp_path))
@@ -95,7 +94,7 @@ def test_two_workers_match_one_worker_with_twice_the_images(
 def test_a_killed_worker_costs_nothing_but_time(data: tuple[str, str], tmp_path: Path) -> None:
     import psutil  # ray brings it along
 
-    longer = dataclasses.replace(ONE_IMAGE, iterations=30)
+    longer = dataclasses.replace(QUICK, iterations=30)
     killed: list[int] = []
 
     def kill_one() -> None:
@@ -167,7 +166,8 @@ def test_a_checkpoint_of_unknown_origin_is_kept(
     (output / "run.json").unlink()
     weights = (output / "model.safetensors").read_bytes()
     with pytest.raises(
-        MismatchedOutput, match=r"holds steps/latest\.json of an unknown run, since run\.json"
+        MismatchedOutput,
+        match=r"holds steps/latest\.json and \d more files of an unknown run, since run",
     ):
         train(data, output)
     assert (output / "model.safetensors").read_bytes() == weights
@@ -191,18 +191,24 @@ def test_learning_rates_scale_with_the_global_batch_size(
     for name, recipe, workers in (
         ("divided", scaled, None),  # 2 workers with an image each
         ("given", scaled, 2),  # 2 workers with two each
-        ("not scaled", QUICK, 2),
+        ("not scaled", QUICK, 2),  # 2 workers with an image each
+        ("too many", QUICK, 9),  # 2 workers: the step has no more images
     ):
         train(data, tmp_path / name, recipe, workers=workers)
-    assert [(spec.workers, spec.rate_factor) for spec in specs] == [(2, 1), (2, 2), (2, 1)]
+    assert [(spec.workers, spec.rate_factor, spec.images_per_step) for spec in specs] == [
+        (2, 1, 2),
+        (2, 2, 4),
+        (2, 1, 2),
+        (2, 1, 2),
+    ]
 
 
 @on_ray
 def test_a_worker_with_an_unreadable_image_stays_in_step(tmp_path: Path) -> None:
     manifest, proposals, _ = write_dataset(tmp_path / "drawn")
     (tmp_path / "drawn" / "images" / "p3.png").write_bytes(b"no image")
-    one_image = dataclasses.replace(ONE_IMAGE, precision="bf16")
-    train((manifest, proposals), tmp_path / "two", one_image, workers=2)
+    half = dataclasses.replace(QUICK, precision="bf16")
+    train((manifest, proposals), tmp_path / "two", half, workers=2)
     parts = dataclasses.replace(QUICK, accumulate=2, precision="bf16")
     train_in_process((manifest, proposals), tmp_path / "one", parts)
     assert logs.read_log(str(tmp_path / "two"))[-1].skipped == 3  # once in each of 3 epochs
@@ -222,7 +228,7 @@ def test_an_error_of_one_worker_ends_the_others(data: tuple[str, str], tmp_path:
             [data[0]],
             [data[1]],
             str(tmp_path / "out"),
-            ONE_IMAGE,
+            QUICK,
             execution=Execution(workers=2),
             validation=validation,
         )
@@ -244,7 +250,7 @@ def test_a_training_without_room_for_its_workers_fails(
     ray.get(occupant.ready.remote())
     try:
         with pytest.raises(NoCapacity, match=r"no room for 2 training workers of 1 CPU each"):
-            train(data, tmp_path, ONE_IMAGE, workers=2, no_capacity_after=4)
+            train(data, tmp_path, workers=2, no_capacity_after=4)
     finally:
         ray.kill(occupant)
 
@@ -299,8 +305,9 @@ def test_missing_proposals_are_computed_into_the_output(
 def test_more_workers_than_the_nodes_hold_are_rejected(
     data: tuple[str, str], tmp_path: Path
 ) -> None:
+    scaled = dataclasses.replace(QUICK, scale_rate_with_workers=True)
     with pytest.raises(NoCapacity, match=r"9 training workers do not fit: the nodes have 2 cores"):
-        train(data, tmp_path, workers=9, no_capacity_after=0.2)
+        train(data, tmp_path, scaled, workers=9, no_capacity_after=0.2)
 
 
 def test_weights_of_another_network_are_rejected_before_ray_starts(
