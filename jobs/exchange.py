@@ -11,14 +11,19 @@ detectron2's .pkl.
 
 from __future__ import annotations
 
+if not __package__:  # run as a script: fail in one line if this Python lacks the project's packages
+    __import__("installation")
+
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
-from jobs.entry import JobOptions, run
+from jobs.entry import JobOptions, print_lines, run
 from pipeline import uris
 from pipeline.engine.propose.exchange import export_proposals, import_proposals
+from pipeline.engine.propose.imported_boxes import BoxLimits
+from pipeline.errors import InvalidConfiguration
 from pipeline.option_ranges import check_fields
 
 
@@ -36,9 +41,26 @@ class Import(JobOptions):
     """Maximum number of boxes per image, the first ones; None keeps all."""
     overwrite: bool = False
     """Remove what an earlier run wrote into the output and start from nothing."""
+    max_invalid: float = 0.05
+    """Share of the boxes that may have no area, no finite corners or no score, or be outside their image.
+    These are dropped, or clipped to the image, and counted; above the share, the job fails."""
+    skip_invalid: bool = False
+    """Drop any number of invalid boxes."""
+    strict: bool = False
+    """Fail at the first box that would be dropped or clipped."""
 
     def __post_init__(self) -> None:
         check_fields(self, "max_boxes", at_least=1)
+        check_fields(self, "max_invalid", at_least=0, at_most=1)
+        if self.strict and self.skip_invalid:
+            raise InvalidConfiguration(
+                "--strict fails at what --skip-invalid leaves out: pass one of them"
+            )
+
+    @property
+    def limits(self) -> BoxLimits:
+        """How many boxes may be invalid."""
+        return BoxLimits(1.0 if self.skip_invalid else self.max_invalid, self.strict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +88,7 @@ def main(options: Import | Export) -> None:
             options.output,
             max_boxes=options.max_boxes,
             overwrite=options.overwrite,
+            limits=options.limits,
         )
         reason = "of the file are not in the manifest"
     else:
@@ -73,7 +96,8 @@ def main(options: Import | Export) -> None:
         reason = "failed and are left out"
     line = f"{counts.images} images, {counts.boxes} boxes"
     line += f"; {counts.left_out} images {reason}" if counts.left_out else ""
-    print(f"{line}: {uris.redact_uri(uris.make_absolute(options.output))}")
+    line += f"; left out or repaired: {counts.repairs}" if counts.repairs else ""
+    print_lines(f"{line}: {uris.redact_uri(uris.make_absolute(options.output))}")
 
 
 if __name__ == "__main__":

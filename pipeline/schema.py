@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline import uris
 from pipeline.errors import UnreadableDataset
+from pipeline.json_reader import InvalidJson, parse_json
 
 VERSION = 1
 """Version of all schemas below; raise it with any change of a column's name, type or meaning.
@@ -104,7 +105,7 @@ def report_damage(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise _describe_damage(uri, error) from error
     except OSError as error:
         if type(error) is not OSError or error.errno is not None:
@@ -139,8 +140,8 @@ def read_metadata(schema: pa.Schema, key: str) -> Any:
     if raw is None:
         return None
     try:
-        return json.loads(raw)
-    except ValueError as error:
+        return parse_json(raw)
+    except InvalidJson as error:
         raise UnreadableDataset(
             f"the schema's metadata {key!r} is not JSON: {raw[:60]!r}"
         ) from error
@@ -182,11 +183,17 @@ def build_box_column(boxes: Sequence[NDArray[np.floating] | None]) -> pa.ListArr
 
 
 def split_box_column(column: pa.ChunkedArray | pa.ListArray) -> list[NDArray[np.float32]]:
-    """One float32 `(N, 4)` array per row of a column of box lists; null gives `(0, 4)`."""
+    """One float32 `(N, 4)` array per row of a column of box lists; null gives `(0, 4)`.
+
+    Args:
+        column: of the type in `PROPOSALS` and without null boxes, as `table_checks` returns it.
+    """
+    assert column.type == PROPOSALS.field("boxes").type, f"boxes are {column.type}"
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # the column of an empty table stays chunked
         return []
+    assert column.flatten().null_count == 0, "a null box would shift all boxes behind it"
     flat = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     counts = np.nan_to_num(column.value_lengths().to_numpy(zero_copy_only=False)).astype(np.int64)
     ends = np.cumsum(counts)

@@ -91,6 +91,9 @@ def test_files_of_this_version_and_of_releases_before_versions_are_read(
         (b"1.5", "/out/part.parquet has schema version 1.5, and this release"),
         (b'"new"', "/out/part.parquet has schema version 'new', and this release"),
         (b"v2", "/out/part.parquet: the schema's metadata 'schema_version' is not JSON"),
+        (b"[" * 100_000, "/out/part.parquet: the schema's metadata 'schema_version' is not JSON"),
+        (b"\xff", "/out/part.parquet: the schema's metadata 'schema_version' is not JSON"),
+        (b"true", "/out/part.parquet has schema version True, and this release"),
     ],
 )
 def test_a_newer_schema_is_rejected_by_name(version: bytes, message: str) -> None:

@@ -1,37 +1,10 @@
-"""The classes of a manifest, and how they match a checkpoint's: by name, not by number."""
+"""How the classes of detections match those of annotations: by name, not by number."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow.compute as pc
-
-from pipeline import uris
 from pipeline.errors import UnreadableDataset
-from pipeline.manifests import Manifest
-
-
-def list_annotated_classes(manifest: Manifest, images: int) -> tuple[str, ...]:
-    """Return the manifest's classes in order, or, if it lists none, the sorted labels of its objects.
-
-    Raises:
-        UnreadableDataset: none of the first `images` rows is annotated.
-    """
-    labels: set[str] = set()
-    is_annotated = False
-    for first in range(0, images, 2048):
-        table = manifest.read(first, min(2048, images - first), ["objects"])
-        objects = table.column("objects").combine_chunks()
-        is_annotated = is_annotated or objects.null_count < len(objects)
-        if is_annotated and manifest.classes is not None:
-            return manifest.classes
-        labels.update(pc.unique(objects.flatten().field("label")).to_pylist())
-    if not is_annotated:
-        raise UnreadableDataset(
-            f"{uris.redact_uri(manifest.uri)} has no annotated objects, so nothing can be scored "
-            "against it: prepare it from a labelled dataset (prepare voc, prepare coco)"
-        )
-    return tuple(sorted(labels))
 
 
 def compare_classes(detected: Sequence[str], annotated: Sequence[str]) -> list[str]:

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from pipeline import schema, shards, uris
 from pipeline.analysis.bootstrap import Weights, draw_resamples, score_resamples
-from pipeline.analysis.class_names import compare_classes, list_annotated_classes
+from pipeline.analysis.class_names import compare_classes
 from pipeline.analysis.image_coverage import describe_coverage
 from pipeline.analysis.manifest_join import require_column
 from pipeline.analysis.run_matches import RunMatches, match_run
+from pipeline.annotated_classes import list_annotated_classes
 from pipeline.errors import InvalidConfiguration, UnreadableDataset
 from pipeline.manifests import Manifest, open_manifest
 from pipeline.shards import Parts

@@ -9,6 +9,7 @@ from pipeline.analysis.comparison import RunComparison, ScoreDifference
 from pipeline.analysis.evaluation import DetectionMetrics
 from pipeline.analysis.overlap import GroupRecall, RecallPoint
 from pipeline.analysis.recall import ProposalRecall
+from pipeline.printable import escape_unprintable
 
 
 def build_class_table(metrics: DetectionMetrics) -> Table:
@@ -18,7 +19,7 @@ def build_class_table(metrics: DetectionMetrics) -> Table:
     )
     for row in metrics.per_class:
         table.add_row(
-            Text(row.label),  # a Text, because rich would read a label like [red] as markup
+            _show_name(row.label),
             str(row.objects),
             str(row.detections),
             *(_format_share(value) for value in (row.ap11, row.ap_area, row.coco_ap)),
@@ -59,7 +60,7 @@ def build_comparison_table(comparison: RunComparison) -> Table:
     table.add_row("mAP area", str(objects), *_format_difference(comparison.voc_map50))
     table.add_section()
     for row in comparison.per_class:
-        table.add_row(Text(row.label), str(row.objects), *_format_difference(row.ap11))
+        table.add_row(_show_name(row.label), str(row.objects), *_format_difference(row.ap11))
     return table
 
 
@@ -88,7 +89,7 @@ def build_group_table(title: str, groups: tuple[GroupRecall, ...]) -> Table:
     """Build a table of recall over all boxes, one line per class or size."""
     table = Table(title, *_align_right("objects", "recall@0.5", "recall@0.7", "AR", "ABO"))
     for group in groups:
-        table.add_row(Text(group.name), str(group.objects), *_format_point(group.curve[-1]))
+        table.add_row(_show_name(group.name), str(group.objects), *_format_point(group.curve[-1]))
     return table
 
 
@@ -108,7 +109,12 @@ def build_proposals_summary_table(recall: ProposalRecall) -> Table:
 def _add_failures(table: Table, failed: int, by_reason: dict[str, int]) -> None:
     table.add_row("failed images", str(failed))
     for reason, count in by_reason.items():
-        table.add_row(Text(f"  {reason}"), str(count))
+        table.add_row(_show_name(f"  {reason}"), str(count))
+
+
+def _show_name(name: str) -> Text:
+    """A name as a cell: a Text, because rich would read a label like [red] as markup."""
+    return Text(escape_unprintable(name))
 
 
 def _format_point(point: RecallPoint) -> list[str]:

@@ -56,7 +56,9 @@ def draw_detection_sheet(
             break
         uri = annotated.column("uri")[0].as_py()
         try:
-            image = imaging.decode_image(storage.read(uri))
+            image = imaging.decode_image(
+                storage.read(uri, imaging.MAX_FILE_BYTES), manifest.decoding
+            )
         except (UnreadableImage, StorageError) as error:
             _log.info("%s is not on the sheet: %s", uris.redact_uri(uri), error)
             continue

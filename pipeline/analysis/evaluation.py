@@ -15,17 +15,21 @@ from numpy.typing import NDArray
 
 from pipeline import schema, shards
 from pipeline.analysis.average_precision import VocAveragePrecision, VocScores
-from pipeline.analysis.class_names import compare_classes, list_annotated_classes
+from pipeline.analysis.class_names import compare_classes
 from pipeline.analysis.coco import CocoAveragePrecision, CocoScores
 from pipeline.analysis.detection_arrays import flatten_detections, flatten_ground_truth
-from pipeline.analysis.image_coverage import describe_coverage, list_failure_reasons
+from pipeline.analysis.image_coverage import (
+    describe_coverage,
+    describe_mismatches,
+    list_failure_reasons,
+)
 from pipeline.analysis.manifest_join import (
     JoinedBatch,
-    check_finite,
     find_labelled,
     join_manifest,
     require_column,
 )
+from pipeline.annotated_classes import list_annotated_classes
 from pipeline.manifests import Manifest, open_manifest
 
 
@@ -124,7 +128,6 @@ class _DetectionScorer:
         self.reasons.update(list_failure_reasons(batch.results))
         detections = flatten_detections(batch.results.column("detections"), self.classes)
         self.detections += len(detections.scores)
-        check_finite(detections, batch)
         ground_truth = flatten_ground_truth(batch.manifest.column("objects"), self.classes)
         is_labelled = find_labelled(batch)
         self.unlabelled += int((~is_labelled).sum())
@@ -152,7 +155,11 @@ class _DetectionScorer:
             objects=int(voc.objects.sum()),
             detections=self.detections,
             per_class=self._score_classes(voc, coco),
-            notes=(*notes, *describe_coverage(self.images, self.manifest.rows, self.unlabelled)),
+            notes=(
+                *notes,
+                *describe_coverage(self.images, self.manifest.rows, self.unlabelled),
+                *describe_mismatches(self.reasons),
+            ),
         )
 
     def _score_classes(self, voc: VocScores, coco: CocoScores) -> tuple[ClassMetrics, ...]:

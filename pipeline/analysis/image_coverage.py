@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from pipeline.errors import SizeMismatch
 
 
 def list_failure_reasons(results: pa.Table) -> list[str]:
@@ -14,6 +18,21 @@ def list_failure_reasons(results: pa.Table) -> list[str]:
         return [str(kind) for kind in types]
     stages = failed.column("stage").to_pylist()
     return [f"{stage}: {kind}" for stage, kind in zip(stages, types, strict=True)]
+
+
+def describe_mismatches(reasons: Mapping[str, int]) -> list[str]:
+    """Write a sentence if images failed because their boxes are for another size.
+
+    Args:
+        reasons: failed images by `stage: error_type`, or only by error type.
+    """
+    count = sum(n for reason, n in reasons.items() if reason.endswith(SizeMismatch.__name__))
+    if not count:
+        return []
+    return [
+        f"{count} of the failed images have another size than their annotation or proposals state "
+        f"({SizeMismatch.__name__}): their objects count as missed; the rows say why"
+    ]
 
 
 def describe_coverage(images: int, manifest_images: int, unlabelled: int) -> list[str]:

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import uris
-from pipeline.analysis.detection_arrays import DetectionArrays
 from pipeline.errors import UnreadableDataset
 from pipeline.manifests import ROW_GROUP, Manifest
 from pipeline.shards import Parts
 
 IMAGES_PER_BATCH = 64
-"""Bounds the pairs of boxes that are compared at once."""
+OBJECTS_PER_BATCH = 20_000
+"""Both bound the pairs of boxes that are compared at once."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,27 @@ def join_manifest(
         results = parts.read(shard, ["image_id", *columns])
         annotated = reader.take_rows(shard.first_row, shard.rows)
         check_images(parts, manifest, shard.first_row, results, annotated)
-        for start in range(0, shard.rows, IMAGES_PER_BATCH):
+        for start, count in _plan_batches(annotated):
             yield JoinedBatch(
                 shard.first_row + start,
-                results.slice(start, IMAGES_PER_BATCH),
-                annotated.slice(start, IMAGES_PER_BATCH),
+                results.slice(start, count),
+                annotated.slice(start, count),
             )
+
+
+def _plan_batches(annotated: pa.Table) -> Iterator[tuple[int, int]]:
+    """Yield the first row and the rows of each batch: few images, or a single one with many objects."""
+    lengths = pc.fill_null(pc.list_value_length(annotated.column("objects")), 0).to_pylist()
+    start = objects = 0
+    for row, length in enumerate(lengths):
+        if row > start and (
+            row - start == IMAGES_PER_BATCH or objects + length > OBJECTS_PER_BATCH
+        ):
+            yield start, row - start
+            start, objects = row, 0
+        objects += length
+    if lengths:
+        yield start, len(lengths) - start
 
 
 def find_labelled(batch: JoinedBatch) -> NDArray[np.bool_]:
@@ -82,21 +97,6 @@ def find_labelled(batch: JoinedBatch) -> NDArray[np.bool_]:
         .to_numpy(zero_copy_only=False)
     )
     return is_labelled
-
-
-def check_finite(detections: DetectionArrays, batch: JoinedBatch) -> None:
-    """Check that the scores and boxes of a batch's detections are finite.
-
-    Raises:
-        UnreadableDataset: a score or box is not a finite number; names the image.
-    """
-    is_invalid = ~np.isfinite(detections.scores) | ~np.isfinite(detections.boxes).all(axis=1)
-    if is_invalid.any():
-        image = int(detections.image[is_invalid.argmax()])
-        raise UnreadableDataset(
-            f"image {batch.results.column('image_id')[image].as_py()!r} has a detection "
-            "whose score or box is not a finite number"
-        )
 
 
 class _ManifestReader:
@@ -136,7 +136,7 @@ def check_images(
         return
     row = pc.index(same, False).as_py()
     raise UnreadableDataset(
-        f"row {first_row + row} is {results.column('image_id')[row].as_py()!r} in "
-        f"{uris.redact_uri(parts.uri)} and {annotated.column('image_id')[row].as_py()!r} in "
+        f"row {first_row + row} is {results.column('image_id')[row].as_py()!r:.200} in "
+        f"{uris.redact_uri(parts.uri)} and {annotated.column('image_id')[row].as_py()!r:.200} in "
         f"{uris.redact_uri(manifest.uri)}: pass the manifest from which the output was made"
     )

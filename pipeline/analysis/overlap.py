@@ -79,10 +79,16 @@ def compute_best_overlaps(
     """
     if len(objects) == 0 or len(proposals) == 0:
         return np.zeros((len(objects), len(budgets)))
-    iou = geometry.iou(objects.astype(np.float64), proposals.astype(np.float64))
-    running = np.maximum.accumulate(iou, axis=1)
-    last = [min(budget or len(proposals), len(proposals)) - 1 for budget in budgets]
-    return np.asarray(running[:, last], np.float64)
+    last = [min(budget or len(proposals), len(proposals)) for budget in budgets]
+    best = np.zeros((len(objects), len(budgets)))
+    running, start = np.zeros(len(objects)), 0
+    for stop in sorted(set(last)):  # each proposal is compared once
+        overlaps, _ = geometry.find_best_overlaps(
+            objects.astype(np.float64), proposals[start:stop].astype(np.float64)
+        )
+        running, start = np.maximum(running, overlaps), stop
+        best[:, [index for index, end in enumerate(last) if end == stop]] = running[:, None]
+    return best
 
 
 class OverlapSums:

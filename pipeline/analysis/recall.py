@@ -15,9 +15,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import geometry, schema, shards
-from pipeline.analysis.class_names import list_annotated_classes
 from pipeline.analysis.detection_arrays import flatten_ground_truth
-from pipeline.analysis.image_coverage import describe_coverage, list_failure_reasons
+from pipeline.analysis.image_coverage import (
+    describe_coverage,
+    describe_mismatches,
+    list_failure_reasons,
+)
 from pipeline.analysis.manifest_join import JoinedBatch, join_manifest, require_column
 from pipeline.analysis.overlap import (
     SIZES,
@@ -27,6 +30,7 @@ from pipeline.analysis.overlap import (
     assign_size_groups,
     compute_best_overlaps,
 )
+from pipeline.annotated_classes import list_annotated_classes
 from pipeline.manifests import Manifest, open_manifest
 
 
@@ -144,7 +148,10 @@ class _ProposalScorer:
             per_class=self.by_class.summarize_groups(),
             per_size=self.by_size.summarize_groups(),
             provenance=provenance,
-            notes=tuple(describe_coverage(self.images, manifest_images, self.unlabelled)),
+            notes=(
+                *describe_coverage(self.images, manifest_images, self.unlabelled),
+                *describe_mismatches(self.reasons),
+            ),
         )
 
 

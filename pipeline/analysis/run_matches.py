@@ -11,7 +11,6 @@ from pipeline.analysis.average_precision import IGNORED, TRUE, match_detections
 from pipeline.analysis.detection_arrays import flatten_detections, flatten_ground_truth
 from pipeline.analysis.manifest_join import (
     JoinedBatch,
-    check_finite,
     find_labelled,
     join_manifest,
 )
@@ -79,7 +78,6 @@ class _RunMatcher:
         number = self.images + np.cumsum(is_labelled) - 1
         self.images += int(is_labelled.sum())
         detections = flatten_detections(batch.results.column("detections"), self.classes)
-        check_finite(detections, batch)
         detections = detections[(detections.class_id >= 0) & is_labelled[detections.image]]
         ground_truth = flatten_ground_truth(batch.manifest.column("objects"), self.classes)
         outcomes = match_detections(ground_truth, detections, self.threshold)

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -26,7 +25,8 @@ from pipeline.detector.checkpoint_record import (
 )
 from pipeline.detector.network import FastRCNN
 from pipeline.detector.preprocessing import Preprocessing
-from pipeline.errors import InvalidCheckpoint
+from pipeline.detector.tensor_checks import is_finite
+from pipeline.errors import InvalidCheckpoint, InvalidConfiguration
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,29 @@ def load_checkpoint(checkpoint_uri: str) -> TrainedNetwork:
     """Load the network from a folder, on the CPU, in float32 and in evaluation mode.
 
     Raises:
-        InvalidCheckpoint: a file is missing, damaged, of another version, or does not fit its record.
+        InvalidCheckpoint: a file is missing, damaged, of another version, or does not fit its record, or a
+            tensor is not finite float32.
         StorageError: the store cannot be read.
     """
     record = read_checkpoint_record(checkpoint_uri)
     weights_uri = uris.join(checkpoint_uri, WEIGHTS_NAME)
     tensors = _parse_tensors(_read_weights(weights_uri, record), weights_uri)
-    with torch.device("meta"):  # random weights would be replaced at once: spend no time on them
-        network = FastRCNN(record.architecture)
+    network = _build_without_weights(record, checkpoint_uri)
     _check_fit(tensors, network.state_dict(), weights_uri)
+    _check_values(tensors, weights_uri)
     network.load_state_dict(tensors, assign=True)
     return TrainedNetwork(network.eval(), record.preprocessing, record.digest, record.extra)
+
+
+def _build_without_weights(record: CheckpointRecord, checkpoint_uri: str) -> FastRCNN:
+    try:
+        with torch.device(
+            "meta"
+        ):  # random weights would be replaced at once: spend no time on them
+            return FastRCNN(record.architecture)
+    except (InvalidConfiguration, RuntimeError, ValueError, OverflowError) as error:
+        record_uri = uris.redact_uri(uris.join(checkpoint_uri, CHECKPOINT_RECORD_NAME))
+        raise InvalidCheckpoint(f"{record_uri} describes no network: {error}") from error
 
 
 def _read_weights(weights_uri: str, record: CheckpointRecord) -> bytes:
@@ -113,10 +125,25 @@ def _read_weights(weights_uri: str, record: CheckpointRecord) -> bytes:
 def _parse_tensors(weights: bytes, weights_uri: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(weights)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged header fails in many ways
         raise InvalidCheckpoint(
             f"{uris.redact_uri(weights_uri)} is not a safetensors file: {error}"
         ) from error
+
+
+def _check_values(tensors: Mapping[str, Tensor], weights_uri: str) -> None:
+    """A network with a single NaN detects nothing, or anything: it must not pass for a trained one."""
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise InvalidCheckpoint(
+                f"{uris.redact_uri(weights_uri)} has {name} as {kind}, expected float32"
+            )
+        if not is_finite(tensor):
+            raise InvalidCheckpoint(
+                f"{uris.redact_uri(weights_uri)}: {name} has values that are not finite numbers; "
+                "train again, or take an earlier checkpoint"
+            )
 
 
 def _check_fit(

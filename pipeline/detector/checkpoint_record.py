@@ -12,6 +12,7 @@ from pipeline import storage, uris
 from pipeline.detector.architecture import Architecture
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.errors import InvalidCheckpoint, InvalidConfiguration, MissingObject
+from pipeline.json_reader import InvalidJson, describe_value, parse_fields
 
 WEIGHTS_NAME = "model.safetensors"
 CHECKPOINT_RECORD_NAME = "model.json"
@@ -79,24 +80,30 @@ def read_checkpoint_record(checkpoint_uri: str) -> CheckpointRecord:
             f"folder that training wrote, with {CHECKPOINT_RECORD_NAME} and {WEIGHTS_NAME}"
         ) from error
     try:
-        stored = json.loads(content)
-        version = stored["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidCheckpoint(f"{redacted} is not a checkpoint's record: {error!r}") from error
+        stored = parse_fields(content)
+        version = stored.read_integer("version")
+    except InvalidJson as error:
+        raise InvalidCheckpoint(f"{redacted} is not a checkpoint's record: {error}") from error
     if version != RECORD_VERSION:
         raise InvalidCheckpoint(
             f"{redacted} has version {version}, this program reads {RECORD_VERSION}"
         )
     try:
         record = CheckpointRecord(
-            Architecture.from_json(stored["architecture"]),
-            Preprocessing.from_json(stored["preprocessing"]),
-            str(stored["weights"]["sha256"]),
-            int(stored["weights"]["bytes"]),
-            dict(stored["extra"]),
+            Architecture.from_json(stored.read_object("architecture").values),
+            Preprocessing.from_json(stored.read_object("preprocessing").values),
+            stored.read_object("weights").read_text("sha256"),
+            stored.read_object("weights").read_integer("bytes"),
+            stored.read_object("extra").values,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, InvalidConfiguration) as error:
-        raise InvalidCheckpoint(f"{redacted} cannot be used: {error!r}") from error
+    except (InvalidJson, InvalidConfiguration) as error:
+        raise InvalidCheckpoint(f"{redacted} cannot be used: {error}") from error
+    named = stored.values.get("classes", list(record.classes))
+    if named != list(record.classes):
+        raise InvalidCheckpoint(
+            f"{redacted} contradicts itself: its classes are {describe_value(named)}, those of its "
+            f"architecture {describe_value(list(record.classes))}"
+        )
     _check_size(uris.join(checkpoint_uri, WEIGHTS_NAME), record)
     return record
 

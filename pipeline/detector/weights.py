@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.error import URLError
 
-import safetensors
 import safetensors.torch
 import torch
 import torchvision
@@ -17,6 +15,7 @@ from torch import Tensor
 from pipeline import storage, uris
 from pipeline.detector.backbones.catalog import is_torchvision_name
 from pipeline.detector.network import FastRCNN
+from pipeline.detector.tensor_checks import describe_unusable
 from pipeline.errors import InvalidCheckpoint
 
 
@@ -61,7 +60,7 @@ def load_pretrained(network: FastRCNN, source: str) -> LoadedWeights:
 
     Raises:
         InvalidCheckpoint: not a state dict, the state dict of another network (no name or shape fits),
-            or one that leaves a frozen layer random.
+            tensors that are not dense and finite, or one that leaves a frozen layer random.
         StorageError: the URI cannot be read.
     """
     tensors = read_state_dict(source)
@@ -103,6 +102,13 @@ def _describe_mismatch(
             f"as {_shorten(list(source_names.values()))}"
         )
     own = network.backbone.state_dict()
+    unusable = [
+        f"{source_names[name]} {fault}"
+        for name, tensor in loaded.items()
+        if (fault := describe_unusable(tensor)) is not None
+    ]
+    if unusable:
+        return f"has tensors that cannot be weights: {_shorten(unusable, '; ')}"
     misfits = [
         f"{source_names[name]} is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
         for name, tensor in loaded.items()
@@ -136,13 +142,8 @@ def read_state_dict(source: str) -> Mapping[str, Tensor]:
             return safetensors.torch.load(content)
         tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (
-        safetensors.SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-    ) as error:
+        Exception
+    ) as error:  # torch's unpickler fails in many ways on bytes that are no state dict
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InvalidCheckpoint(
             f"{redacted} is not a state dict ({len(content)} bytes): {reason}"

@@ -24,6 +24,8 @@ class StoredRows:
     uri: str
     spans: tuple[tuple[Shard, int, int], ...]
     """Each shard with the first row to read, counted from the shard's start, and the number of rows."""
+    fingerprint: str | None = None
+    """Fingerprint of the run that stored them."""
 
     def read_table(self) -> pa.Table:
         """Read the rows of `schema.PROPOSALS`, one per image.
@@ -31,9 +33,10 @@ class StoredRows:
         Raises:
             UnreadableDataset: a part is damaged.
         """
-        parts = Parts(self.uri, tuple(shard for shard, _, _ in self.spans))
+        parts = Parts(self.uri, tuple(shard for shard, _, _ in self.spans), self.fingerprint)
         return pa.concat_tables(
-            parts.read(shard).slice(first, rows) for shard, first, rows in self.spans
+            parts.read(shard, schema.PROPOSALS.names).slice(first, rows)
+            for shard, first, rows in self.spans
         )
 
 
@@ -59,7 +62,7 @@ class StoredProposals:
             count = min(rows, shard.rows - first)
             spans.append((shard, first, count))
             first_row, rows, ordinal = first_row + count, rows - count, ordinal + 1
-        return StoredRows(self.parts.uri, tuple(spans))
+        return StoredRows(self.parts.uri, tuple(spans), self.parts.fingerprint)
 
     @cached_property
     def _first_rows(self) -> list[int]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import storage, uris
-from pipeline.errors import MissingObject
+from pipeline.errors import InvalidCheckpoint, MissingObject
+from pipeline.json_reader import InvalidJson, is_integer, parse_fields
 
 FOLDER = "logs"
 LINES = "train.jsonl"
@@ -107,12 +108,32 @@ class TrainingLog:
 
 
 def read_log(output: str) -> list[TrainingRecord]:
-    """The records of a training; empty if it has not written any."""
+    """The records of a training; empty if it has not written any.
+
+    Raises:
+        InvalidCheckpoint: a line is damaged.
+    """
+    uri = uris.join(output, FOLDER, LINES)
     try:
-        lines = storage.read(uris.join(output, FOLDER, LINES)).decode().splitlines()
+        lines = storage.read(uri).decode(errors="replace").splitlines()
     except MissingObject:
         return []
-    return [TrainingRecord.from_json(json.loads(line)) for line in lines]
+    return [_parse_record(uri, line) for line in lines]
+
+
+def _parse_record(uri: str, line: str) -> TrainingRecord:
+    try:
+        record = TrainingRecord.from_json(parse_fields(line).values)
+    except (InvalidJson, TypeError) as error:  # fields that a record does not have, or lacks
+        raise InvalidCheckpoint(
+            f"{uris.redact_uri(uri)} is damaged ({error}); remove it to go on without the earlier log"
+        ) from error
+    if not is_integer(record.step, 0) or TOTAL not in record.losses:
+        raise InvalidCheckpoint(
+            f"{uris.redact_uri(uri)} is damaged: a line has no step or no loss; "
+            "remove it to go on without the earlier log"
+        )
+    return record
 
 
 def _encode_events(records: list[TrainingRecord]) -> bytes:

@@ -99,8 +99,8 @@ def _survey_proposals(
     if not moments.counts.any():
         shown_uris = ", ".join(uris.redact_uri(dataset.manifest.uri) for dataset in datasets)
         raise UnreadableDataset(
-            f"none of {images} images of {shown_uris} has a foreground RoI: their {objects} "
-            f"objects have no area, or none reaches an IoU of {recipe.foreground_iou} with itself"
+            f"none of {images} images of {shown_uris} has a foreground RoI: they show {objects} objects "
+            f"that a box can overlap by an IoU of {recipe.foreground_iou}"
         )
     return moments.compute_statistics(), covered / max(objects, 1)
 
@@ -114,8 +114,7 @@ def _add_foreground(
 ) -> int:
     """Add the targets of one image's foreground RoIs; returns how many objects a proposal covers."""
     candidates = np.concatenate([proposals, boxes])
-    overlaps = geometry.iou(candidates, boxes)
-    best, match = overlaps.max(axis=1), overlaps.argmax(axis=1)
+    best, match = geometry.find_best_overlaps(candidates, boxes)
     foreground = np.flatnonzero(best >= recipe.foreground_iou)
     targets = geometry.encode_deltas(boxes[match[foreground]], candidates[foreground])
     moments.add(targets, labels[match[foreground]])
@@ -123,4 +122,5 @@ def _add_foreground(
         moments.add(targets * MIRRORED, labels[match[foreground]])
     if not len(proposals):
         return 0
-    return int((overlaps[: len(proposals)].max(axis=0) >= recipe.foreground_iou).sum())
+    covered, _ = geometry.find_best_overlaps(boxes, proposals)
+    return int((covered >= recipe.foreground_iou).sum())

@@ -1,10 +1,14 @@
 import json
 import math
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import shards
+from pipeline.analysis import manifest_join
 from pipeline.analysis.evaluation import evaluate
+from pipeline.analysis.recall import evaluate_proposals
 from pipeline.errors import UnreadableDataset
 from pipeline.manifests import open_manifest
 from tests.outputs import (
@@ -186,5 +190,85 @@ def test_an_output_of_another_job_is_rejected(tmp_path, manifest):
 
 def test_a_score_that_is_not_a_number_is_rejected(tmp_path, manifest):
     uri = write_detected(tmp_path, manifest, {"one": [], "two": [("cat", float("nan"), A)]})
-    with pytest.raises(UnreadableDataset, match=r"'two'.*not a finite number"):
+    with pytest.raises(
+        UnreadableDataset, match=r"detections, row 1 \(image 'two'\): a score is not"
+    ):
         evaluate(uri, manifest)
+
+
+def change_parts(uri, change):
+    for part in shards.open_parts(uri).shards:
+        path = f"{uri}/{part.part_name}"
+        table = pq.read_table(path)
+        pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
+
+
+def replace_column(name, build):
+    return lambda table: table.set_column(table.column_names.index(name), name, build(table))
+
+
+BAD_UTF8 = pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (replace_column("image_id", lambda t: pa.array(range(len(t)))), "column image_id is int64"),
+        (lambda t: t.drop_columns(["status"]), "has no column status"),
+        (replace_column("status", lambda t: pa.array([None] * len(t), pa.string())), "it is null"),
+        (
+            replace_column("status", lambda t: pa.concat_arrays([BAD_UTF8] * len(t))),
+            "Invalid UTF8",
+        ),
+        (
+            replace_column("status", lambda t: pa.array(["great"] * len(t))),
+            "'great', expected ok or failed",
+        ),
+        (
+            replace_column(
+                "detections",
+                lambda t: pa.array(
+                    [
+                        [{k: v for k, v in d.items() if k != "score"} for d in row or ()]
+                        for row in t["detections"].to_pylist()
+                    ]
+                ),
+            ),
+            "column detections is",
+        ),
+    ],
+)
+def test_parts_of_another_form_are_named(tmp_path, manifest, change, message):
+    uri = write_detected(tmp_path, manifest)
+    change_parts(uri, change)
+    with pytest.raises(UnreadableDataset, match=rf"part-\d+-.*{message}"):
+        evaluate(uri, manifest)
+
+
+def test_a_dense_image_is_a_batch_of_its_own(tmp_path, manifest, monkeypatch):
+    uri = write_detected(tmp_path, manifest, shard_size=5)
+    whole = evaluate(uri, manifest)
+    monkeypatch.setattr(manifest_join, "OBJECTS_PER_BATCH", 3)
+    batches = list(
+        manifest_join.join_manifest(shards.open_parts(uri), open_manifest(manifest), ["status"])
+    )
+    assert [(batch.first_row, len(batch.results)) for batch in batches] == [(0, 1), (1, 3), (4, 1)]
+    assert evaluate(uri, manifest) == whole
+
+
+def test_images_of_another_size_than_annotated_are_noted(tmp_path, manifest):
+    images = DETECTED | {
+        "four": FailedImage("SizeMismatch", "decode"),
+        "five": FailedImage("SizeMismatch", "propose"),
+    }
+    metrics = evaluate(write_detected(tmp_path, manifest, images), manifest)
+    assert metrics.failed_by_reason == {"decode: SizeMismatch": 1, "propose: SizeMismatch": 1}
+    assert (
+        len([note for note in metrics.notes if "2 of the failed images have another size" in note])
+        == 1
+    )
+    uri = write_proposals(str(tmp_path / "p"), manifest, {"one": FailedImage("SizeMismatch")})
+    notes = evaluate_proposals(uri, manifest).notes
+    assert any("1 of the failed images have another size" in note for note in notes)
+    plain = evaluate(write_detected(tmp_path / "other", manifest), manifest)
+    assert not any("another size" in note for note in plain.notes)

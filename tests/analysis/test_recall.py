@@ -154,3 +154,14 @@ def test_best_overlaps_are_the_maxima_over_the_first_boxes(objects, proposals):
             expected = geometry.iou(box[None], first).max() if len(first) else 0.0
             assert best[row, column] == expected
     assert (np.diff(best, axis=1) >= 0).all()
+
+
+def test_overlaps_within_budgets_are_those_of_the_first_boxes():
+    random = np.random.default_rng(3)
+    corners = random.uniform(0, 80, (40, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(5, 30, (40, 2))], axis=1)
+    budgets = (1, 7, 7, 40, 1000, None)
+    overlaps = compute_best_overlaps(boxes[:5], boxes[5:], budgets)
+    for index, budget in enumerate(budgets):
+        expected = geometry.iou(boxes[:5], boxes[5:][:budget]).max(axis=1)
+        np.testing.assert_array_equal(overlaps[:, index], expected)

@@ -95,7 +95,9 @@ def swap_weights(folder, tensors):
         (lambda f: damage_file(f, "model.safetensors", lambda d: d[:-100]), "truncated"),
         (lambda f: damage_file(f, "model.safetensors", lambda d: d[:-1] + b"\1"), "SHA-256"),
         (
-            lambda f: edit_record(f, lambda r: r["architecture"].update(classes=["a"])),
+            lambda f: edit_record(
+                f, lambda r: (r["architecture"].update(classes=["a"]), r.update(classes=["a"]))
+            ),
             r"has bbox_pred\.\w+ as \(16",
         ),
         (lambda f: swap_weights(f, {"odd": torch.zeros(2)}), "lacks backbone"),
@@ -106,6 +108,90 @@ def test_an_error_names_the_damage_and_the_folder(checkpoint_folder, damage, mes
     with pytest.raises(InvalidCheckpoint, match=message) as caught:
         load_checkpoint(str(checkpoint_folder))
     assert str(checkpoint_folder) in str(caught.value)
+
+
+def change_weights(folder, change):
+    tensors = safetensors.torch.load((folder / "model.safetensors").read_bytes())
+    swap_weights(folder, change(tensors))
+
+
+def set_value(name, value, index=0):
+    def change(tensors):
+        tensors[name].view(-1)[index] = value
+        return tensors
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            set_value("cls_score.weight", float("nan")),
+            "cls_score.weight has values that are not finite",
+        ),
+        (set_value("bbox_pred.bias", float("inf"), -1), "bbox_pred.bias has values that are not"),
+        (
+            lambda t: {name: tensor.half() for name, tensor in t.items()},
+            "as float16, expected float32",
+        ),
+        (
+            lambda t: t | {"cls_score.bias": t["cls_score.bias"].double()},
+            "cls_score.bias as float64",
+        ),
+        (lambda t: t | {"cls_score.bias": t["cls_score.bias"].long()}, "cls_score.bias as int64"),
+        (lambda t: t | {"cls_score.bias": t["cls_score.bias"].bfloat16()}, "as bfloat16"),
+    ],
+)
+def test_weights_that_are_not_finite_float32_are_rejected_by_name(
+    checkpoint_folder, change, message
+):
+    change_weights(checkpoint_folder, change)
+    with pytest.raises(InvalidCheckpoint, match=message) as caught:
+        load_checkpoint(str(checkpoint_folder))
+    assert str(checkpoint_folder / "model.safetensors") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "fields", "message"),
+    [
+        ("weights", {"bytes": 1e400}, "weights.bytes is Infinity, expected an integer"),
+        ("weights", {"bytes": "12"}, "weights.bytes"),
+        ("weights", {"sha256": None}, "weights.sha256 is null, expected a text"),
+        ("architecture", {"fc_widths": []}, "fc_widths is .*expected two integers"),
+        ("architecture", {"fc_widths": [8.5, 8]}, "fc_widths is .*expected two integers"),
+        ("architecture", {"fc_widths": "88"}, "architecture.fc_widths"),
+        ("architecture", {"fc_ranks": [0, 8]}, "ranks"),
+        ("architecture", {"roi_size": 2**31}, "2147483648 cells per side"),
+        ("architecture", {"roi_size": "7"}, "roi_size"),
+        ("architecture", {"freeze_until": ["a"]}, "freeze_until"),
+        ("architecture", {"freeze_until": "nowhere"}, "describes no network: no stage 'nowhere'"),
+        ("architecture", {"classes": [1, 2, 3]}, "classes is .*expected a list of texts"),
+        ("architecture", {"classes": "abc"}, "classes"),
+        ("architecture", {"backbone": ["tiny"]}, "backbone"),
+        ("preprocessing", {"mean": [10**400, 0, 0]}, "mean"),
+        ("preprocessing", {"mean": [1e39, 0, 0]}, "not finite"),
+        ("preprocessing", {"std": [float("nan")] * 3}, "std"),
+        ("preprocessing", {"std": [1e-46, 1, 1]}, "not finite"),
+        ("preprocessing", {"scale": float("nan")}, "scale is NaN, expected a finite number"),
+        ("preprocessing", {"scale": "1"}, "scale"),
+        ("preprocessing", {"short_side": float("inf"), "max_side": float("inf")}, "side"),
+        ("preprocessing", {"max_side": 10**9}, "cap 1000000000"),
+        ("preprocessing", {"channel_order": "GBR"}, "channel order"),
+    ],
+)
+def test_values_of_the_wrong_kind_in_a_record_are_named(checkpoint_folder, part, fields, message):
+    edit_record(checkpoint_folder, lambda record: record[part].update(fields))
+    with pytest.raises(InvalidCheckpoint, match=message) as caught:
+        load_checkpoint(str(checkpoint_folder))
+    assert str(checkpoint_folder / "model.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"version": true}', b"\xff\xfe{}", b"null"])
+def test_bytes_that_are_no_record_are_named(checkpoint_folder, content):
+    (checkpoint_folder / "model.json").write_bytes(content)
+    with pytest.raises(InvalidCheckpoint, match=r"model\.json"):
+        read_checkpoint_record(str(checkpoint_folder))
 
 
 def test_a_missing_folder_is_no_checkpoint(tmp_path):
@@ -156,3 +242,12 @@ def test_invalid_architectures_are_rejected(fields):
 def test_an_architecture_survives_a_round_trip_through_json():
     architecture = Architecture(("a", "b"), "mobilenet_v2", roi_size=5, fc_widths=(64, 32))
     assert Architecture.from_json(json.loads(json.dumps(architecture.to_json()))) == architecture
+
+
+def test_a_record_that_states_other_classes_twice_is_named(checkpoint_folder):
+    path = checkpoint_folder / "model.json"
+    record = json.loads(path.read_bytes())
+    record["classes"] = list(reversed(record["classes"]))
+    path.write_text(json.dumps(record))
+    with pytest.raises(InvalidCheckpoint, match="contradicts itself: its classes are"):
+        read_checkpoint_record(str(checkpoint_folder))

@@ -84,6 +84,32 @@ def test_an_error_names_the_mismatch(tmp_path, resnet_weights, change, message):
         load_pretrained(build_resnet(), str(tmp_path / "w.pth"))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.to_sparse(), "conv1.weight is sparse"),
+        (lambda t: torch.empty_like(t, device="meta"), "conv1.weight has no values"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "conv1.weight is quantised"),
+        (lambda t: torch.full_like(t, float("nan")), "conv1.weight has values that are not finite"),
+        (lambda t: t.double() * 1e300, "conv1.weight has values that are not finite"),
+        (lambda t: t.to(torch.int8), "conv1.weight is int8, expected floating numbers"),
+        (lambda t: t.to(torch.complex64), "conv1.weight is complex64"),
+    ],
+)
+def test_tensors_that_cannot_be_weights_are_named(tmp_path, resnet_weights, change, message):
+    weights = dict(resnet_weights)
+    weights["conv1.weight"] = change(weights["conv1.weight"])
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(InvalidCheckpoint, match=message):
+        load_pretrained(build_resnet(), str(tmp_path / "w.pth"))
+
+
+def test_an_unused_tensor_may_be_of_any_kind(tmp_path, resnet_weights):
+    counter = {"fc.weight": resnet_weights["fc.weight"].to(torch.int8)}
+    torch.save(resnet_weights | counter, tmp_path / "w.pth")
+    assert load_pretrained(build_resnet(), str(tmp_path / "w.pth")).missing == ()
+
+
 class CreateFolder:
     def __reduce__(self):
         return (os.mkdir, ("created-by-pickle",))

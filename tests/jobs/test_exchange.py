@@ -16,7 +16,11 @@ from pipeline.proposals.stored_proposals import open_stored_proposals
 from tests.jobs.command import read_error_output, run_job
 from tests.outputs import FailedImage, make_object, write_annotations, write_proposals
 
-BOXES = {"a": [[0, 0, 10, 20], [5, 5, 100, 100]], "b": [], "c": [[1, 2, 3, 4]]}
+BOXES: dict[str, list[list[float]]] = {
+    "a": [[0, 0, 10, 20], [5, 5, 100, 100]],
+    "b": [],
+    "c": [[1, 2, 3, 4]],
+}
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def manifest(tmp_path: Path) -> str:
     return write_annotations(str(tmp_path / "m.parquet"), images, ("cat",))
 
 
-def write_pickle(path: Path, boxes: dict[str, list[list[int]]], **changes: object) -> str:
+def write_pickle(path: Path, boxes: dict[str, list[list[float]]], **changes: object) -> str:
     content = {
         "ids": list(boxes),
         "boxes": [np.array(rows, np.float32).reshape(-1, 4) for rows in boxes.values()],
@@ -36,7 +40,7 @@ def write_pickle(path: Path, boxes: dict[str, list[list[int]]], **changes: objec
     return str(path)
 
 
-def write_mat(path: Path, boxes: dict[str, list[list[int]]]) -> str:
+def write_mat(path: Path, boxes: dict[str, list[list[float]]]) -> str:
     images, cells = np.empty((len(boxes), 1), object), np.empty((1, len(boxes)), object)
     for index, (name, rows) in enumerate(boxes.items()):
         corners = np.array(rows, float).reshape(-1, 4)
@@ -94,6 +98,58 @@ def test_max_boxes_keeps_the_first_boxes(tmp_path: Path, manifest: str) -> None:
     assert read_boxes(tmp_path / "proposals")["a"] == BOXES["a"][:1]
 
 
+FAULTY = {
+    "a": [[0, 0, 10, 20], [5, 5, 5, 9], [9, 9, 5, 5], [5, 5, 100.5, 100], [40, 40, 140, 60]],
+    "b": [[200, 200, 210, 210], [0, 0, float("nan"), 4], [1, 1, 2, 2]],
+    "c": [[1, 2, 3, 4]],
+}
+SCORES = [np.array([9, 8, 7, 6, 5.0]), np.array([3, 2, np.nan]), np.array([1.0])]
+
+
+@pytest.mark.parametrize("kind", ["mat", "pkl"])
+def test_faulty_boxes_are_dropped_or_clipped_and_counted(
+    kind: str, tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if kind == "mat":
+        source = write_mat(tmp_path / "faulty.mat", FAULTY)
+    else:
+        source = write_pickle(tmp_path / "faulty.pkl", FAULTY, objectness_logits=SCORES)
+    output = tmp_path / "proposals"
+    for options in ([], ["--strict"], ["--max-invalid", "0.5"]):
+        assert import_boxes(source, manifest, output, *options) == 2
+        assert "1 box dropped: no area" in read_error_output(capsys)
+        assert not list(output.glob("part-*"))
+    assert import_boxes(source, manifest, output, "--skip-invalid") == 0
+    printed = capsys.readouterr().out
+    assert "1 box clipped to the image, 1 box dropped: inverted, 1 box dropped: no area" in printed
+    assert "1 box dropped: not finite, 1 box dropped: outside the image" in printed
+    assert ("1 box dropped: no score" in printed) == (kind == "pkl")
+    assert read_boxes(output) == {
+        "a": [[0, 0, 10, 20], [5, 5, 100, 100], [40, 40, 100, 60]],
+        "b": [[1, 1, 2, 2]] if kind == "mat" else [],
+        "c": [[1, 2, 3, 4]],
+    }
+
+
+def test_a_few_faulty_boxes_do_not_stop_an_import(
+    tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = {
+        "a": [[0, 0, 10, 20]] * 40 + [[3, 3, 3, 3]],
+        "b": [],
+        "c": [[0, 0, 5, 5], [1, 1, 99, 101]],
+    }
+    source = write_pickle(tmp_path / "boxes.pkl", boxes)
+    output = tmp_path / "proposals"
+    assert import_boxes(source, manifest, output, "--max-boxes", "1") == 0
+    assert "left out or repaired: 1 box dropped: no area" in capsys.readouterr().out
+    assert import_boxes(source, manifest, tmp_path / "strict", "--strict") == 2
+    assert "1 box dropped: no area of 43, and --strict allows none" in read_error_output(capsys)
+    assert read_boxes(output) == {"a": [[0, 0, 10, 20]], "b": [], "c": [[0, 0, 5, 5]]}
+    assert import_boxes(source, manifest, output, "--strict", "--skip-invalid") == 2
+    assert "--strict fails at what --skip-invalid leaves out" in read_error_output(capsys)
+
+
 def test_a_second_import_must_be_of_the_same_file(
     tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,13 +195,17 @@ def test_unusable_files_are_rejected(
     fewer = write_pickle(tmp_path / "fewer.pkl", {"a": [], "x": []})
     check_rejected(fewer, "fewer.pkl has no boxes for 2 of the 3 images of")
     larger = write_pickle(tmp_path / "larger.pkl", BOXES | {"b": [[0, 0, 300, 50]]})
-    check_rejected(larger, "a box of image 'b' is outside the image, which is 100x100")
+    check_rejected(
+        larger,
+        "larger.pkl: 1 box clipped to the image of 4, and 5% may be; the first is (0, 0, 300, 50) of image "
+        "'b', which is 100x100: were the boxes made at another size?",
+    )
     twice = write_pickle(tmp_path / "twice.pkl", BOXES, ids=["a", "b", "a"])
     check_rejected(twice, "names image 'a' twice")
     check_rejected(str(tmp_path / "boxes.json"), "boxes.json is neither a .mat")
     check_rejected(str(tmp_path / "none.pkl"), "none.pkl does not exist")
     (tmp_path / "broken.mat").write_bytes(b"no matrix" * 50)
-    check_rejected(str(tmp_path / "broken.mat"), "broken.mat is not a MATLAB file")
+    check_rejected(str(tmp_path / "broken.mat"), "broken.mat: it is not a MATLAB file")
     for proposals, target, message in (
         (str(tmp_path / "none"), "o.pkl", "holds no shards.parquet"),
         (

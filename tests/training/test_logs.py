@@ -2,8 +2,10 @@
 
 import json
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pipeline.errors import InvalidCheckpoint
 from pipeline.training import logs
 from pipeline.training.logs import TrainingLog, TrainingRecord
 
@@ -61,3 +63,16 @@ def test_the_json_fields_of_a_record_are_these(tmp_path):
         *("target_rms", "voc07_map50"),
     ]
     assert (values["loss"], values["loss_class"], values["loss_box"]) == (0.05, 0.0375, 0.0125)
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"step": 3}', '{"step": "x", "loss": 1}', "[" * 100_000, "\udcff"]
+)
+def test_a_damaged_log_is_named(tmp_path, line):
+    log = TrainingLog(str(tmp_path), 0)
+    log.records += [record(20)]
+    log.write()
+    path = tmp_path / "logs" / "train.jsonl"
+    path.write_bytes(path.read_bytes() + line.encode(errors="surrogateescape") + b"\n")
+    with pytest.raises(InvalidCheckpoint, match=r"train\.jsonl is damaged"):
+        TrainingLog(str(tmp_path), 20)

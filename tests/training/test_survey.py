@@ -55,14 +55,19 @@ def test_statistics_cover_all_foreground_rois(tmp_path):
         np.testing.assert_allclose(statistics.stds[number], np.std(targets[label], 0), atol=1e-5)
 
 
-def test_a_dataset_without_foreground_is_rejected_by_name(tmp_path):
-    flat = AnnotatedObject("cat", 10, 10, 50, 10)
-    near = np.array([[10, 8, 50, 12]], np.float32)
-    datasets = write_datasets(tmp_path, [(flat,), (flat, flat)], [near, near])
+def test_a_dataset_without_objects_is_rejected_by_name(tmp_path):
+    crowd = AnnotatedObject("cat", 10, 10, 50, 50, crowd=True)
+    datasets = write_datasets(tmp_path, [(crowd,), ()], [None, None])
     with pytest.raises(
-        UnreadableDataset, match=r"none of 2 images of .*m\.parquet has a foreground RoI"
+        UnreadableDataset, match=r"none of 0 images of .*m\.parquet has a foreground RoI"
     ):
         survey_datasets(datasets, Recipe())
+
+
+def test_objects_without_area_are_rejected_by_name(tmp_path):
+    flat = AnnotatedObject("cat", 10, 10, 50, 10)
+    with pytest.raises(UnreadableDataset, match=r"m\.parquet: .*image 'p1'.*\(10, 10, 50, 10\)"):
+        write_datasets(tmp_path, [(CAT,), (CAT, flat)], [None, None])
 
 
 def test_mirroring_centres_the_statistics_of_x(tmp_path):

@@ -16,10 +16,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import manifests, schema, shards, storage, uris
+from pipeline.engine.propose.imported_boxes import BoxLimits, repair_proposals
 from pipeline.errors import InvalidConfiguration, MismatchedProposals, UnreadableDataset
 from pipeline.manifests import Manifest
 from pipeline.proposals.interchange import (
-    ImageProposals,
     read_detectron2_pickle,
     read_girshick_mat,
     write_detectron2_pickle,
@@ -27,11 +27,12 @@ from pipeline.proposals.interchange import (
 from pipeline.run_record import RunRecord
 from pipeline.runs.cut_planning import plan_cut
 from pipeline.runs.encoded_image import EncodedImage
+from pipeline.runs.input_places import RUN_WRITES, check_apart
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import open_run
-from pipeline.runs.resume import check_apart
 from pipeline.runs.tables import build_proposals_table
 from pipeline.shards import Shard
+from pipeline.untrusted.proposal_files import ImageProposals
 
 ProposalFormat = Literal["mat", "pkl"]
 
@@ -42,8 +43,6 @@ READERS: Mapping[ProposalFormat, Callable[[str], Iterator[ImageProposals]]] = {
 """Girshick's `.mat` and detectron2's `.pkl`."""
 
 SHARD_SIZE = 256
-MAX_OVERHANG = 1.0
-"""Pixels by which a box may reach beyond its image: some tools count both ends."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class ExchangeCounts:
     boxes: int
     left_out: int
     """Images of the source that were not written."""
+    repairs: str = ""
+    """Boxes that an import dropped or clipped, by reason; empty if there were none."""
 
 
 def get_format(uri: str) -> ProposalFormat:
@@ -78,6 +79,7 @@ def import_proposals(
     *,
     max_boxes: int | None = None,
     overwrite: bool = False,
+    limits: BoxLimits | None = None,
 ) -> ExchangeCounts:
     """Write a file's boxes for a manifest's images in the form that `propose` writes.
 
@@ -87,9 +89,11 @@ def import_proposals(
         output_uri: folder for the parts.
         max_boxes: maximum number of boxes per image; the first ones are kept.
         overwrite: remove an earlier run from the output and start again.
+        limits: how many boxes may be dropped because they have no area, no finite corners or no score or are
+            outside their image, or may be clipped by more than a pixel.
 
     Raises:
-        MismatchedProposals: the file lacks an image of the manifest, or a box is outside its image.
+        MismatchedProposals: the file lacks an image of the manifest, or more boxes are invalid.
         MismatchedOutput: the output holds another run.
         InvalidConfiguration: the output is the file or the manifest.
         UnreadableDataset: the file is damaged, in another format, or names an image twice.
@@ -98,10 +102,12 @@ def import_proposals(
     source_uri, target = uris.make_absolute(source_uri), uris.make_absolute(output_uri)
     source_format = get_format(source_uri)
     manifest = manifests.open_manifest(manifest_uri)
-    check_apart(target, source=source_uri, manifest=manifest.uri)
+    check_apart(target, {"source": source_uri, "manifest": manifest.uri}, RUN_WRITES)
     storage.check_writable(target)
-    boxes_by_image = _read_boxes(source_uri, source_format)
-    _check_complete(source_uri, boxes_by_image, manifest)
+    proposals = _read_proposals(source_uri, source_format)
+    _check_complete(source_uri, proposals, manifest)
+    boxes_by_image, repairs = repair_proposals(manifest, proposals)
+    repairs.check(source_uri, limits or BoxLimits())
     provenance = {
         "algorithm": "imported",
         "format": source_format,
@@ -118,13 +124,14 @@ def import_proposals(
     ready = open_run(target, record, cut, options)
     box_count = 0
     for shard in ready.shards:
-        encoded_images = _select_boxes(source_uri, manifest, shard, boxes_by_image, max_boxes)
+        encoded_images = _select_boxes(manifest, shard, boxes_by_image, max_boxes)
         box_count += sum(len(p.boxes) for p in encoded_images if p.boxes is not None)
         if shard.ordinal not in ready.committed:
             table = build_proposals_table(encoded_images, provenance, record.fingerprint)
             shards.put_part(target, shard, table)
     ready.finish({"images": manifest.rows, "images_failed": 0, "boxes": box_count})
-    return ExchangeCounts(manifest.rows, box_count, len(boxes_by_image) - manifest.rows)
+    left_out = len(proposals) - manifest.rows
+    return ExchangeCounts(manifest.rows, box_count, left_out, repairs.describe())
 
 
 def export_proposals(proposals_uri: str, target_uri: str) -> ExchangeCounts:
@@ -138,6 +145,7 @@ def export_proposals(proposals_uri: str, target_uri: str) -> ExchangeCounts:
     target = uris.make_absolute(target_uri)
     if get_format(target) != "pkl":
         raise InvalidConfiguration(f"{uris.redact_uri(target)}: export writes .pkl files only")
+    check_apart(target, {"proposals": proposals_uri})
     parts = shards.open_parts(proposals_uri)
     if "boxes" not in parts.read_schema().names:
         raise UnreadableDataset(
@@ -161,31 +169,30 @@ def export_proposals(proposals_uri: str, target_uri: str) -> ExchangeCounts:
     return ExchangeCounts(written, counts["boxes"], counts["failed"])
 
 
-def _read_boxes(uri: str, source_format: ProposalFormat) -> dict[str, NDArray[np.float32]]:
-    boxes_by_image: dict[str, NDArray[np.float32]] = {}
-    for image_id, boxes, _ in READERS[source_format](uri):
-        if image_id in boxes_by_image:
-            raise UnreadableDataset(f"{uris.redact_uri(uri)} names image {image_id!r} twice")
-        boxes_by_image[image_id] = boxes
-    return boxes_by_image
+def _read_proposals(uri: str, source_format: ProposalFormat) -> dict[str, ImageProposals]:
+    proposals: dict[str, ImageProposals] = {}
+    for image in READERS[source_format](uri):
+        if image.image_id in proposals:
+            raise UnreadableDataset(f"{uris.redact_uri(uri)} names image {image.image_id!r} twice")
+        proposals[image.image_id] = image
+    return proposals
 
 
-def _check_complete(uri: str, boxes_by_image: Mapping[str, Any], manifest: Manifest) -> None:
+def _check_complete(uri: str, proposals: Mapping[str, Any], manifest: Manifest) -> None:
     missing, first = 0, None
     for batch in manifest.read_batches(["image_id"]):
         for image_id in batch.column("image_id").to_pylist():
-            if image_id not in boxes_by_image:
+            if image_id not in proposals:
                 missing, first = missing + 1, first or image_id
     if missing:
         raise MismatchedProposals(
             f"{uris.redact_uri(uri)} has no boxes for {missing} of the {manifest.rows} images of "
             f"{uris.redact_uri(manifest.uri)}, the first is {first!r}; it names images like "
-            f"{next(iter(boxes_by_image), 'none at all')!r}"
+            f"{next(iter(proposals), 'none at all')!r}"
         )
 
 
 def _select_boxes(
-    uri: str,
     manifest: Manifest,
     shard: Shard,
     boxes_by_image: Mapping[str, NDArray[np.float32]],
@@ -193,16 +200,7 @@ def _select_boxes(
 ) -> list[EncodedImage]:
     columns = ["image_id", "uri", "width", "height"]
     rows: pa.Table = manifest.read(shard.first_row, shard.rows, columns)
-    encoded_images = []
-    for row in rows.to_pylist():
-        boxes = boxes_by_image[row["image_id"]][:max_boxes]
-        for side, last in (("width", 2), ("height", 3)):
-            size = row[side]
-            beyond = boxes[:, last].max(initial=0) if size is not None else 0
-            if beyond > (size or 0) + MAX_OVERHANG or boxes.min(initial=0) < -MAX_OVERHANG:
-                raise MismatchedProposals(
-                    f"{uris.redact_uri(uri)}: a box of image {row['image_id']!r} is outside the image, "
-                    f"which is {row['width']}x{row['height']}: were the boxes made at another size?"
-                )
-        encoded_images.append(EncodedImage(**row, boxes=boxes))
-    return encoded_images
+    return [
+        EncodedImage(**row, boxes=boxes_by_image[row["image_id"]][:max_boxes])
+        for row in rows.to_pylist()
+    ]

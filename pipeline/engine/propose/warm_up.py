@@ -14,9 +14,12 @@ from uuid import uuid4
 
 import ray
 from ray import ObjectRef
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine import cluster
+from pipeline.engine.shards.retry_policy import unwrap_error
+from pipeline.errors import InvalidConfiguration, PipelineError
 from pipeline.proposals.settings import ProposalSettings
 
 log = logging.getLogger(__name__)
@@ -30,10 +33,15 @@ MEETING_TIMEOUT = 5.0
 
 
 def warm_up_workers(settings: ProposalSettings) -> None:
-    """Compile the kernels on one worker of each node, then load them on as many as it has cores."""
+    """Compile the kernels on one worker of each node, then load them on as many as it has cores.
+
+    Raises:
+        InvalidConfiguration: they cannot be compiled on any node, so no image can be searched.
+    """
     start = perf_counter()
     hosts = [host for host in cluster.get_capacity().hosts if host.cpus]
-    _await([_place(host.node, _compile).remote(settings) for host in hosts], COMPILE_TIMEOUT)
+    compilations = [_place(host.node, _compile).remote(settings) for host in hosts]
+    _check_compilations(_await(compilations, COMPILE_TIMEOUT))
     meeting = uuid4().hex
     loads = [
         _place(host.node, _load).remote(settings, meeting, host.cpus)
@@ -48,12 +56,36 @@ def _place(node: str, task: Any) -> Any:
     return task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
 
 
-def _await(tasks: Sequence[ObjectRef[None]], seconds: float) -> None:
-    """Wait for all tasks up to a limit: a worker that is not warm is slow once, which does no harm."""
-    _, late = ray.wait(list(tasks), num_returns=len(tasks), timeout=seconds)
+def _await(tasks: Sequence[ObjectRef[None]], seconds: float) -> list[ObjectRef[None]]:
+    """The tasks that ended within a limit: a worker that is not warm is slow once, which does no harm."""
+    ended, late = ray.wait(list(tasks), num_returns=len(tasks), timeout=seconds)
     # Another job has the cores: a task that waits for one must not get in the way later.
     for task in late:
         ray.cancel(task)
+    return ended
+
+
+def _check_compilations(ended: Sequence[ObjectRef[None]]) -> None:
+    """Raise the error of the code if it failed wherever it ran; a worker that died says nothing about it."""
+    faults = []
+    for task in ended:
+        try:
+            ray.get(task)
+        except RayTaskError as error:
+            faults.append(unwrap_error(error))
+        except RayError as error:
+            log.warning("a worker that compiled the proposal kernels was lost: %s", error)
+    if not faults:
+        return
+    reason = f"{type(faults[0]).__name__}: {faults[0]}".splitlines()[0]
+    if len(faults) < len(ended):
+        log.warning("%d nodes cannot compile the proposal kernels: %s", len(faults), reason)
+    elif isinstance(faults[0], PipelineError):
+        raise faults[0]
+    else:
+        raise InvalidConfiguration(
+            f"the proposal kernels cannot be compiled on any node: {reason}"
+        ) from faults[0]
 
 
 @ray.remote(num_cpus=1, max_retries=0)
