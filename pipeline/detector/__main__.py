@@ -20,6 +20,7 @@ from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.predictor import ImageDetections, Predictor
 from pipeline.detector.pyramid import Pyramid
 from pipeline.errors import InvalidConfiguration, PipelineError, UnreadableImage
+from pipeline.printable import describe_in_one_line, escape_unprintable
 from pipeline.proposals import selective_search
 
 _CORNERS = ("x1", "y1", "x2", "y2")
@@ -91,7 +92,11 @@ def main(options: DetectOptions) -> None:
 def _build_table(detections: ImageDetections, classes: Sequence[str]) -> Table:
     table = Table("class", *(Column(name, justify="right") for name in ("score", *_CORNERS)))
     for box, score, label in zip(*detections, strict=True):
-        table.add_row(Text(classes[label]), f"{score:.3f}", *(f"{value:.1f}" for value in box))
+        table.add_row(
+            Text(escape_unprintable(classes[label])),
+            f"{score:.3f}",
+            *(f"{value:.1f}" for value in box),
+        )
     return table
 
 
@@ -118,7 +123,7 @@ def run_command_line() -> None:
     try:
         main(tyro.cli(DetectOptions, config=(tyro.conf.FlagCreatePairsOff,)))
     except PipelineError as error:
-        print("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
+        print(describe_in_one_line(error), file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.detector.backbones.catalog import BACKBONES
 from pipeline.errors import InvalidConfiguration
+from pipeline.json_reader import InvalidJson, JsonFields, describe_value, is_integer
+
+LARGEST_ROI_SIZE = 64
+LARGEST_WIDTH = 65_536
+"""Far above any network's: larger numbers are of a damaged record, and would take the memory of a machine."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,15 @@ class Architecture:
         if self.backbone not in BACKBONES:
             names = ", ".join(BACKBONES)
             raise InvalidConfiguration(f"no backbone {self.backbone!r}, expected one of {names}")
-        if self.roi_size is not None and self.roi_size < 1:
+        if self.roi_size is not None and not 1 <= self.roi_size <= LARGEST_ROI_SIZE:
             raise InvalidConfiguration(
-                f"a pooled RoI has {self.roi_size} cells per side, expected 1 or more"
+                f"a pooled RoI has {self.roi_size} cells per side, expected 1 to {LARGEST_ROI_SIZE}"
             )
-        if self.fc_widths is not None and min(self.fc_widths) < 1:
-            raise InvalidConfiguration(
-                f"fully connected layers have widths {self.fc_widths}, expected 1 or more"
-            )
+        for name, pair in (("widths", self.fc_widths), ("ranks", self.fc_ranks)):
+            if pair is not None and not 1 <= min(pair) <= max(pair) <= LARGEST_WIDTH:
+                raise InvalidConfiguration(
+                    f"fully connected layers have {name} {pair}, expected 1 to {LARGEST_WIDTH}"
+                )
         choices = BACKBONES[self.backbone].paddings
         if self.padding is not None and self.padding not in choices:
             raise InvalidConfiguration(
@@ -57,14 +64,32 @@ class Architecture:
         A missing field has its default: fields may be added without a new version.
 
         Raises:
-            TypeError, KeyError, InvalidConfiguration: no classes, unknown fields or invalid values.
+            InvalidJson: no classes, unknown fields or values of another type.
+            InvalidConfiguration: values out of range.
         """
-        values = {**fields, "classes": tuple(fields["classes"])}
-        for name in ("fc_widths", "fc_ranks"):
-            if values.get(name) is not None:
-                values[name] = (int(values[name][0]), int(values[name][1]))
-        return cls(**values)
+        stored = JsonFields(fields, "architecture.").without_nulls()
+        stored.check_names([field.name for field in dataclasses.fields(cls)])
+        return cls(
+            classes=tuple(stored.read_texts("classes")),
+            backbone=stored.read_text("backbone", cls.backbone),
+            roi_size=stored.read_integer("roi_size", default=None),
+            fc_widths=_read_pair(stored, "fc_widths"),
+            fc_ranks=_read_pair(stored, "fc_ranks"),
+            padding=stored.read_text("padding", None),
+            freeze_until=stored.read_text("freeze_until", None),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values of all fields."""
         return asdict(self)
+
+
+def _read_pair(stored: JsonFields, name: str) -> tuple[int, int] | None:
+    numbers = stored.read_list(name, None)
+    if numbers is None:
+        return None
+    if len(numbers) != 2 or not all(map(is_integer, numbers)):
+        raise InvalidJson(
+            f"{stored.path}{name} is {describe_value(numbers)}, expected two integers"
+        )
+    return numbers[0], numbers[1]

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import float32, int64
 from numpy.typing import NDArray
 
+from pipeline.kernel_cache import njit
+
 LOWEST = np.float32(np.finfo(np.float32).min)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, inline="always")
 def _round(value: Any) -> Any:
     """Round to the nearest integer, halves away from zero, as C's `round` does."""
     below = np.floor(value)
@@ -25,7 +26,7 @@ def _round(value: Any) -> Any:
     return int64(below) + (1 if up else 0)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, inline="always")
 def _bound_cell(first: Any, extent: Any, index: Any, size: Any, limit: Any) -> Any:
     """Compute first and end of cell `index` of `size` over `extent` from `first`, within [0, limit)."""
     step = float32(float32(extent) / float32(size))
@@ -34,7 +35,7 @@ def _bound_cell(first: Any, extent: Any, index: Any, size: Any, limit: Any) -> A
     return min(max(start, 0), limit), min(max(end, 0), limit)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def pool(
     features: NDArray[np.float32],
     rois: NDArray[np.float32],
@@ -77,7 +78,7 @@ def pool(
                         cell[c] = largest[c]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def pool_with_argmax(  # noqa: PLR0917  compiled code takes its arrays by position
     features: NDArray[np.float32],
     rois: NDArray[np.float32],
@@ -112,7 +113,7 @@ def pool_with_argmax(  # noqa: PLR0917  compiled code takes its arrays by positi
                             place[c] = index if is_larger else place[c]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def scatter(
     gradient: NDArray[np.float32],
     argmax: NDArray[np.int32],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -35,11 +36,21 @@ def select_detections(
     boxes, roi, label = boxes[has_area], roi[has_area], label[has_area]
     score = scores[roi, label + 1]
     # Double precision, because `batched_nms` separates the classes by shifting their boxes far apart.
-    survivors = batched_nms(boxes.double(), score.double(), label, settings.nms_iou).sort().values
+    limit = _choose_iou_limit(settings, boxes.device)
+    survivors = batched_nms(boxes.double(), score.double(), label, limit).sort().values
     order = survivors[score[survivors].argsort(descending=True, stable=True)]
     if settings.rule == "default":
         order = order[: settings.max_per_image]
     return boxes[order], score[order], label[order]
+
+
+def _choose_iou_limit(settings: PostprocessingSettings, device: torch.device) -> float:
+    """The IoU above which torchvision drops a box; the released code drops at `nms_iou` itself."""
+    if settings.rule == "default":
+        return settings.nms_iou
+    # CUDA's kernel compares with a float32.
+    number = np.float64(settings.nms_iou) if device.type == "cpu" else np.float32(settings.nms_iou)
+    return float(np.nextafter(number, type(number)(0)))
 
 
 def _select_candidates(scores: Tensor, settings: PostprocessingSettings) -> tuple[Tensor, Tensor]:

@@ -118,6 +118,7 @@ class Predictor:
                 [sizes[at_level.image_index] for at_level in batch],
                 shape,
                 self.network.spatial_scale,
+                self.preprocessing,
             )
             batch_images = [images[at_level.image_index] for at_level in batch]
             scores, deltas = self._compute_outputs(batch_images, shape, rois)

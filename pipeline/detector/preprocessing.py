@@ -6,6 +6,7 @@ that CPU tasks can resize and a driver can read the settings.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import imaging
+from pipeline import geometry, imaging
 from pipeline.errors import InvalidConfiguration
+from pipeline.json_reader import JsonFields
 
 if TYPE_CHECKING:
     import torch
 
 SMALLEST_SIDE = 32  # in pixels: the strided layers of some trunks have no output for smaller images
+LARGEST_SIDE = 32_768  # in pixels: an image of this size takes 3 GB, and its features far more
 
 
 @dataclass(frozen=True)
@@ -38,20 +41,27 @@ class Preprocessing:
     """Pixels of the shorter side after resizing (Fast R-CNN, section 5.2)."""
     max_side: int = 1000
     """Maximum of the longer side in pixels, even if the shorter one then falls below `short_side`."""
+    shift_rois_first: bool = False
+    """Take the last pixel of a RoI in the original image and scale it, as the released code does; else scale
+    the RoI and take the last pixel of the result. In VOC images at 600/1000, 3 % of RoIs pool other cells."""
 
     def __post_init__(self) -> None:
         if self.channel_order not in ("RGB", "BGR"):
             raise InvalidConfiguration(
                 f"channel order is {self.channel_order!r}, expected RGB or BGR"
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
             raise InvalidConfiguration(
                 f"mean is {self.mean} and std {self.std}, expected one number per channel, std positive"
             )
-        if not SMALLEST_SIDE <= self.short_side <= self.max_side:
+        if not np.isfinite([self.scale, *self._compute_gain(), *self._compute_shift()]).all():
+            raise InvalidConfiguration(
+                f"scale {self.scale}, mean {self.mean} and std {self.std} give values that are not finite"
+            )
+        if not SMALLEST_SIDE <= self.short_side <= self.max_side <= LARGEST_SIDE:
             raise InvalidConfiguration(
                 f"short side {self.short_side} and cap {self.max_side} of the images: expected "
-                f"{SMALLEST_SIDE} <= short side <= cap"
+                f"{SMALLEST_SIDE} <= short side <= cap <= {LARGEST_SIDE}"
             )
 
     @classmethod
@@ -59,15 +69,27 @@ class Preprocessing:
         """Read the settings from a checkpoint's JSON.
 
         Raises:
-            TypeError, ValueError, InvalidConfiguration: missing fields or invalid values.
+            InvalidJson: missing or unknown fields, or values of another type.
+            InvalidConfiguration: values out of range.
         """
+        stored = JsonFields(fields, "preprocessing.")
+        stored.check_names([field.name for field in dataclasses.fields(cls)])
         return cls(
-            **{**fields, "mean": _to_triple(fields["mean"]), "std": _to_triple(fields["std"])}
+            channel_order=stored.read_text("channel_order", cls.channel_order),
+            scale=stored.read_number("scale", cls.scale),
+            mean=_to_triple(stored.read_numbers("mean", 3)),
+            std=_to_triple(stored.read_numbers("std", 3)),
+            short_side=stored.read_integer("short_side", default=cls.short_side),
+            max_side=stored.read_integer("max_side", default=cls.max_side),
+            shift_rois_first=stored.read_flag("shift_rois_first", cls.shift_rois_first),
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values of all fields."""
-        return asdict(self)
+        """Return JSON values; `shift_rois_first` only if set, so that older checkpoints keep their digest."""
+        fields = asdict(self)
+        if not self.shift_rois_first:
+            del fields["shift_rois_first"]
+        return fields
 
     def compute_resized_shape(
         self, height: int, width: int, *, short_side: int | None = None, max_side: int | None = None
@@ -99,18 +121,49 @@ class Preprocessing:
         )
         return imaging.resize(image, width, height)
 
+    def project_rois(
+        self, boxes: NDArray[np.floating], size: tuple[int, int], shape: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Project boxes `(N, 4)` from the original to the resized image.
+
+        RoI pooling takes their last pixels, x2 - 1 and y2 - 1, from the result.
+
+        Args:
+            boxes: half open, in pixels of the original image.
+            size: height and width of the original image.
+            shape: height and width of the resized image.
+        """
+        factors = shape[1] / size[1], shape[0] / size[0]
+        if self.shift_rois_first:
+            last = np.array([0, 0, 1, 1], np.float64)
+            boxes = geometry.scale(boxes - last, *factors) + last
+        else:
+            boxes = geometry.scale(boxes, *factors)
+        return boxes.astype(np.float32)
+
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise resized uint8 RGB `(B, h, w, 3)` to float32 `(B, 3, h, w)`, channels last in memory.
 
         It computes on the device of `images`: a transfer to a GPU then moves uint8, a quarter of the bytes.
         """
-        gain = np.float32(self.scale) / np.asarray(self.std, np.float32)
-        shift = -np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
+        gain, shift = self._compute_gain(), self._compute_shift()
         if self.channel_order == "BGR":
             images = images.flip(-1)
         values = images.float()
         values.mul_(values.new_tensor(gain)).add_(values.new_tensor(shift))
         return values.permute(0, 3, 1, 2)
+
+    def _compute_gain(self) -> NDArray[np.float32]:
+        with np.errstate(
+            all="ignore"
+        ):  # whether the values are finite is checked once, at the start
+            return np.float32(self.scale) / np.asarray(self.std, np.float32)
+
+    def _compute_shift(self) -> NDArray[np.float32]:
+        with np.errstate(all="ignore"):
+            mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+            shift: NDArray[np.float32] = np.divide(-mean, std, dtype=np.float32)
+            return shift
 
     def __call__(
         self,

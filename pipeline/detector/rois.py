@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import geometry
+from pipeline.detector.preprocessing import Preprocessing
 
 
 class RoiBatch(NamedTuple):
@@ -34,6 +35,7 @@ def build_roi_batch(
     sizes: Sequence[tuple[int, int]],
     shape: tuple[int, int],
     spatial_scale: float,
+    preprocessing: Preprocessing,
 ) -> RoiBatch:
     """Build the RoIs of a batch.
 
@@ -42,15 +44,11 @@ def build_roi_batch(
         sizes: per image its original height and width.
         shape: height and width of all images after resizing.
         spatial_scale: cells of the feature map per resized pixel.
+        preprocessing: how RoIs are projected.
     """
     rows = [
-        np.insert(
-            geometry.scale(boxes, shape[1] / width, shape[0] / height).astype(np.float32),
-            0,
-            index,
-            axis=1,
-        )
-        for index, (boxes, (height, width)) in enumerate(zip(proposals, sizes, strict=True))
+        np.insert(preprocessing.project_rois(boxes, size, shape), 0, index, axis=1)
+        for index, (boxes, size) in enumerate(zip(proposals, sizes, strict=True))
     ]
     rois = np.concatenate(rows)
     first, index = _find_distinct_rows(_compute_cells(rois, spatial_scale))

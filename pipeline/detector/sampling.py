@@ -39,6 +39,7 @@ def sample_rois(
     fg_fraction: float = 0.25,
     fg_iou: float = 0.5,
     bg_iou: tuple[float, float] = (0.1, 0.5),
+    widen_background: bool = False,
 ) -> SampledRois:
     """Sample up to `rois_per_image` RoIs without replacement, at most `fg_fraction` of them foreground.
 
@@ -51,8 +52,9 @@ def sample_rois(
         rois_per_image: 64 in the paper, for each of 2 images.
         fg_fraction: maximum share of foreground; background fills the rest.
         fg_iou: a RoI is foreground if its IoU with its best object is at least this.
-        bg_iou: background has an IoU in [low, high). If an image has none there, the range widens to
-            [0, high), so that images without objects still teach background.
+        bg_iou: background has an IoU in [low, high).
+        widen_background: if no RoI has an IoU in that range, widen it to [0, high), so that images without
+            objects still teach background. The released code does not.
 
     Returns fewer RoIs if there are not enough of a kind, and none without candidates.
     """
@@ -62,7 +64,7 @@ def sample_rois(
     foreground = np.flatnonzero(best_iou >= fg_iou)
     below = (best_iou < min(bg_iou[1], fg_iou)) & ~_is_in_crowd(candidates, gt_boxes[gt_crowd])
     background = np.flatnonzero(below & (best_iou >= bg_iou[0]))
-    if not len(background):
+    if widen_background and not len(background):
         background = np.flatnonzero(below)
 
     quota = round(fg_fraction * rois_per_image)
@@ -86,9 +88,8 @@ def _match_objects(
     """Find each candidate's largest IoU with an object, and the index of that object."""
     if not len(objects):
         return np.zeros(len(candidates), np.float32), np.zeros(len(candidates), np.intp)
-    overlaps = geometry.iou(candidates, objects.astype(np.float32))
-    match = overlaps.argmax(axis=1)
-    return overlaps[np.arange(len(candidates)), match], match
+    best, match = geometry.find_best_overlaps(candidates, objects.astype(np.float32))
+    return best, match
 
 
 def _is_in_crowd(candidates: NDArray[np.float32], crowds: NDArray[np.float32]) -> NDArray[np.bool_]:

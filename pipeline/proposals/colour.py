@@ -1,10 +1,14 @@
 """The eight colour spaces: uint8 RGB `(H, W, 3)` to uint8 planes `(C, H, W)` scaled to 0-255.
 
 The authors' code segments and describes the image after rounding each space to 8 bits, so the planes
-are uint8 here too. It repeats a single channel (I, H) three times; here one plane is kept, and
-`count_repeats` returns how often its squared difference counts.
+are uint8 here too. For I, rgI, rgb, HSV and H they are the authors' bytes: MATLAB's formulas in double
+precision on v / 255, then floor(255 x + 0.5). Exact arithmetic would round 0.3 % of all colours, halfway
+between two bytes, the other way, and 20 to 37 % of the authors' segments in HSV would change.
 
-Measured on 500x375: HSV 1.2 ms, Lab 1.6 ms, others under 1 ms.
+The code repeats a single channel (I, H) three times; here one plane is kept, and `count_repeats` returns
+how often its squared difference counts.
+
+Measured on 500x375: Lab 1.6 ms, rgI 1.0 ms, HSV 0.8 ms, others less.
 """
 
 from __future__ import annotations
@@ -12,14 +16,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from pipeline.kernel_cache import njit
 
 _REPEATS = {"I": 3, "H": 3}
 _CHANNELS = {"I": 1, "H": 1, "C": 2}
 
-_SRGB = np.arange(256, dtype=np.float64) / 255.0
-_LINEAR = np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4)
+_UNIT = np.arange(256, dtype=np.float64) / 255.0
+_LINEAR = np.where(_UNIT <= 0.04045, _UNIT / 12.92, ((_UNIT + 0.055) / 1.055) ** 2.4)
+_LARGEST = np.maximum(_UNIT, _UNIT[1])[:, None]
+_SATURATION = (255.0 * (np.maximum(_UNIT[:, None] - _UNIT, 0) / _LARGEST) + 0.5).astype(np.uint8)
+"""By largest and smallest channel; black has none."""
 _XYZ_FROM_RGB = np.array(
     [
         [0.412453, 0.357580, 0.180423],
@@ -72,8 +80,13 @@ def _fill_rgb(image, out):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _compute_luma(r, g, b):  # type: ignore[no-untyped-def]
-    # Rec. 601 weights in 1/65536: integer, so that every machine rounds alike.
-    return (19595 * r + 38470 * g + 7471 * b + 32768) >> 16
+    # MATLAB's weights 0.298936, 0.587043, 0.114021 in 1/2^22: equal to the double formula for every colour.
+    return (1253829 * np.int32(r) + 2462237 * np.int32(g) + 478238 * np.int32(b) + 2097152) >> 22
+
+
+@njit(inline="always")
+def _round_to_byte(share):  # type: ignore[no-untyped-def]
+    return np.uint8(255.0 * share + 0.5)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -81,16 +94,16 @@ def _fill_intensity(image, out):  # type: ignore[no-untyped-def]
     height, width, _ = image.shape
     for y in range(height):
         for x in range(width):
-            r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
-            out[0, y, x] = _compute_luma(r, g, b)
+            out[0, y, x] = _compute_luma(image[y, x, 0], image[y, x, 1], image[y, x, 2])
 
 
 @njit(inline="always")
-def _scale_share(part, total):  # type: ignore[no-untyped-def]
-    # part / total on 0-255, rounded; black has no chromaticity and counts as grey (1/3).
-    if total == 0:
-        return 85
-    return (510 * part + total) // (2 * total)
+def _compute_shares(r, g, b):  # type: ignore[no-untyped-def]
+    # Shares of the channels in their sum; black has no chromaticity and counts as grey.
+    if r == 0 and g == 0 and b == 0:
+        return 1 / 3, 1 / 3, 1 / 3
+    total = _UNIT[r] + _UNIT[g] + _UNIT[b]
+    return _UNIT[r] / total, _UNIT[g] / total, _UNIT[b] / total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -98,10 +111,10 @@ def _fill_rg_intensity(image, out):  # type: ignore[no-untyped-def]
     height, width, _ = image.shape
     for y in range(height):
         for x in range(width):
-            r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
-            total = r + g + b
-            out[0, y, x] = _scale_share(r, total)
-            out[1, y, x] = _scale_share(g, total)
+            r, g, b = image[y, x, 0], image[y, x, 1], image[y, x, 2]
+            red, green, _ = _compute_shares(r, g, b)
+            out[0, y, x] = _round_to_byte(red)
+            out[1, y, x] = _round_to_byte(green)
             out[2, y, x] = _compute_luma(r, g, b)
 
 
@@ -110,28 +123,25 @@ def _fill_normalised_rgb(image, out):  # type: ignore[no-untyped-def]
     height, width, _ = image.shape
     for y in range(height):
         for x in range(width):
-            r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
-            total = r + g + b
-            out[0, y, x] = _scale_share(r, total)
-            out[1, y, x] = _scale_share(g, total)
-            out[2, y, x] = _scale_share(b, total)
+            red, green, blue = _compute_shares(image[y, x, 0], image[y, x, 1], image[y, x, 2])
+            out[0, y, x] = _round_to_byte(red)
+            out[1, y, x] = _round_to_byte(green)
+            out[2, y, x] = _round_to_byte(blue)
 
 
 @njit(inline="always")
-def _compute_hue(r, g, b, largest, spread):  # type: ignore[no-untyped-def]
-    # Hue of the hexcone on 0-255, rounded; 0 for grey. 42.5 = 255 / 6 per sixth of the circle.
-    if spread == 0:
-        return np.float32(0.0)
-    scale = np.float32(42.5) / np.float32(spread)
-    if largest == r:
-        hue = np.float32(g - b) * scale
-        if hue < 0:
-            hue += np.float32(255.0)
-    elif largest == g:
-        hue = np.float32(b - r) * scale + np.float32(85.0)
+def _compute_hue(r, g, b, largest, smallest):  # type: ignore[no-untyped-def]
+    # MATLAB's rgb2hsv: hue of the hexcone, 0 to 1; 0 for grey. The last of equal channels is the largest.
+    if largest == smallest:
+        return 0.0
+    spread = _UNIT[largest] - _UNIT[smallest]
+    if b == largest:
+        hue = (4.0 + (_UNIT[r] - _UNIT[g]) / spread) / 6.0
+    elif g == largest:
+        hue = (2.0 + (_UNIT[b] - _UNIT[r]) / spread) / 6.0
     else:
-        hue = np.float32(r - g) * scale + np.float32(170.0)
-    return hue + np.float32(0.5)
+        hue = (_UNIT[g] - _UNIT[b]) / spread / 6.0
+    return hue + 1.0 if hue < 0.0 else hue
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -139,14 +149,10 @@ def _fill_hsv(image, out):  # type: ignore[no-untyped-def]
     height, width, _ = image.shape
     for y in range(height):
         for x in range(width):
-            r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
-            largest = max(r, g, b)
-            spread = largest - min(r, g, b)
-            out[0, y, x] = np.uint8(_compute_hue(r, g, b, largest, spread))
-            if largest == 0:
-                out[1, y, x] = 0
-            else:
-                out[1, y, x] = (510 * spread + largest) // (2 * largest)
+            r, g, b = image[y, x, 0], image[y, x, 1], image[y, x, 2]
+            largest, smallest = max(r, g, b), min(r, g, b)
+            out[0, y, x] = _round_to_byte(_compute_hue(r, g, b, largest, smallest))
+            out[1, y, x] = _SATURATION[largest, smallest]
             out[2, y, x] = largest
 
 
@@ -155,9 +161,8 @@ def _fill_hue(image, out):  # type: ignore[no-untyped-def]
     height, width, _ = image.shape
     for y in range(height):
         for x in range(width):
-            r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
-            largest = max(r, g, b)
-            out[0, y, x] = np.uint8(_compute_hue(r, g, b, largest, largest - min(r, g, b)))
+            r, g, b = image[y, x, 0], image[y, x, 1], image[y, x, 2]
+            out[0, y, x] = _round_to_byte(_compute_hue(r, g, b, max(r, g, b), min(r, g, b)))
 
 
 @njit(inline="always")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import manifests, schema, uris
+from pipeline.annotated_classes import list_annotated_classes
 from pipeline.errors import InvalidConfiguration, UnreadableDataset
 from pipeline.manifests import Manifest
 from pipeline.proposals.stored_proposals import StoredProposals, open_stored_proposals
+from pipeline.stated_sizes import pair_sizes
+
+log = logging.getLogger(__name__)
+
+_COLUMNS = ("image_id", "uri", "width", "height", "objects")
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,10 @@ class AnnotatedShard:
     """None for an image that is not annotated."""
     proposals: list[NDArray[np.float32]]
     """`(N, 4)` per image, best first; no rows if the proposals of the image failed."""
+    stated_sizes: list[tuple[int, int] | None]
+    """Width and height in pixels that the annotations refer to; None if unknown."""
+    proposed_sizes: list[tuple[int, int] | None]
+    """Width and height of the images that the proposals were computed for; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +70,19 @@ class AnnotatedDataset:
     def read(self, ordinal: int, with_proposals: bool = True) -> AnnotatedShard:
         """The images of one shard."""
         first, count = sum(self.shard_rows[:ordinal]), self.shard_rows[ordinal]
-        rows = self.manifest.read(first, count, ["image_id", "uri", "objects"]).combine_chunks()
+        rows = self.manifest.read(first, count, list(_COLUMNS)).combine_chunks()
         boxes: list[NDArray[np.float32]] = []
+        proposed_sizes: list[tuple[int, int] | None] = []
         if with_proposals:
-            boxes = schema.split_box_column(
-                self.proposals.locate(first, count).read_table()["boxes"]
-            )
+            stored = self.proposals.locate(first, count).read_table()
+            boxes, proposed_sizes = schema.split_box_column(stored["boxes"]), pair_sizes(stored)
         return AnnotatedShard(
             rows["image_id"].to_pylist(),
             rows["uri"].to_pylist(),
             read_annotations(rows, self.classes),
             boxes,
+            pair_sizes(rows),
+            proposed_sizes,
         )
 
 
@@ -108,34 +121,63 @@ def read_annotations(rows: pa.Table, classes: Sequence[str]) -> list[Annotations
     ]
 
 
-def open_annotated_manifests(manifest_uris: Sequence[str]) -> list[Manifest]:
-    """Open the manifests of a training and check that they are annotated with the same classes.
+def open_annotated_manifests(
+    manifest_uris: Sequence[str], classes: Sequence[str] = ()
+) -> list[Manifest]:
+    """Open the manifests of a training and settle their classes, which must be the same.
+
+    Manifests that list no classes, as other tools write them, take those of the first manifest that does;
+    if none does, `classes`, or all their labels, sorted.
+
+    Args:
+        manifest_uris: the manifests.
+        classes: the labels in the order of their numbers, if the manifests do not say.
 
     Raises:
-        UnreadableDataset: a manifest without classes, manifests of different classes, or what
+        UnreadableDataset: a manifest without annotations, manifests of different classes, or what
             `open_manifest` raises.
+        InvalidConfiguration: a manifest lists other classes than `classes`, or `classes` repeats one.
     """
-    opened: list[Manifest] = []
-    for uri in manifest_uris:
-        manifest = manifests.open_manifest(uri)
-        shown_uri = uris.redact_uri(manifest.uri)
-        if not manifest.classes:
+    if len(set(classes)) < len(classes):
+        raise InvalidConfiguration(f"--classes names a class twice: {', '.join(classes)}")
+    opened = [manifests.open_manifest(uri) for uri in manifest_uris]
+    labels = [
+        manifest.classes or list_annotated_classes(manifest, manifest.rows) for manifest in opened
+    ]
+    listed = next((manifest for manifest in opened if manifest.classes), None)
+    if listed is not None and listed.classes is not None:
+        _check_alike(opened, listed, classes)
+        settled = listed.classes
+    else:
+        settled = tuple(classes) or tuple(sorted(set().union(*labels)))
+        log.info("the manifests list no classes: training on %s", _join_names(settled))
+    for manifest, own_labels in zip(opened, labels, strict=True):
+        unknown = [label for label in own_labels if label not in settled]
+        if unknown:
             raise UnreadableDataset(
-                f"{shown_uri} lists no classes, so it cannot be trained on; "
-                "prepare it from an annotated dataset"
+                f"{uris.redact_uri(manifest.uri)}: an object is of class {unknown[0]!r}, "
+                f"which is not among the classes {_join_names(settled)}"
             )
-        if opened and manifest.classes != opened[0].classes:
+    return [replace(manifest, classes=settled) for manifest in opened]
+
+
+def _check_alike(opened: Sequence[Manifest], listed: Manifest, classes: Sequence[str]) -> None:
+    expected = listed.classes or ()
+    if classes and tuple(classes) != expected:
+        raise InvalidConfiguration(
+            f"--classes is {_join_names(classes)}, but {uris.redact_uri(listed.uri)} lists "
+            f"{_join_names(expected)}: leave --classes out"
+        )
+    for manifest in opened:
+        if manifest.classes and manifest.classes != expected:
             raise UnreadableDataset(
-                f"{shown_uri} has the classes {_list_classes(manifest)}, but "
-                f"{uris.redact_uri(opened[0].uri)} has {_list_classes(opened[0])}; "
+                f"{uris.redact_uri(manifest.uri)} has the classes {_join_names(manifest.classes)}, but "
+                f"{uris.redact_uri(listed.uri)} has {_join_names(expected)}; "
                 "prepare both with the same classes"
             )
-        opened.append(manifest)
-    return opened
 
 
-def _list_classes(manifest: Manifest) -> str:
-    classes = manifest.classes or ()
+def _join_names(classes: Sequence[str]) -> str:
     return ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from torch import nn, optim
 
 from pipeline.detector.network import FastRCNN
+from pipeline.training.caffe_sgd import CaffeSGD
 from pipeline.training.recipe import Recipe
 
 
@@ -53,7 +54,8 @@ def build_optimiser(
     ]
     if recipe.optimiser == "adamw":
         return optim.AdamW(options, fused=True)  # a third of the time on the CPU
-    return optim.SGD(options, lr=recipe.learning_rate, momentum=recipe.momentum)
+    sgd = CaffeSGD if recipe.velocity_holds_rate else optim.SGD
+    return sgd(options, lr=recipe.learning_rate, momentum=recipe.momentum)
 
 
 def set_rates(optimiser: optim.Optimizer, factor: float) -> float:

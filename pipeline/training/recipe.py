@@ -41,12 +41,13 @@ class Recipe:
     flip: float = 0.5
     """Probability of mirroring an image left to right (section 2.3)."""
     use_empty_images: bool = True
-    """Sample background RoIs from images without objects; else leave those images out."""
+    """Train on images without objects too. They teach something only if background may overlap no object:
+    with a background_iou_low of 0 or with widen_background."""
 
     images_per_step: int = 2
-    """N, images per step and worker (section 2.3)."""
+    """N, images per step (section 2.3)."""
     rois_per_step: int = 128
-    """R, RoIs per step and worker: R / N from each image."""
+    """R, RoIs per step: R / N from each image."""
     accumulate: int = 1
     """Split a step's images into this many parts that pass through the network in turn, to save memory."""
     max_proposals: int = 2000
@@ -61,6 +62,9 @@ class Recipe:
     """A RoI is background if its largest overlap is at least this: below, the example is too easy."""
     background_iou_high: float = 0.5
     """A RoI is background if its largest overlap is below this."""
+    widen_background: bool = False
+    """In an image without a RoI in the range of background, take background of any overlap below its upper
+    limit; else such an image has no background (released code)."""
 
     box_loss_weight: float = 1.0
     """lambda of equation 1; 0 trains the classifier alone, so detections keep the proposals' boxes."""
@@ -73,6 +77,9 @@ class Recipe:
     """Learning rate of layers with pretrained weights; unset: as of new layers."""
     momentum: float = 0.9
     """Momentum of SGD."""
+    velocity_holds_rate: bool = True
+    """SGD's momentum carries steps, each at the rate of its own time, as in Caffe; else it carries gradients
+    that all take the current rate, as in torch. They differ for some ten steps after the rate is cut."""
     weight_decay: float = 0.0005
     """Decay of all weights; decoupled in AdamW."""
     bias_rate_factor: float = 2.0
@@ -98,7 +105,9 @@ class Recipe:
     warm_up: float = 0.0
     """Share of training in which the rate rises linearly from near zero."""
     scale_rate_with_workers: bool = False
-    """Scale the learning rates linearly with the global batch size."""
+    """If there are GPUs, or --workers is set: each worker takes all images of a step, with learning rates
+    times the number of workers after a warm-up, and steps divided by it. Else the workers divide a step's
+    images, at most one worker per image, so the schedule is the same at any number of workers."""
 
     channels_last: bool = True
     """Store feature maps channels last: 1.2 to 1.5 times as fast on CPUs with AVX512 or AMX."""
@@ -129,6 +138,11 @@ class Recipe:
             round(self.foreground_fraction * self.rois_per_image) >= 1,
             "foreground_fraction",
             f"enough for one foreground RoI among the {self.rois_per_image} of an image",
+        )
+        self._require(
+            self.warm_up > 0 or not self.scale_rate_with_workers,
+            "warm_up",
+            "above 0, such as 0.05, with --scale-rate-with-workers",
         )
         low, high = self.background_iou_low, self.background_iou_high
         self._require(

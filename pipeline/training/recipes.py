@@ -44,7 +44,7 @@ def paper_l() -> Recipe:
 
 
 def resnet50() -> Recipe:
-    """ResNet-50 with its last stage as the head of each RoI (C4); the paper's step and image size.
+    """ResNet-50 with its last stage as the head of each RoI (C4); the paper's step and image size per worker.
 
     Command: `python jobs/train.py DATA --recipe resnet50 --weights ResNet50_Weights.DEFAULT`.
     Minutes and score: not measured.
@@ -53,6 +53,7 @@ def resnet50() -> Recipe:
         PAPER,
         network="resnet50",
         min_proposal_side=12.0,
+        widen_background=True,
         optimiser="adamw",
         learning_rate=2e-4,
         pretrained_learning_rate=5e-5,
@@ -60,6 +61,7 @@ def resnet50() -> Recipe:
         bias_rate_factor=1.0,
         schedule="cosine",
         warm_up=0.03,
+        scale_rate_with_workers=True,
         gradient_clip=10.0,
         epochs=10.0,
         precision="auto",
@@ -83,6 +85,7 @@ def mobilenet_v2() -> Recipe:
         max_side=960,
         min_proposal_side=12.0,
         background_iou_low=0.0,
+        widen_background=True,
         optimiser="adamw",
         learning_rate=4e-4,
         pretrained_learning_rate=1.5e-4,
@@ -119,6 +122,7 @@ def tiny() -> Recipe:
         short_sides=(240,),
         max_side=400,
         min_proposal_side=8.0,
+        widen_background=True,
         optimiser="adamw",
         learning_rate=1e-3,
         weight_decay=0.01,

@@ -98,6 +98,7 @@ class TrainingSpec:
             else BACKBONES[recipe.network].preprocessing,
             short_side=sides[len(sides) // 2],
             max_side=recipe.max_side,
+            shift_rois_first=BACKBONES[recipe.network].shift_rois_first,
         )
 
     def as_settings(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from pipeline.engine.propose.proposing import read_and_propose
 from pipeline.engine.shards.runner import ShardRunner
 from pipeline.manifests import open_manifest
 from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.encoded_image import ListedImage
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import RunOutput
 from pipeline.runs.report import Report
@@ -151,7 +152,7 @@ def _plain_loop(manifest: str, checkpoint: str, limit: int, rank: int, world: in
     def work() -> None:
         for row in rows:
             (image,) = read_and_propose(
-                [(row["image_id"], row["uri"])], settings, Report(), image_seconds=3600.0
+                [ListedImage(row["image_id"], row["uri"])], settings, Report(), image_seconds=3600.0
             )
             assert image.data is not None
             assert image.boxes is not None

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schema, shards, uris
 from pipeline.manifests import ROW_GROUP, open_manifest
+from pipeline.part_identity import name_shard
 from pipeline.run_record import RunRecord
 
 FILES = 16
@@ -45,15 +46,12 @@ def write_committed(folder: str, count: int) -> None:
     record.write(target)
     shards.write_shard_table(target, planned)
     for shard in planned:
-        data = _encode_part(shard.rows, failed=shard.ordinal % 100 == 0)
+        table = _build_rows(shard.rows, failed=shard.ordinal % 100 == 0)
+        data = shards.encode_part(name_shard(table, shard.key))
         (Path(target) / shard.part_name).write_bytes(data)
 
 
 @functools.cache
-def _encode_part(rows: int, *, failed: bool) -> bytes:
-    return shards.encode_part(_build_rows(rows, failed=failed))
-
-
 def _build_rows(rows: int, *, failed: bool) -> pa.Table:
     statuses = ["failed" if failed and row == 0 else "ok" for row in range(rows)]
     return pa.Table.from_pylist(

@@ -2,7 +2,8 @@
 
 python -m tests.benchmarks.proposal_fidelity --folder DIR --json FILE
 
-DIR holds NAME.jpg and NAME_boxes.mat, whose `boxes` are 0-based x1 y1 x2 y2, inclusive at both ends.
+DIR holds NAME.jpg and NAME_boxes.mat, whose `boxes` are 0-based x1 y1 x2 y2, inclusive at both ends. The
+authors' published boxes were made with the setting of their ICCV 2011 paper, `AUTHORS_STRATEGY`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import numpy as np
 from scipy.io import loadmat
 
 from pipeline import geometry, imaging
-from tests.benchmarks.proposal_methods import list_methods
+from pipeline.proposals import selective_search
+from tests.benchmarks.proposal_methods import Method, list_methods
+
+AUTHORS_STRATEGY = "RGB,HSV,rgI:TS:100,200"
 
 
 def main() -> None:
@@ -25,11 +29,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="output file for the figures")
     options = parser.parse_args()
     rows = []
+    methods = [
+        Method(
+            f"ours, {AUTHORS_STRATEGY}",
+            lambda image: selective_search(image, AUTHORS_STRATEGY, min_side=1),
+        ),
+        *list_methods(min_side=1),
+    ]
     for path in sorted(options.folder.glob("*_boxes.mat")):
         name = path.name.removesuffix("_boxes.mat")
         authors_boxes = geometry.from_inclusive(loadmat(path)["boxes"].astype(np.float32), 0)
         image = imaging.decode_image((options.folder / f"{name}.jpg").read_bytes())
-        for method in list_methods(min_side=1):
+        for method in methods:
             best = geometry.iou(authors_boxes, method.propose(image)).max(axis=1)
             rows.append(
                 {

@@ -21,6 +21,7 @@ from pipeline.engine.propose.proposing import read_and_propose
 from pipeline.engine.propose.run import run_proposals
 from pipeline.manifests import open_manifest
 from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.encoded_image import ListedImage
 from pipeline.runs.options import RunOptions
 from pipeline.runs.report import Report
 from tests.benchmarks import plain_loops
@@ -72,7 +73,7 @@ def _plain_loop(manifest: str, limit: int, strategy: str, rank: int, world: int)
     def work() -> None:
         for row in rows:
             (image,) = read_and_propose(
-                [(row["image_id"], row["uri"])], settings, Report(), image_seconds=3600.0
+                [ListedImage(row["image_id"], row["uri"])], settings, Report(), image_seconds=3600.0
             )
             assert image.boxes is not None
 

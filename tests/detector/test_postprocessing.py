@@ -73,6 +73,16 @@ def test_thresholds_and_caps_of_a_hand_worked_case():
         assert len(select_of_one_class(scores, boxes, settings)[0]) == count
 
 
+@pytest.mark.parametrize(("rule", "count"), [("default", 2), ("paper", 1)])
+def test_an_overlap_at_the_limit_is_dropped_by_the_papers_rule_alone(rule, count):
+    boxes = [[0, 0, 13, 10], [7, 0, 20, 10]]  # IoU 60 / 200 = 0.3
+    for scores in ([0.9, 0.8], [0.8, 0.9]):
+        settings = PostprocessingSettings(rule=rule)
+        assert len(select_of_one_class(scores, boxes, settings)[0]) == count
+        below = PostprocessingSettings(rule=rule, nms_iou=0.3001)
+        assert len(select_of_one_class(scores, boxes, below)[0]) == 2
+
+
 def test_equal_scores_keep_the_order_of_the_rois():
     boxes = [[20.0 * i, 0, 20.0 * i + 10, 10] for i in range(12)]
     for rule in ("default", "paper"):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,7 +78,14 @@ def test_resizing_equals_imaging_and_does_not_change_the_original():
 
 
 def test_settings_survive_a_round_trip_through_json():
-    assert Preprocessing.from_json(json.loads(json.dumps(CAFFE.to_json()))) == CAFFE
+    for settings in (CAFFE, replace(CAFFE, shift_rois_first=True)):
+        assert Preprocessing.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+
+
+def test_a_record_from_before_the_order_of_projection_reads_as_it_was():
+    assert "shift_rois_first" not in CAFFE.to_json()  # the digest of older checkpoints stays
+    stored = json.loads(json.dumps(CAFFE.to_json()))
+    assert Preprocessing.from_json(stored).shift_rois_first is False
 
 
 @pytest.mark.parametrize(

@@ -55,21 +55,28 @@ def test_foreground_alone_does_not_exceed_its_quota():
     assert count_kinds(sample(shift_object(50, 0.6, 0.9))) == (16, 0)
 
 
-def test_too_few_background_proposals_are_not_repeated():
-    sampled = sample(np.concatenate([shift_object(3, 0.2, 0.4), make_far_boxes(100)]))
-    assert count_kinds(sampled) == (1, 3)
-
-
-def test_an_empty_background_range_widens_to_zero():
-    sampled = sample(np.concatenate([shift_object(4, 0.6, 0.9), make_far_boxes(100)]))
+def test_an_empty_background_range_widens_to_zero_on_request():
+    proposals = np.concatenate([shift_object(4, 0.6, 0.9), make_far_boxes(100)])
+    sampled = sample(proposals, widen_background=True)
     assert count_kinds(sampled) == (5, 59)
     np.testing.assert_array_equal(sampled.iou[5:], 0)
+    assert count_kinds(sample(proposals)) == (5, 0)  # as in the released code
 
 
-def test_an_image_without_objects_gives_background():
+def test_a_background_range_that_is_not_empty_never_widens():
+    proposals = np.concatenate([shift_object(3, 0.2, 0.4), make_far_boxes(100)])
+    for widen in (False, True):
+        assert count_kinds(sample(proposals, widen_background=widen)) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "background"),
+    [({}, 0), ({"widen_background": True}, 64), ({"bg_iou": (0.0, 0.5)}, 64)],
+)
+def test_an_image_without_objects_gives_background_if_the_range_reaches_zero(options, background):
     none = np.zeros((0, 4), np.float32)
-    sampled = sample(make_far_boxes(100), none, np.zeros(0, int), np.zeros(0, bool))
-    assert count_kinds(sampled) == (0, 64)
+    sampled = sample(make_far_boxes(100), none, np.zeros(0, int), np.zeros(0, bool), **options)
+    assert count_kinds(sampled) == (0, background)
 
 
 @pytest.mark.parametrize("objects", [0, 1])
@@ -82,7 +89,8 @@ def test_no_proposals(objects):
 
 
 def test_a_single_proposal_gives_one_background_roi():
-    assert count_kinds(sample(make_far_boxes(1), OBJECT[:0], ONE[:0], PLAIN[:0])) == (0, 1)
+    sampled = sample(make_far_boxes(1), OBJECT[:0], ONE[:0], PLAIN[:0], widen_background=True)
+    assert count_kinds(sampled) == (0, 1)
 
 
 def test_crowds_are_neither_foreground_nor_background():
@@ -94,6 +102,7 @@ def test_crowds_are_neither_foreground_nor_background():
         gt,
         np.array([1, 2]),
         np.array([True, False]),
+        widen_background=True,
     )
     assert set(sampled.labels[sampled.labels > 0]) == {2}
     shared = geometry.intersection(sampled.boxes, crowd)[:, 0] / geometry.area(sampled.boxes)

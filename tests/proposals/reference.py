@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Iterator
 
@@ -16,17 +15,33 @@ def convert_colour(image: np.ndarray, space: str) -> np.ndarray:
 
 
 def _to_grey(r: float, g: float, b: float) -> float:
-    return 0.299 * r + 0.587 * g + 0.114 * b
+    r, g, b = r / 255, g / 255, b / 255
+    return 255 * (0.298936021293775 * r + 0.587043074451121 * g + 0.114020904255103 * b)
 
 
 def _to_shares(r: float, g: float, b: float) -> tuple[float, float, float]:
+    r, g, b = r / 255, g / 255, b / 255
     total = r + g + b
-    return (85.0, 85.0, 85.0) if total == 0 else (255 * r / total, 255 * g / total, 255 * b / total)
+    return (85.0, 85.0, 85.0) if total == 0 else tuple(255 * (c / total) for c in (r, g, b))
 
 
 def _to_hsv(r: float, g: float, b: float) -> tuple[float, float, float]:
-    h, s, v = colorsys.rgb_to_hsv(r / 255, g / 255, b / 255)
-    return 255 * h, 255 * s, 255 * v
+    """MATLAB's `rgb2hsv`, step by step: the last of equal channels decides the hue."""
+    r, g, b = r / 255, g / 255, b / 255
+    value = max(r, g, b)
+    spread = value - min(r, g, b)
+    if spread == 0:
+        return 0.0, 0.0, 255 * value
+    if b == value:
+        hue = 4 + (r - g) / spread
+    elif g == value:
+        hue = 2 + (b - r) / spread
+    else:
+        hue = (g - b) / spread
+    hue /= 6
+    if hue < 0:
+        hue += 1
+    return 255 * hue, 255 * (spread / value), 255 * value
 
 
 def _to_lab(r: float, g: float, b: float) -> tuple[float, float, float]:

@@ -23,10 +23,23 @@ def test_planes_equal_the_rounded_plain_formulas(space):
     expected = reference.convert_colour(image, space)
     planes = _convert(image, space)
     assert planes.shape == expected.shape
-    difference = np.abs(planes - expected)
-    if space in ("HSV", "H"):  # hue is a circle: 254.6 rounds to 255, which is 0
-        difference[0] = np.minimum(difference[0], 255 - difference[0])
-    assert difference.max() <= (0.56 if space in ("Lab", "rgI", "I", "C") else 0.5001)
+    assert np.abs(planes - expected).max() <= (0.56 if space in ("Lab", "C") else 0.5001)
+
+
+@pytest.mark.parametrize("space", ["RGB", "I", "rgI", "HSV", "rgb", "H"])
+def test_bytes_are_those_of_the_double_formulas_halves_included(space):
+    # Among multiples of 17, every seventh colour is halfway between two bytes of hue or saturation.
+    levels = np.arange(0, 256, 17, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(64, 64, 3)
+    image = np.concatenate([colours, draw_noise(3, 32, 64)])
+    expected = np.floor(reference.convert_colour(image, space) + 0.5)
+    np.testing.assert_array_equal(_convert(image, space), expected)
+
+
+def test_halves_follow_the_rounding_of_double_precision():
+    # Saturations are 255 * 15 / 170 = 22.5 and 255 * 17 / 170 = 25.5; in doubles, the second is just below.
+    image = np.array([[[170, 155, 155], [170, 153, 153]]], np.uint8)
+    assert _convert(image, "HSV")[1].tolist() == [[23, 25]]
 
 
 @pytest.mark.parametrize("space", COLOUR_SPACES)

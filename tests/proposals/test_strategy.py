@@ -65,3 +65,19 @@ def test_a_custom_strategy_is_parsed_from_its_description():
 def test_malformed_descriptions_are_rejected(text, message):
     with pytest.raises(InvalidConfiguration, match=message):
         resolve_strategy(text)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "HSV:CTSF:1e300",
+        "HSV:CTSF:9999999999999999999999",
+        "HSV:CTSF:nan",
+        "HSV:CTSF:100:min_size=9223372036854775808",
+        "HSV:CTSF:100:min_size=" + "9" * 5000,
+        "HSV:CTSF:100:sigma=1e999",
+    ],
+)
+def test_numbers_beyond_any_image_are_rejected(description):
+    with pytest.raises(InvalidConfiguration):
+        resolve_strategy(description)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import schema
@@ -88,9 +89,48 @@ def test_manifests_with_different_classes_are_rejected(tmp_path):
         open_annotated_manifests([write(tmp_path, ["a"]), write(tmp_path, ["b"], ("dog",))])
 
 
-def test_a_manifest_without_classes_is_rejected(tmp_path):
-    with pytest.raises(UnreadableDataset, match="lists no classes"):
-        open_annotated_manifests([write(tmp_path, ["a"], None)])
+def _write_filtered(tmp_path, name, *labels):
+    """A manifest as pandas writes it: other metadata, and categories in place of strings."""
+    objects = [AnnotatedObject(label, 1, 1, 9, 9) for label in labels]
+    table = pq.read_table(write(tmp_path, [name], None, objects=objects))
+    table = table.set_column(0, "image_id", table["image_id"].dictionary_encode())
+    target = tmp_path / f"filtered-{name}.parquet"
+    pq.write_table(table.replace_schema_metadata({"pandas": "{}"}), target)
+    return str(target)
+
+
+def test_manifests_without_a_list_take_all_their_labels_sorted(tmp_path):
+    uris = [_write_filtered(tmp_path, "a", "dog", "bird"), _write_filtered(tmp_path, "b", "cat")]
+    assert {m.classes for m in open_annotated_manifests(uris)} == {("bird", "cat", "dog")}
+
+
+def test_given_classes_number_the_labels_of_a_manifest_without_a_list(tmp_path):
+    uri = _write_filtered(tmp_path, "a", "dog", "cat")
+    (manifest,) = open_annotated_manifests([uri], ["dog", "owl", "cat"])
+    assert manifest.classes == ("dog", "owl", "cat")
+    with pytest.raises(
+        UnreadableDataset, match="of class 'cat', which is not among the classes dog"
+    ):
+        open_annotated_manifests([uri], ["dog"])
+    with pytest.raises(InvalidConfiguration, match="names a class twice: dog, dog"):
+        open_annotated_manifests([uri], ["dog", "dog"])
+
+
+def test_a_manifest_without_a_list_follows_one_that_has_it(tmp_path):
+    listed = write(tmp_path, ["b"], ("dog", "cat"))
+    uris = [_write_filtered(tmp_path, "a", "cat"), listed]
+    assert [m.classes for m in open_annotated_manifests(uris)] == [("dog", "cat")] * 2
+    with pytest.raises(InvalidConfiguration, match=r"--classes is cat, dog, but .* lists dog, cat"):
+        open_annotated_manifests(uris, ["cat", "dog"])
+    with pytest.raises(UnreadableDataset, match="'owl', which is not among the classes dog, cat"):
+        open_annotated_manifests([_write_filtered(tmp_path, "c", "owl"), listed])
+
+
+def test_a_manifest_without_annotations_is_rejected(tmp_path):
+    table = pq.read_table(write(tmp_path, ["a"], None))
+    pq.write_table(table.drop_columns(["objects"]), tmp_path / "bare.parquet")
+    with pytest.raises(UnreadableDataset, match="has no annotated objects"):
+        open_annotated_manifests([str(tmp_path / "bare.parquet")])
 
 
 def test_an_unknown_label_is_named():

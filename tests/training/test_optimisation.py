@@ -7,6 +7,7 @@ import torch
 
 from pipeline.detector.architecture import Architecture
 from pipeline.detector.network import build_network
+from pipeline.training.caffe_sgd import CaffeSGD
 from pipeline.training.optimisation import build_optimiser, compute_rate_factor, set_rates
 from pipeline.training.recipe import Recipe
 
@@ -24,7 +25,8 @@ def build_groups(recipe, pretrained=(), factor=1, freeze="none"):
 
 def test_the_papers_biases_learn_twice_as_fast_and_do_not_decay():
     optimiser, groups = build_groups(Recipe())
-    assert isinstance(optimiser, torch.optim.SGD)
+    assert isinstance(optimiser, CaffeSGD)
+    assert isinstance(build_groups(Recipe(velocity_holds_rate=False))[0], torch.optim.SGD)
     weight, bias = groups["cls_score.weight"], groups["cls_score.bias"]
     assert (weight["lr"], weight["weight_decay"], weight["momentum"]) == (0.001, 0.0005, 0.9)
     assert (bias["lr"], bias["weight_decay"]) == (0.002, 0.0)

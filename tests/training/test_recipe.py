@@ -82,6 +82,20 @@ def test_a_value_outside_its_range_is_rejected_by_name(field, value):
         Recipe(**{field: value})
 
 
+def test_scaled_rates_need_a_warm_up():
+    with pytest.raises(InvalidConfiguration, match=r"--warm-up is 0.0, expected above 0"):
+        Recipe(scale_rate_with_workers=True)
+    assert Recipe(scale_rate_with_workers=True, warm_up=0.05).warm_up == 0.05
+
+
+@pytest.mark.parametrize("name", ["paper_s", "paper_m", "paper_l"])
+def test_the_papers_recipes_train_as_the_released_code(name):
+    recipe = get_recipe(name)
+    assert recipe.velocity_holds_rate
+    assert not recipe.widen_background
+    assert not recipe.scale_rate_with_workers
+
+
 def test_an_unknown_recipe_is_rejected_with_the_names():
     with pytest.raises(InvalidConfiguration, match=r"'mobilnet_v2'.*mobilenet_v2, .*did you mean"):
         get_recipe("mobilnet_v2")

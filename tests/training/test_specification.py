@@ -43,8 +43,22 @@ def test_preprocessing_and_padding_belong_to_the_weights(
 ) -> None:
     recipe = Recipe(**fields, short_sides=(480, 600, 1200), max_side=2000)
     changed = replace(spec, recipe=recipe, weights=weights)
-    assert changed.preprocessing == replace(expected, short_side=600, max_side=2000)
+    released = fields["network"] in {"vgg16", "caffenet"}
+    assert changed.preprocessing == replace(
+        expected, short_side=600, max_side=2000, shift_rois_first=released
+    )
     assert changed.architecture.padding == padding
+
+
+def test_the_papers_networks_project_rois_as_the_released_code(spec: TrainingSpec) -> None:
+    from pipeline.detector.backbones.catalog import BACKBONES
+
+    released = {
+        network
+        for network in BACKBONES
+        if replace(spec, recipe=Recipe(network=network)).preprocessing.shift_rois_first
+    }
+    assert released == {"caffenet", "vgg_cnn_m_1024", "vgg16"}
 
 
 def test_torchvision_weights_by_name_pad_every_network_symmetrically(spec: TrainingSpec) -> None:

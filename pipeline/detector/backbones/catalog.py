@@ -22,12 +22,14 @@ class BackboneDefaults:
     """The last stage that is not trained, or `none`."""
     paddings: tuple[str, ...] = ("symmetric",)
     """Ways to pad its strided convolutions; the first is the default."""
+    shift_rois_first: bool = False
+    """Whether new trainings project RoIs in the released code's order, see `Preprocessing`."""
 
 
 BACKBONES: dict[str, BackboneDefaults] = {
-    "caffenet": BackboneDefaults(preprocessing.CAFFE, 6, "conv1"),
-    "vgg_cnn_m_1024": BackboneDefaults(preprocessing.CAFFE, 6, "conv1"),
-    "vgg16": BackboneDefaults(preprocessing.TORCHVISION, 7, "conv2"),
+    "caffenet": BackboneDefaults(preprocessing.CAFFE, 6, "conv1", shift_rois_first=True),
+    "vgg_cnn_m_1024": BackboneDefaults(preprocessing.CAFFE, 6, "conv1", shift_rois_first=True),
+    "vgg16": BackboneDefaults(preprocessing.TORCHVISION, 7, "conv2", shift_rois_first=True),
     "alexnet": BackboneDefaults(preprocessing.TORCHVISION, 6, "conv1"),
     "resnet18": BackboneDefaults(preprocessing.TORCHVISION, 7, "layer1"),
     "resnet50": BackboneDefaults(preprocessing.TORCHVISION, 14, "layer1"),
