@@ -6,11 +6,14 @@ python jobs/analyze.py proposals --proposals out/proposals --manifest test.parqu
 
 python jobs/analyze.py compare --detections out/plain out/compressed --manifest test.parquet --output out
 
-The job prints the scores and writes them to --output: `metrics.json` for detections, `metrics.json` with
+The job writes the scores to --output and prints them: `metrics.json` for detections, `metrics.json` with
 the plot `recall.png` for proposals, and `comparison.json` for a comparison.
 """
 
 from __future__ import annotations
+
+if not __package__:  # run as a script: fail in one line if this Python lacks the project's packages
+    __import__("installation")
 
 import json
 from collections.abc import Sequence
@@ -20,13 +23,17 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from jobs.entry import JobOptions, run
+from jobs.entry import JobOptions, print_lines, run
 from pipeline import storage, uris
 from pipeline.analysis import console_tables
 from pipeline.analysis.comparison import compare
 from pipeline.analysis.evaluation import evaluate
 from pipeline.analysis.recall import evaluate_proposals
 from pipeline.analysis.recall_plot import draw_recall_plot
+from pipeline.runs.input_places import check_apart
+
+WRITES = ("metrics.json", "comparison.json", "recall.png")
+"""The files that the job writes into its output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +88,8 @@ Analyze = (
 
 
 def main(options: AnalyzeDetections | AnalyzeProposals | CompareRuns) -> None:
-    """Score the output, print the scores and write them."""
+    """Score the output, write the scores and print them."""
+    _check_places(options)
     storage.check_writable(options.output)
     if isinstance(options, AnalyzeDetections):
         analyze_detections(options)
@@ -91,57 +99,61 @@ def main(options: AnalyzeDetections | AnalyzeProposals | CompareRuns) -> None:
         analyze_proposals(options)
 
 
+def _check_places(options: AnalyzeDetections | AnalyzeProposals | CompareRuns) -> None:
+    """Reject an output in which a score would replace an input; the folder itself may be shared.
+
+    Raises:
+        InvalidConfiguration: an input is one of the files that the job writes.
+    """
+    names = ("manifest", "detections", "proposals")
+    inputs = {name: getattr(options, name, None) for name in names}
+    check_apart(options.output, inputs, WRITES, may_share_folder=True)
+
+
 def analyze_detections(options: AnalyzeDetections) -> None:
-    """Print and write average precision, per class and mean."""
+    """Write and print average precision, per class and mean."""
     metrics = evaluate(options.detections, options.manifest)
+    written = _write_metrics(options.output, metrics.to_json())
     console = Console()
     console.print(console_tables.build_class_table(metrics))
     console.print(console_tables.build_summary_table(metrics))
-    _print_notes(console, metrics.notes)
-    _write_metrics(console, options.output, metrics.to_json())
+    _print_end(metrics.notes, written)
 
 
 def compare_runs(options: CompareRuns) -> None:
-    """Print and write the average precision of two runs and its difference."""
+    """Write and print the average precision of two runs and its difference."""
     comparison = compare(
         *options.detections, options.manifest, resamples=options.resamples, seed=options.seed
     )
-    console = Console()
+    written = _write_metrics(options.output, comparison.to_json(), "comparison.json")
     for which, uri in zip(("first: ", "second:"), options.detections, strict=True):
-        _print_line(console, f"{which} {uris.redact_uri(uris.make_absolute(uri))}")
-    console.print(console_tables.build_comparison_table(comparison))
-    _print_notes(console, comparison.notes)
-    _write_metrics(console, options.output, comparison.to_json(), "comparison.json")
+        print_lines(f"{which} {uris.redact_uri(uris.make_absolute(uri))}")
+    Console().print(console_tables.build_comparison_table(comparison))
+    _print_end(comparison.notes, written)
 
 
 def analyze_proposals(options: AnalyzeProposals) -> None:
-    """Print, plot and write recall by number of boxes, class and size."""
+    """Write, plot and print recall by number of boxes, class and size."""
     recall = evaluate_proposals(options.proposals, options.manifest)
+    storage.put(uris.join(options.output, "recall.png"), draw_recall_plot(recall))
+    written = _write_metrics(options.output, recall.to_json())
     console = Console()
     console.print(console_tables.build_group_table("class", recall.per_class))
     console.print(console_tables.build_group_table("size", recall.per_size))
     console.print(console_tables.build_budget_table(recall))
     console.print(console_tables.build_proposals_summary_table(recall))
-    _print_notes(console, recall.notes)
-    storage.put(uris.join(options.output, "recall.png"), draw_recall_plot(recall))
-    _write_metrics(console, options.output, recall.to_json())
+    _print_end(recall.notes, written)
 
 
-def _print_notes(console: Console, notes: Sequence[str]) -> None:
-    for note in notes:
-        _print_line(console, f"note: {note}")
-
-
-def _print_line(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _write_metrics(
-    console: Console, output: str, metrics: dict[str, Any], name: str = "metrics.json"
-) -> None:
+def _write_metrics(output: str, metrics: dict[str, Any], name: str = "metrics.json") -> str:
+    """Write the scores before anything is printed, as a reader such as `head` may close the pipe."""
     uri = uris.join(output, name)
     storage.put(uri, json.dumps(metrics, indent=2, allow_nan=False).encode() + b"\n")
-    _print_line(console, f"wrote {uris.redact_uri(uri)}")
+    return uri
+
+
+def _print_end(notes: Sequence[str], written: str) -> None:
+    print_lines(*(f"note: {note}" for note in notes), f"wrote {uris.redact_uri(written)}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ before and after; with --manifest and --proposals also the mean average precisio
 
 from __future__ import annotations
 
+if not __package__:  # run as a script: fail in one line if this Python lacks the project's packages
+    __import__("installation")
+
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -70,7 +73,7 @@ def main(options: Compress) -> None:
         validation=Validation(options.manifest, options.proposals, images=options.images),
     )
     Console().print(_build_table(summary, options.rois))
-    print(f"checkpoint: {uris.redact_uri(summary.output)}")
+    entry.print_lines(f"checkpoint: {uris.redact_uri(summary.output)}")
 
 
 def _build_table(summary: CompressionSummary, rois: int) -> Table:

@@ -6,6 +6,9 @@ it, each by the command that a user would type for other data. All results stay 
 
 from __future__ import annotations
 
+if not __package__:  # run as a script: fail in one line if this Python lacks the project's packages
+    __import__("installation")
+
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,12 +7,15 @@ Running the same command again does only what is left.
 
 from __future__ import annotations
 
+if not __package__:  # run as a script: fail in one line if this Python lacks the project's packages
+    __import__("installation")
+
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
 
-from jobs.entry import JobOptions, closing_message, run
+from jobs.entry import JobOptions, build_closing_lines, print_lines, run
 from pipeline import uris
 from pipeline.detector.detection_settings import DetectionSettings
 from pipeline.engine.detect.resources import ActorOptions
@@ -80,7 +83,7 @@ def main(options: Detect) -> None:
             "-c",
             _write_preview(uris.make_absolute(options.output), options.storage_options),
         )
-    print(closing_message(options, summary, *next_command))
+    print_lines(*build_closing_lines(options, summary, *next_command))
 
 
 def _write_preview(output: str, storage_options: str | None) -> str:

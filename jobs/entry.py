@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shlex
@@ -17,6 +18,7 @@ import tyro
 
 from pipeline import storage, store_options, uris
 from pipeline.errors import PipelineError
+from pipeline.printable import LineFormatter, describe_in_one_line, escape_unprintable
 
 if TYPE_CHECKING:
     from pipeline.runs.summary import Summary
@@ -48,10 +50,13 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
     """
     stop = StopHandler()
     stop.install()
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack letters that names have
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         chosen = parse(options, sys.argv[1:], description)
     except PipelineError as error:  # options that check their own values
-        _leave(f"error: {error}", error.exit_code)
+        _leave(describe_in_one_line(error), error.exit_code)
     _configure_logging(chosen.debug)
     try:
         if chosen.storage_options is not None:
@@ -59,11 +64,13 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
         for uri in list_remote_stores(chosen):
             storage.check_reachable(uri)
         main(chosen)
+        sys.stdout.flush()  # a closed pipe shows here, not after the end
     except PipelineError as error:
         if chosen.debug:
             trace = uris.redact_text(traceback.format_exc())
-            print(store_options.get_options().mask_secrets(trace), file=sys.stderr)
-        _leave(f"error: {error}", error.exit_code)
+            for line in store_options.get_options().mask_secrets(trace).split("\n"):
+                print(escape_unprintable(line), file=sys.stderr)
+        _leave(describe_in_one_line(error), error.exit_code)
     except KeyboardInterrupt:
         _leave("stopped", 128 + stop.number)
     except BrokenPipeError:
@@ -87,12 +94,9 @@ def parse(options: Any, arguments: Sequence[str], description: str | None = None
 
 
 def _configure_logging(debug: bool) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO,
-        format="%(asctime)s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("gcsfs").setLevel(logging.ERROR)
@@ -126,7 +130,13 @@ class StopHandler:
         raise KeyboardInterrupt
 
 
-def closing_message(options: JobOptions, summary: Summary, *next_command: str) -> str:
+def print_lines(*lines: str) -> None:
+    """Print lines of a job's results; names in them cannot command the terminal or start a line."""
+    for line in lines:
+        print(escape_unprintable(line))
+
+
+def build_closing_lines(options: JobOptions, summary: Summary, *next_command: str) -> list[str]:
     """What a job over shards prints at the end.
 
     Args:
@@ -139,7 +149,7 @@ def closing_message(options: JobOptions, summary: Summary, *next_command: str) -
         lines.append(f"to retry failed images, once repaired: {summary.rerun}, with --retry-failed")
     if options.storage_options is not None and next_command[0].endswith(".py"):
         next_command += ("--storage-options", options.storage_options)
-    return "\n".join([*lines, f"next: python {shlex.join(map(uris.redact_text, next_command))}"])
+    return [*lines, f"next: python {shlex.join(map(uris.redact_text, next_command))}"]
 
 
 def list_remote_stores(options: Any) -> list[str]:
@@ -161,5 +171,5 @@ def _iterate_remote_uris(value: Any) -> Iterator[str]:
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    print(" ".join(message.split("\n")), file=sys.stderr)
+    print(message, file=sys.stderr)
     sys.exit(code)

@@ -6,12 +6,15 @@ part per shard. Running the same command again does only what is left.
 
 from __future__ import annotations
 
+if not __package__:  # run as a script: fail in one line if this Python lacks the project's packages
+    __import__("installation")
+
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
 
-from jobs.entry import JobOptions, closing_message, run
+from jobs.entry import JobOptions, build_closing_lines, print_lines, run
 from pipeline.engine.propose.run import run_proposals
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
@@ -49,7 +52,7 @@ def main(options: Propose) -> None:
             "--output",
             "DETECTIONS",
         )
-    print(closing_message(options, summary, *next_command))
+    print_lines(*build_closing_lines(options, summary, *next_command))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ latest state. Every field of the recipe is an option, whose default comes from t
 
 from __future__ import annotations
 
+if not __package__:  # run as a script: fail in one line if this Python lacks the project's packages
+    __import__("installation")
+
 import dataclasses
 import sys
 from dataclasses import dataclass, field
@@ -39,6 +42,9 @@ class Train(entry.JobOptions):
     """Folder for the checkpoint; any fsspec URI."""
     recipe: Annotated[str, tyro.conf.arg(metavar="|".join(sorted(RECIPES)))]
     """The recipe that sets the defaults of the options below."""
+    classes: tuple[str, ...] = ()
+    """Labels in the order of their numbers, for manifests that list none because another tool filtered them;
+    by default all their labels, sorted."""
     weights: str | None = None
     """Pretrained weights: URI of a state dict or safetensors file, or a name that torchvision knows."""
     seed: int = 0
@@ -88,8 +94,9 @@ def main(options: Train) -> None:
         overwrite=options.overwrite,
         execution=options.execution,
         validation=options.validation,
+        classes=options.classes,
     )
-    print("\n".join(summary.format_lines()))
+    entry.print_lines(*summary.format_lines())
 
 
 if __name__ == "__main__":

@@ -16,11 +16,23 @@ class UnreadableDataset(PipelineError):
 
 
 class InvalidBox(UnreadableDataset):
-    """An annotated box that is inverted or wholly outside its image."""
+    """An annotated box that is not finite, inverted, without area or wholly outside its image."""
+
+
+class TooManyInvalidImages(UnreadableDataset):
+    """More images or boxes of a dataset are invalid than allowed; no manifest is written."""
 
 
 class UnreadableImage(PipelineError):
     """One image that cannot be read or decoded; a run records it as a `failed` row."""
+
+
+class SizeMismatch(UnreadableImage):
+    """An image of another size than its annotation or its proposals state: their boxes are elsewhere."""
+
+
+class ImageTooLarge(UnreadableImage):
+    """An image that needs more memory than a core's share of its node."""
 
 
 class StorageError(PipelineError):
@@ -29,6 +41,10 @@ class StorageError(PipelineError):
 
 class MissingObject(StorageError):
     """No object exists at the URI, or none can: a retry does not help."""
+
+
+class UnusableObject(MissingObject):
+    """What exists at the URI is not read: a FIFO, device or socket, or a file over the size limit."""
 
 
 class AccessDenied(StorageError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pipeline import store_options, uris
 from pipeline.errors import AccessDenied, MissingObject, StorageError
@@ -75,6 +75,16 @@ def translate_errors(uri: str, action: str, *, in_block: bool = False) -> Iterat
         raise error_type(
             f"{uris.redact_uri(uri)} cannot be {action}: {describe_error(error)}"
         ) from error
+
+
+def is_range_error(error: Exception) -> bool:
+    """Whether a store rejects the range of a request rather than its object: HTTP status 416."""
+    codes = {getattr(error, "status", None), getattr(error, "code", None)}
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):  # botocore's
+        codes.add(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+    is_named = "range" in str(error).lower() and "satisf" in str(error).lower()
+    return 416 in codes or is_named
 
 
 def describe_error(error: Exception) -> str:

@@ -6,11 +6,11 @@ A process takes them with `set_options`, and workers receive them inside the run
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import InvalidConfiguration
+from pipeline.json_reader import InvalidJson, parse_json
 
 _PUBLIC = ("endpoint_url", "region_name", "account_name", "project", "addressing_style")
 """Options that messages may show."""
@@ -90,8 +90,8 @@ def parse_options(data: bytes, source: str) -> StoreOptions:
         InvalidConfiguration: the data is not JSON of this form.
     """
     try:
-        by_prefix = json.loads(data)
-    except ValueError:
+        by_prefix = parse_json(data)
+    except InvalidJson:  # its message may show a secret
         raise InvalidConfiguration(f"{source} is not JSON") from None
     expected = 'expected {"s3://bucket": {"option": value, ...}, ...}'
     if not isinstance(by_prefix, dict):

@@ -13,19 +13,33 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 BESIDE = {
+    "annotated_classes",
     "__init__",
+    "atomic_files",
+    "box_repair",
     "errors",
     "geometry",
+    "image_formats",
     "imaging",
+    "json_reader",
+    "local_files",
+    "kernel_cache",
     "manifests",
     "option_ranges",
+    "part_identity",
+    "pixel_values",
+    "printable",
+    "row_counts",
     "run_record",
     "schema",
     "shards",
+    "stated_sizes",
     "storage",
     "storage_errors",
     "store_options",
+    "table_checks",
     "unique_ids",
+    "untrusted",
     "uris",
 }
 """The modules beside the stations; `shards` is a station that is one module."""

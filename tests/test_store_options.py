@@ -65,6 +65,8 @@ def test_options_reach_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     ("data", "message"),
     [
         (b'{"s3://a": {"secret": "hunter22"', "o.json is not JSON"),
+        (b"[" * 100_000, "o.json is not JSON"),
+        (b"\xff\xfe\xff", "o.json is not JSON"),
         (b'["hunter22"]', "o.json holds no options by URI prefix, expected"),
         (b'{"hunter22": {}}', "o.json: a key is not a URI prefix, expected"),
         (b'{"s3://user:hunter22@a": {}}', "o.json: a key is not a URI prefix, expected"),

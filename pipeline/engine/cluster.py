@@ -6,17 +6,16 @@ import contextlib
 import logging
 import os
 import signal
-import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import ray
 
+from pipeline.engine.local_ray import prepare_session_folder, provide_token
+from pipeline.engine.ray_address import check_address, get_address
 from pipeline.errors import InvalidConfiguration, NoCapacity
 
 log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def connect_to_cluster() -> Iterator[None]:
     or a job that calls several stages), this connection is used and left open.
 
     Raises:
-        InvalidConfiguration: no cluster answers at that address.
+        InvalidConfiguration: no cluster answers at that address, or Ray cannot start on this machine.
     """
     # Otherwise Ray prints `Unhandled error` for each failed task whose result the driver drops: the chunks of
     # a task that failed, or work left when a run ends. The driver reports or retries every error itself.
@@ -52,60 +51,58 @@ def connect_to_cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = _get_address()
+    address = get_address()
+    check_address(address)
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    _check_reachable(address)
+    with contextlib.ExitStack() as stack:
+        session_folder = None
+        if address == "local":
+            session_folder = stack.enter_context(prepare_session_folder())
+            stack.enter_context(provide_token())
+        _start_ray(address, session_folder)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own exits without a message
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start_ray(address: str, session_folder: str | None) -> None:
+    numba_cache = {name: os.environ[name] for name in ("NUMBA_CACHE_DIR",) if name in os.environ}
     try:
         ray.init(
             address=address,
             include_dashboard=False if address == "local" else None,
             logging_level=logging.ERROR,
             log_to_driver=log.isEnabledFor(logging.DEBUG),
-            runtime_env={"env_vars": WORKER_ENVIRONMENT | _locate_numba_cache(address)},
+            runtime_env={"env_vars": WORKER_ENVIRONMENT | numba_cache},
+            _temp_dir=session_folder,
         )
-    except ConnectionError as error:
+    except Exception as error:  # Ray raises a bare Exception if a node does not start in time
+        text = " ".join(str(error).split())
+        if address == "local":
+            raise InvalidConfiguration(f"Ray does not start on this machine: {text}") from error
         raise InvalidConfiguration(
-            f"RAY_ADDRESS {address}: no cluster to connect to: {error}"
+            f"RAY_ADDRESS {address}: no cluster to connect to: {text}"
         ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own exits without a message
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
-    """Fail at once if nothing listens at the address: Ray itself tries for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not (host and port.isdigit()):
-        return  # local and auto are no addresses
-    try:
-        socket.create_connection((host, int(port)), timeout=10.0).close()
-    except OSError as error:
-        raise InvalidConfiguration(
-            f"RAY_ADDRESS {address}: nothing answers: {error.strerror or error}"
-        ) from error
+def check_ray_address() -> None:
+    """Reject a `RAY_ADDRESS` where no cluster answers, before a job reads its inputs.
+
+    Raises:
+        InvalidConfiguration: as `check_address`.
+    """
+    if not ray.is_initialized():
+        check_address(get_address())
 
 
 def is_local() -> bool:
     """Whether the cluster is, or will be, a Ray that this process starts: one machine, one disk."""
-    return _get_address() == "local" and not ray.is_initialized()
-
-
-def _get_address() -> str:
-    return os.environ.get("RAY_ADDRESS") or "local"
-
-
-def _locate_numba_cache(address: str) -> dict[str, str]:
-    """The folder of Numba's cache: its default is the source's, which `--working-dir` moves in each job."""
-    if "NUMBA_CACHE_DIR" in os.environ:
-        return {"NUMBA_CACHE_DIR": os.environ["NUMBA_CACHE_DIR"]}
-    if address == "local":  # all runs of this user share the folder beside the source
-        return {}
-    return {"NUMBA_CACHE_DIR": str(Path(tempfile.gettempdir()) / f"numba-cache-{os.getuid()}")}
+    return get_address() == "local" and not ray.is_initialized()
 
 
 @dataclass(frozen=True)

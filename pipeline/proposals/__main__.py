@@ -10,6 +10,7 @@ import tyro
 
 from pipeline import imaging, storage, uris
 from pipeline.errors import InvalidConfiguration, PipelineError
+from pipeline.printable import describe_in_one_line
 from pipeline.proposals.backends import Backend
 from pipeline.proposals.search import selective_search
 
@@ -77,7 +78,7 @@ def run_command_line() -> None:
     try:
         main(options)
     except PipelineError as error:
-        print("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
+        print(describe_in_one_line(error), file=sys.stderr)
         sys.exit(error.exit_code)
 
 

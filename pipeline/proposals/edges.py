@@ -12,9 +12,9 @@ Measured on 500x375 (747k edges): weights 1.0 ms, sort 3.2 ms; a comparison sort
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.kernel_cache import njit
 from pipeline.proposals.workspace import Workspace
 
 _PASS_BITS = 10

@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from pipeline.kernel_cache import njit
 
 COLOUR_BINS = 25
 TEXTURE_BINS = 10

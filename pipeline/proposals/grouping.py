@@ -10,8 +10,8 @@ segmentations take 50 times as long as the eight groupings on them.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from pipeline.kernel_cache import njit
 from pipeline.proposals.features import UNIT, intersect
 from pipeline.proposals.heap import (
     build_heap,

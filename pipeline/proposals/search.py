@@ -20,7 +20,7 @@ from pipeline.proposals.backends import (
 )
 from pipeline.proposals.strategy import Strategy
 
-SELECTIVE_SEARCH_VERSION = 1
+SELECTIVE_SEARCH_VERSION = 2
 """Increase it with every change that changes the boxes: stored proposals record it."""
 
 MAX_PIXELS = 2**29 - 1  # an edge's number, 4 per pixel, is an int32

@@ -12,9 +12,9 @@ edge after the other needs 14 ms, most of it in mispredicted branches and waitin
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.kernel_cache import njit
 from pipeline.proposals.prefetch import prefetch
 from pipeline.proposals.workspace import Workspace
 

@@ -12,6 +12,10 @@ COLOUR_SPACES = ("RGB", "I", "Lab", "rgI", "HSV", "rgb", "C", "H")
 """The paper's eight (table 1): `rgb` is normalised RGB, `rgI` its r and g with intensity, `C` the colour
 invariant of Geusebroek et al. (2001), `H` the hue of HSV."""
 
+LARGEST_K = 1_000_000_000
+LARGEST_MIN_SIZE = 1_000_000_000
+"""Beyond any image's pixels; the segmentation counts in 64-bit integers."""
+
 MEASURES = "CTSF"
 """Colour, texture, size and fill (section 3.2, equations 1-4)."""
 
@@ -48,12 +52,16 @@ class Strategy:
                 raise InvalidConfiguration(
                     f"similarity {name!r} is not a subset of {MEASURES} (such as CTSF, TSF, F)"
                 )
-        if not all(0 < k < float("inf") for k in self.ks):
-            raise InvalidConfiguration(f"every k must be positive and finite, got {self.ks}")
+        if not all(0 < k <= LARGEST_K for k in self.ks):
+            raise InvalidConfiguration(
+                f"every k must be positive and at most {LARGEST_K:,}, got {self.ks}"
+            )
         if not 0 <= self.sigma <= 16:
             raise InvalidConfiguration(f"sigma must be within 0 and 16 pixels, got {self.sigma}")
-        if self.min_size is not None and self.min_size < 1:
-            raise InvalidConfiguration(f"min_size must be at least 1, got {self.min_size}")
+        if self.min_size is not None and not 1 <= self.min_size <= LARGEST_MIN_SIZE:
+            raise InvalidConfiguration(
+                f"min_size must be within 1 and {LARGEST_MIN_SIZE:,} pixels, got {self.min_size}"
+            )
 
     @property
     def hierarchy_count(self) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +12,11 @@ import ray
 
 from pipeline.engine import cluster
 from pipeline.engine.propose.run import run_proposals
-from pipeline.errors import InvalidConfiguration, NoCapacity
+from pipeline.errors import NoCapacity
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
 from tests.engine.drawn_images import write_damaged_manifest
 from tests.project_log import read_project_log
-from tests.swift import find_free_port
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -66,23 +63,6 @@ def test_a_free_core_needs_no_wait(
     monkeypatch.setattr(cluster, "LOG_EVERY", 10.0)
     cluster.await_core(60)
     assert not read_project_log(caplog)
-
-
-@pytest.mark.parametrize("form", ["{}", "ray://{}"])
-def test_an_address_where_nothing_answers_fails_at_once(
-    form: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address = form.format(f"127.0.0.1:{find_free_port()}")
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    message = f"RAY_ADDRESS {address}: nothing answers: {os.strerror(errno.ECONNREFUSED)}"
-    with pytest.raises(InvalidConfiguration, match=message), cluster.connect_to_cluster():
-        pass
-
-
-def test_local_and_auto_are_not_checked_for_an_answer() -> None:
-    for address in ("local", "auto"):
-        cluster._check_reachable(address)
 
 
 @pytest.mark.parametrize("is_connected", [True, False])

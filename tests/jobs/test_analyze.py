@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import analyze
 from jobs.analyze import AnalyzeDetections, AnalyzeProposals, CompareRuns, main
 from pipeline import imaging
 from pipeline.errors import StorageError
@@ -45,6 +46,47 @@ def test_detections_are_scored_printed_and_written(tmp_path, manifest, capsys):
     assert "decode: UnreadableImage" in printed
     assert "note: the manifest has no class emu" in printed
     assert "note: scored over the first 2 of the manifest's 3 images" in printed
+
+
+@pytest.mark.parametrize("kind", ["detections", "proposals", "compare"])
+def test_scores_are_written_before_a_reader_can_close_the_pipe(
+    kind, tmp_path, manifest, monkeypatch
+):
+    def close_pipe(*arguments, **options):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(analyze.Console, "print", close_pipe)
+    monkeypatch.setattr(analyze, "print_lines", close_pipe)
+    out = str(tmp_path / "out")
+    if kind == "proposals":
+        uri = write_proposals(str(tmp_path / "p"), manifest, {"one": [A], "two": [], "three": []})
+        options, names = AnalyzeProposals(proposals=uri, manifest=manifest, output=out), {"metrics"}
+    else:
+        rows = {"one": [("[red]cat", 0.9, A)], "two": [], "three": []}
+        uri = write_detections(str(tmp_path / "d"), manifest, rows, ("[red]cat", "dog"))
+        options, names = (
+            AnalyzeDetections(detections=uri, manifest=manifest, output=out),
+            {"metrics"},
+        )
+    if kind == "compare":
+        options = CompareRuns(detections=(uri, uri), manifest=manifest, output=out)
+        names = {"comparison"}
+    with pytest.raises(BrokenPipeError):
+        main(options)
+    assert {path.stem for path in (tmp_path / "out").glob("*.json")} == names
+
+
+def test_a_label_cannot_command_the_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    label = "\x1b]0;mine\x07cat\nall"
+    manifest = write_annotations(
+        str(tmp_path / "m.parquet"), {"one": [make_object(label, A)]}, (label,)
+    )
+    uri = write_detections(str(tmp_path / "d"), manifest, {"one": [(label, 0.9, A)]}, (label,))
+    main(AnalyzeDetections(detections=uri, manifest=manifest, output=str(tmp_path / "out")))
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\\x1b]0;mine\\x07cat\\nall" in printed
 
 
 def test_proposals_are_scored_printed_and_plotted(tmp_path, manifest, capsys):

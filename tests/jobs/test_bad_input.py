@@ -147,9 +147,9 @@ CASES = [
         TRAIN,
         "--manifest",
         {
-            "{w}/unlabelled.parquet": "{w}/unlabelled.parquet lists no classes",
+            "{w}/unlabelled.parquet": "{w}/unlabelled.parquet has no annotated objects",
             "{w}/empty.parquet": "{w}/empty.parquet: no image holds an object to learn from",
-            "{w}/flat.parquet": "none of 4 images of {w}/flat.parquet has a foreground RoI",
+            "{w}/flat.parquet": "{w}/flat.parquet: column objects, row 0",
             "{w}/m.parquet {w}/m.parquet": "2 manifests but 1 proposals",
             "{w}/m.parquet {w}/dogs.parquet": "{w}/dogs.parquet has the classes dog, but",
         },
@@ -234,7 +234,7 @@ CASES = [
             "{w}/none": "{w}/none is not a folder",
             "{w}/folder": "{w}/folder holds no images at any depth",
             "{w}/m.parquet": "{w}/m.parquet is not a folder",
-            "{w}/noimages": "{w}/noimages/text.jpg: not an image in a known format",
+            "{w}/noimages": "{w}/noimages/text.jpg: not an image in an accepted format",
         },
     ),
     *_vary(
@@ -325,10 +325,11 @@ def test_missing_images_are_failed_rows_and_exit_code_1(
     output = f"{tmp_path}/out"
     more = ("--checkpoint", f"{world}/checkpoint") if job == "detect" else ()
     assert run_job(job, "--manifest", manifest, "--output", output, *more) == 1
-    assert "6 images in 1 shards, 5 failed (5 read: MissingObject)" in caplog.messages
+    reason = "5 read: MissingObject" if job == "detect" else "5 propose: MissingObject"
+    assert f"6 images in 1 shards, 5 failed ({reason})" in caplog.messages
     assert f"output: {output}" in caplog.messages
     assert read_error_output(capsys).splitlines()[-1] == (
-        "error: 5 of 6 images failed (5 read: MissingObject), more than the allowed fraction of 0.05; "
+        f"error: 5 of 6 images failed ({reason}), more than the allowed fraction of 0.05; "
         f"the output {output} is complete"
     )
     rows = [row for table in open_parts(output).read_tables() for row in table.to_pylist()]

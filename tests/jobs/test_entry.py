@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -28,20 +30,20 @@ def test_the_command_to_retry_failed_images_can_be_run_as_printed(
 ) -> None:
     failed = Counter({"read: MissingObject": 1})
     summary = Summary("/out", 2, 1, 0, failed=failed, rerun=options.rerun)
-    message = entry.closing_message(
-        entry.JobOptions(), summary, "jobs/next.py", "--manifest", "s3://k:s@b/m?q=1"
+    lines = entry.build_closing_lines(
+        entry.JobOptions(), summary, "jobs/next.py", "--manifest", "https://k:s@b/m?q=1"
     )
-    assert message.splitlines()[-2] == f"to retry failed images, once repaired: {command}"
-    assert message.splitlines()[-1] == "next: python jobs/next.py --manifest s3://b/m"
+    assert lines[-2] == f"to retry failed images, once repaired: {command}"
+    assert lines[-1] == "next: python jobs/next.py --manifest https://b/m"
 
 
 def test_the_next_job_gets_the_storage_options() -> None:
     options = entry.JobOptions(storage_options="stores.json")
     summary = Summary("/out", 2, 1, 0)
-    assert entry.closing_message(options, summary, "jobs/next.py").endswith(
-        "next: python jobs/next.py --storage-options stores.json"
-    )
-    assert "storage-options" not in entry.closing_message(options, summary, "-c", "print()")
+    line = entry.build_closing_lines(options, summary, "jobs/next.py")[-1]
+    assert line == "next: python jobs/next.py --storage-options stores.json"
+    line = entry.build_closing_lines(options, summary, "-c", "print()")[-1]
+    assert "storage-options" not in line
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -70,3 +72,23 @@ def test_a_signal_sets_the_exit_code_even_if_another_interrupt_replaces_its_exce
             signal.signal(handled, handler)
     assert exit_info.value.code == code
     assert read_error_output(capsys) == "stopped\n"
+
+
+def test_names_in_results_neither_command_the_terminal_nor_start_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    entry.print_lines("classes: \x1b[2Jdog\nnext: rm", "caf\udce9")
+    assert capsys.readouterr().out == "classes: \\x1b[2Jdog\\nnext: rm\ncaf\\udce9\n"
+
+
+def test_a_reader_that_closes_the_pipe_ends_a_job_quietly() -> None:
+    script = (
+        "from jobs import entry\n"
+        "def main(options):\n"
+        "    for _ in range(100_000): entry.print_lines('a line of results')\n"
+        "entry.run(entry.JobOptions, main)\n"
+    )
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} | head -1"
+    ended = subprocess.run(command, shell=True, check=False, capture_output=True, text=True)
+    assert ended.stdout == "a line of results\n"
+    assert ended.stderr == ""

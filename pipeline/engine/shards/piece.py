@@ -9,8 +9,12 @@ import pyarrow as pa
 from pipeline import uris
 from pipeline.errors import UnreadableDataset
 from pipeline.manifests import Manifest
+from pipeline.runs.encoded_image import ListedImage
 from pipeline.runs.report import Report
 from pipeline.shards import Shard, compute_shard_key, digest_images, put_part
+from pipeline.stated_sizes import pair_sizes
+
+_COLUMNS = ("image_id", "uri", "width", "height")
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,23 @@ class Piece:
         """Images in the piece."""
         return self.shard.rows if self.is_whole else 1
 
-    def read_images(self, manifest: Manifest, fingerprint: str) -> list[tuple[str, str]]:
-        """The (image_id, uri) of the piece's images.
+    def read_images(self, manifest: Manifest, fingerprint: str) -> list[ListedImage]:
+        """The piece's images.
 
         Raises:
             UnreadableDataset: the manifest no longer holds the images that the shard was made of.
         """
-        table = manifest.read(self.shard.first_row, self.shard.rows, ["image_id", "uri"])
+        table = manifest.read(self.shard.first_row, self.shard.rows, list(_COLUMNS))
         image_ids, image_uris = table["image_id"].to_pylist(), table["uri"].to_pylist()
         if compute_shard_key(fingerprint, digest_images(image_ids, image_uris)) != self.shard.key:
             raise UnreadableDataset(
                 f"{uris.redact_uri(manifest.uri)}: rows from {self.shard.first_row} changed "
                 "while the run was working"
             )
-        images = list(zip(image_ids, image_uris, strict=True))
+        sizes: list[tuple[int, int] | None] = [None] * len(table)
+        if manifest.classes is not None:  # boxes refer to these sizes
+            sizes = pair_sizes(table)
+        images = list(map(ListedImage, image_ids, image_uris, sizes))
         return images if self.row is None else images[self.row : self.row + 1]
 
 

@@ -35,6 +35,9 @@ MEMORY_LOSSES = 4
 """Workers that Ray may end for their node's memory at a single image: another process may use the memory."""
 NODE_LOSSES = 50
 """Attempts that may be lost with a node: they say nothing about the shard."""
+SAME_ERRORS = 2
+"""Attempts at work whose code raises an error before anything has succeeded in the run: most likely it is the
+same for every image, and waiting does not help as it does with a store."""
 GIVE_UPS_IN_A_ROW = 3
 """Shards that may be given up without a commit between: then the fault is not theirs."""
 ENDED_WORKERS = (
@@ -154,16 +157,21 @@ class RetryPolicy:
         self._worker_losses: Counter[Piece] = Counter()
         self._node_losses: Counter[Piece] = Counter()
         self._driver_errors: Counter[Shard] = Counter()
-        self._latest_success = float("-inf")
+        self._latest_success: dict[str, float] = {}
+        """When the latest piece that came through a stage had started, by stage."""
+        self._code_errors: dict[Piece, str] = {}
+        """Pieces whose latest error is one of the code, with its stage."""
+        self._isolated: set[Shard] = set()
+        """Shards that have no attempts left as a whole: each of their images gets one."""
         self._give_ups_in_a_row = 0
 
     def is_last_chance(self, piece: Piece) -> bool:
         """Whether the next error of the piece's work gives up its shard."""
-        return self._errors[piece] >= ATTEMPTS - 1
+        return self._errors[piece] >= self._count_attempts(piece) - 1
 
-    def note_success(self, started_at: float) -> None:
+    def note_success(self, stage: str, started_at: float) -> None:
         """Note that a piece whose work started at that time came through a stage."""
-        self._latest_success = max(self._latest_success, started_at)
+        self._latest_success[stage] = max(self._latest_success.get(stage, started_at), started_at)
 
     def note_commit(self) -> None:
         """Note that a shard was committed."""
@@ -204,15 +212,32 @@ class RetryPolicy:
     def _after_error(self, piece: Piece, error: BaseException, stage: str, now: float) -> Decision:
         self._errors[piece] += 1
         self._first_error.setdefault(piece, now)
+        self._code_errors.pop(piece, None)
+        if not isinstance(error, PipelineError | RayError | OSError | MemoryError):
+            self._code_errors[piece] = stage
         attempt = self._errors[piece]
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         message = f"shard {piece.shard.ordinal}, attempt {attempt}: {reason}"
-        if attempt < ATTEMPTS:
+        if attempt < self._count_attempts(piece):
             return Retry(self.backoff.wait(attempt), message=message)
-        others_succeed = self._latest_success > self._first_error[piece]
-        if not piece.is_whole and others_succeed:
+        if not self._have_others_succeeded(piece, stage):
+            return self._give_up(reason, message)
+        if not piece.is_whole:
             return FailImage(Failure.from_error(stage, error), message=message)
-        return self._give_up(reason, message)
+        self._isolated.add(piece.shard)
+        return Isolate(message=f"{message}; its images are done one by one")
+
+    def _count_attempts(self, piece: Piece) -> int:
+        """Errors after which a piece is not tried again."""
+        if not piece.is_whole and piece.shard in self._isolated:
+            return 1
+        stage = self._code_errors.get(piece)
+        return ATTEMPTS if stage is None or stage in self._latest_success else SAME_ERRORS
+
+    def _have_others_succeeded(self, piece: Piece, stage: str) -> bool:
+        """Whether pieces that started after the first error came through the stage."""
+        first = piece if piece.shard not in self._isolated else Piece(piece.shard)
+        return self._latest_success.get(stage, float("-inf")) > self._first_error[first]
 
     def _after_worker_loss(self, piece: Piece, cause: Cause, stage: str) -> Decision:
         self._worker_losses[piece] += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic, sleep
 from typing import Any
 
@@ -37,9 +38,9 @@ from pipeline.engine.shards.retry_policy import (
 )
 from pipeline.engine.shards.work import Flight, ShardWork
 from pipeline.errors import NoCapacity, PipelineError, ShardFailed, StorageError
-from pipeline.runs.failures import read_committed_report
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import RunOutput
+from pipeline.runs.part_inspection import read_committed_report
 from pipeline.runs.report import Failure, Report
 from pipeline.runs.summary import RunInterrupted, WorkDone
 from pipeline.shards import Shard
@@ -127,7 +128,8 @@ class ShardRunner:
             self._check_capacity()
 
     def _refresh_displays(self) -> None:
-        state = self.work.measure_flow(self._flights.values(), self._capacity)
+        flow = self.work.measure_flow(self._flights.values(), self._capacity)
+        state = replace(flow, queued=len(self._queue))
         self.progress.refresh(state)
         if self.metrics is not None:
             self.metrics.record_flow(state)
@@ -155,6 +157,7 @@ class ShardRunner:
 
     def _handle_end(self, reference: ObjectRef[Any]) -> None:
         flight = self._flights.pop(reference)
+        stage = flight.stage
         try:
             report = ray.get(reference)
             next_stage = self.work.start_next_stage(flight)
@@ -162,7 +165,7 @@ class ShardRunner:
             self._handle_error(flight, error)
             return
         self._capacity_seen = monotonic()
-        self.policy.note_success(flight.started_at)
+        self.policy.note_success(stage, flight.started_at)
         if next_stage is not None:
             self._flights[next_stage] = flight
         elif flight.piece.is_whole:

@@ -136,7 +136,8 @@ def test_a_piece_that_only_waited_for_the_lost_worker_is_not_to_blame() -> None:
     [
         (IMAGE, 101.0, FailImage(Failure("detect", "StorageError", "no answer"))),
         (IMAGE, 99.0, GiveUp(REASON)),  # it started before the store went away
-        (SHARD, 101.0, GiveUp(REASON)),
+        (SHARD, 101.0, Isolate()),
+        (SHARD, 99.0, GiveUp(REASON)),
     ],
 )
 def test_an_image_is_failed_if_pieces_that_started_later_succeed(
@@ -144,8 +145,42 @@ def test_an_image_is_failed_if_pieces_that_started_later_succeed(
 ) -> None:
     policy = RetryPolicy()
     _decide(policy, piece, [STORE], now=100.0)
-    policy.note_success(success_started_at)
+    policy.note_success("detect", success_started_at)
     assert _decide(policy, piece, [STORE] * (ATTEMPTS - 1), now=200.0)[-1] == decision
+
+
+def test_success_at_another_stage_fails_no_image() -> None:
+    """Images may be readable while no detector works."""
+    policy = RetryPolicy()
+    _decide(policy, SHARD, [STORE], now=100.0)
+    policy.note_success("read", 101.0)
+    assert _decide(policy, SHARD, [STORE] * (ATTEMPTS - 1))[-1] == GiveUp(REASON)
+
+
+def test_images_of_a_shard_without_attempts_left_get_one_each() -> None:
+    policy = RetryPolicy()
+    _decide(policy, SHARD, [STORE], now=100.0)
+    policy.note_success("detect", 101.0)
+    assert _decide(policy, SHARD, [STORE] * (ATTEMPTS - 1))[-1] == Isolate()
+    assert policy.is_last_chance(IMAGE)
+    failed = FailImage(Failure("detect", "StorageError", "no answer"))
+    assert _decide(policy, IMAGE, [STORE], now=102.0) == [failed]
+
+
+def test_an_error_of_the_code_is_retried_once_while_nothing_succeeds() -> None:
+    policy = RetryPolicy()
+    assert not policy.is_last_chance(SHARD)
+    assert _decide(policy, SHARD, [DEFECT]) == [Retry(0.5)]
+    assert policy.is_last_chance(SHARD)
+    assert _decide(policy, SHARD, [DEFECT]) == [GiveUp("ZeroDivisionError: division by zero")]
+    policy.note_success("detect", 1.0)
+    other = Piece(Shard(1, "1" * 24, 4, 4))
+    assert [type(d) for d in _decide(policy, other, [DEFECT] * 5)] == [Retry] * 5
+
+
+@pytest.mark.parametrize("error", [STORE, OSError("no space left on device"), MemoryError()])
+def test_what_may_pass_by_itself_keeps_its_attempts(error: Exception) -> None:
+    assert [type(d) for d in _decide(RetryPolicy(), SHARD, [error] * 5)] == [Retry] * 5
 
 
 def test_the_last_chance_is_the_attempt_before_the_shard_is_given_up() -> None:
