@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench chaos format
+.PHONY: demo test check bench chaos fuzz format
 
 demo: $(READY)
 	$(BIN)/python jobs/demo.py --output demo-output
@@ -27,9 +27,13 @@ bench: $(READY)
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos
 
+# make fuzz N=10000 SEED=1
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --cases $(or $(N),10000) --seed $(or $(SEED),0)
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; pass PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $(READY)
