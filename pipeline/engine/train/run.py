@@ -110,8 +110,7 @@ def run_training(
 
     Args:
         manifest_uris: annotated datasets with the same classes.
-        proposals: stored proposals, one URI per manifest in the same order, or the settings to compute
-            them first, into the output.
+        proposals: stored ones, a URI per manifest in the same order, or how to compute them into the output.
         output_uri: folder for the final network, states, logs and run.json.
         recipe: how to train.
         weights: pretrained weights, as `load_pretrained` takes them.
@@ -126,8 +125,7 @@ def run_training(
     """
     cluster.check_ray_address()
     output = uris.make_absolute(output_uri)
-    if weights is not None and not is_torchvision_name(weights):
-        weights = uris.make_absolute(weights)
+    weights = _make_weights_absolute(weights)
     validation = validation or Validation()
     _check_inputs(output, manifest_uris, proposals, weights, validation)
     manifests = open_annotated_manifests(manifest_uris, classes)
@@ -156,6 +154,13 @@ def run_training(
             validate_every=None if validator is None else validation.every,
         )
         return _train(spec, execution, overwrite, validator)
+
+
+def _make_weights_absolute(weights: str | None) -> str | None:
+    """The URI of a weights file; torchvision's names stay as they are."""
+    if weights is None or is_torchvision_name(weights):
+        return weights
+    return uris.make_absolute(weights)
 
 
 def _check_inputs(
