@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import imaging, storage, uris
+from pipeline import imaging, manifests, storage, uris
 from pipeline.analysis.average_precision import VocAveragePrecision
 from pipeline.analysis.detection_arrays import (
     DetectionArrays,
@@ -62,13 +62,14 @@ class Validation:
             raise InvalidConfiguration("--validation.manifest needs --validation.proposals too")
         check_range("validation.every", self.every, at_least=1)
         check_range("validation.images", self.images, at_least=1)
+        listed = manifests.open_manifest(self.manifest)
+        if listed.classes and listed.classes != classes:
+            raise InvalidConfiguration(
+                f"{uris.redact_uri(listed.uri)} has other classes than the network"
+            )
         (dataset,) = open_annotated_datasets(
             open_annotated_manifests([self.manifest], classes), [self.proposals]
         )
-        if dataset.classes != classes:
-            raise InvalidConfiguration(
-                f"{uris.redact_uri(dataset.manifest.uri)} has other classes than the network"
-            )
         return Validator(dataset, self.images)
 
 
