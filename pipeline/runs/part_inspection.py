@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -111,16 +112,22 @@ def _read_failed_rows(uri: str, shard: Shard) -> dict[int, str]:
         parquet = pq.ParquetFile(source)
         names = parquet.schema_arrow.names
         columns = [name for name in ("status", "stage", "error_type") if name in names]
-        rows = parquet.read(columns).to_pylist()
-        failed = {
-            index: f"{row.get('stage', 'propose')}: {row['error_type']}"
-            for index, row in enumerate(rows)
-            if row["status"] == "failed"
-        }
-    fault = find_wrong_count(len(rows), shard.rows)
+        table = parquet.read(columns)
+        failed = _find_failed_rows(table)
+    fault = find_wrong_count(len(table), shard.rows)
     if fault is not None:
         raise UnreadableDataset(fault)
     return failed
+
+
+def _find_failed_rows(table: pa.Table) -> dict[int, str]:
+    """The failed rows of a part, each with its stage and error type."""
+    columns = [name for name in ("status", "stage", "error_type") if name in table.column_names]
+    return {
+        index: f"{row.get('stage', 'propose')}: {row['error_type']}"
+        for index, row in enumerate(table.select(columns).to_pylist())
+        if row["status"] == "failed"
+    }
 
 
 def read_committed_report(output: str, shard: Shard) -> Report | None:
@@ -141,7 +148,7 @@ def read_committed_report(output: str, shard: Shard) -> Report | None:
         return None
     with schema.report_damage(uri):
         table = pq.read_table(io.BytesIO(data))
-    failed = Counter(_read_failed_rows(uri, shard).values())
+        failed = Counter(_find_failed_rows(table).values())
     report = Report(images=len(table), failed=failed)
     report.counts["bytes"] = len(data)
     for count, column in (("proposals", "boxes"), ("detections", "detections")):

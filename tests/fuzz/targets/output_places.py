@@ -31,7 +31,7 @@ _USER_FILES = (
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a job changed of what is not its own."""
+    """The files outside its output that a job changed."""
 
     changed: tuple[str, ...]
 
