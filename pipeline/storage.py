@@ -219,32 +219,6 @@ def list_names(uri: str) -> list[str]:
         )
 
 
-def list_below(uri: str) -> list[str]:
-    """List the sorted paths, relative to the folder, of all objects below it.
-
-    Raises:
-        MissingObject: there is no such folder.
-    """
-    store, path = get_filesystem(uri)
-    with translate_errors(uri, "listed"):
-        store.invalidate_cache()
-        if not store.isdir(path):
-            raise MissingObject(f"{uris.redact_uri(uri)} is not a folder")
-        return sorted(_cut_root(name, path) for name in store.find(path))
-
-
-def _cut_root(name: str, root: str) -> str:
-    """A listed name relative to the folder that was listed.
-
-    S3's client drops the second slash of s3://bucket//folder, so its names may begin otherwise than the root.
-    """
-    root = root.rstrip("/") + "/"
-    if name.startswith(root):
-        return name.removeprefix(root)
-    depth = sum(1 for part in root.split("/") if part)
-    return "/".join(name.strip("/").split("/")[depth:])
-
-
 def put(uri: str, data: bytes) -> None:
     """Write one object whole: every reader sees the old object, the new one, or none."""
     store, path = get_filesystem(uri)

@@ -51,12 +51,9 @@ def test_listings_hold_sorted_files(folder: str) -> None:
     for name in ("b", "a", "below/c"):
         storage.put(uris.join(folder, name), b"")
     assert storage.list_names(folder) == ["a", "b"]
-    assert storage.list_below(folder + "/") == ["a", "b", "below/c"]
     assert storage.is_folder(folder)
     assert not storage.is_folder(uris.join(folder, "a"))
     assert storage.list_names(uris.join(folder, "gone")) == []
-    with pytest.raises(MissingObject, match="gone is not a folder"):
-        storage.list_below(uris.join(folder, "gone"))
 
 
 def test_linked_files_count_as_files(tmp_path: Path) -> None:
@@ -65,7 +62,6 @@ def test_linked_files_count_as_files(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "link").symlink_to(tmp_path / "elsewhere" / "x")
     assert storage.list_names(str(tmp_path / "here")) == ["link"]
-    assert storage.list_below(str(tmp_path / "here")) == ["link"]
 
 
 def test_missing_objects_are_named(folder: str) -> None:
@@ -355,16 +351,3 @@ def test_a_missing_package_is_found_without_a_connection(monkeypatch: pytest.Mon
 
 def test_an_unknown_protocol_needs_no_package() -> None:
     storage.check_packages("nowhere://a/b.jpg")
-
-
-@pytest.mark.parametrize(
-    ("root", "name", "relative"),
-    [
-        ("bucket/dir", "bucket/dir/a.jpg", "a.jpg"),
-        ("bucket//dir", "bucket/dir/b/a.jpg", "b/a.jpg"),
-        ("bucket//dir/", "bucket/dir/a b.jpg", "a b.jpg"),
-        ("/data/dir", "/data/dir/a//b.jpg", "a//b.jpg"),
-    ],
-)
-def test_listed_names_are_cut_at_the_folder(root: str, name: str, relative: str) -> None:
-    assert storage._cut_root(name, root) == relative

@@ -22,7 +22,6 @@ ACTIONS: dict[str, Callable[[str], object]] = {
     "exists": lambda folder: storage.exists(f"{folder}/x"),
     "is_folder": storage.is_folder,
     "list_names": storage.list_names,
-    "list_below": storage.list_below,
     "put": lambda folder: storage.put(f"{folder}/x", b"new"),
     "remove": lambda folder: storage.remove(f"{folder}/x"),
     "check_writable": storage.check_writable,
@@ -68,11 +67,8 @@ def test_listings_hold_sorted_files(s3_folder: str) -> None:
         storage.put(f"{s3_folder}/{name}", b"1")
     storage.put(f"{s3_folder}-beside/d", b"1")
     assert storage.list_names(s3_folder) == ["a", "b"]
-    assert storage.list_below(s3_folder + "/") == ["a", "b", "below/c"]
     assert storage.is_folder(s3_folder)
     assert not storage.is_folder(f"{s3_folder}/a")
-    with pytest.raises(MissingObject, match=r"/gone is not a folder"):
-        storage.list_below(f"{s3_folder}/gone")
 
 
 def test_objects_of_another_process_are_visible(s3_folder: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
+from pipeline.sources.listing import list_files
 from pipeline.training import state
 from pipeline.training.training_files import (
     clear_training,
@@ -51,7 +52,7 @@ def test_only_what_training_writes_is_removed(tmp_path: Path, store: str) -> Non
     assert sorted(listed) == sorted(OWN)
     assert listed[0] == "steps/latest.json", "no run may resume from half of a training"
     clear_training(output)
-    assert storage.list_below(output) == sorted(USERS)
+    assert list_files(output, hidden=True).files == tuple(sorted(USERS))
     assert list_training_files(output) == []
 
 
@@ -63,7 +64,7 @@ def test_an_output_that_does_not_exist_holds_nothing(tmp_path: Path) -> None:
 
 def test_all_that_a_state_puts_is_listed(tmp_path: Path) -> None:
     state.save_state(str(tmp_path), 3, {})
-    assert list_training_files(str(tmp_path)) == storage.list_below(str(tmp_path))
+    assert list_training_files(str(tmp_path)) == list(list_files(str(tmp_path), hidden=True).files)
 
 
 def test_scratch_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
@@ -72,4 +73,4 @@ def test_scratch_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
         storage.put(f"{tmp_path}/{name}.{digits}.partial", b"half")
     storage.put(f"{tmp_path}/logs/.mine.{digits}.partial", b"mine")
     remove_scratch_files(str(tmp_path))
-    assert storage.list_below(str(tmp_path)) == [f"logs/.mine.{digits}.partial"]
+    assert list_files(str(tmp_path), hidden=True).files == (f"logs/.mine.{digits}.partial",)
