@@ -89,7 +89,8 @@ def _read_orientation(canvas: Image.Image) -> int:
     if canvas.format == "TIFF":  # Pillow turns its pixels itself
         return 1
     try:
-        value = canvas.getexif().get(ExifTags.Base.Orientation, 1)
+        # PNG's own method decodes the whole image to look for EXIF behind the pixels.
+        value = Image.Image.getexif(canvas).get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata are no reason to reject the image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

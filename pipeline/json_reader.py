@@ -59,7 +59,7 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_surrogates(data: bytes | str, content: Any) -> None:
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    if not _SURROGATE.search(raw):
+    if b"\0" not in raw and not _SURROGATE.search(raw):  # UTF-16 and UTF-32 hold null bytes
         return
     try:
         json.dumps(content, ensure_ascii=False).encode()

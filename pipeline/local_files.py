@@ -89,4 +89,4 @@ def check_size(size: int, max_bytes: int | None) -> None:
         UnusableFile: it is larger.
     """
     if max_bytes is not None and size > max_bytes:
-        raise UnusableFile(f"has more than {max_bytes / 1e6:g} MB, the limit for an image file")
+        raise UnusableFile(f"has more than {max_bytes / 1e6:g} MB, the limit for such a file")

@@ -311,8 +311,11 @@ def write_manifest(
         decoding: how jobs decode the images; the rows' sizes and boxes refer to its orientation.
 
     Raises:
-        UnreadableDataset: an image_id occurs twice, a label is not among `classes`, or there are no rows.
+        UnreadableDataset: an image_id or a class occurs twice, a label is not among `classes`, or there are
+            no rows.
     """
+    if classes is not None and len(set(classes)) < len(classes):
+        raise UnreadableDataset(f"the classes name one twice: {', '.join(classes):.200}")
     metadata: dict[str, Any] = {}
     if classes is not None:
         metadata["classes"] = list(classes)

@@ -2,8 +2,8 @@
 
 A part's name is not proof: a copy of another part, or of a part of another run, may have it. The metadata
 `shard` holds the shard's key, which hashes the run's fingerprint and the shard's images, and the number of
-rows. A resumed run finds it by searching the bytes of the footer, which takes a tenth of the time that
-parsing the footer does; only the parts of earlier releases, which lack it, are parsed.
+rows. A resumed run finds it by searching the bytes of the footer, which is far quicker than parsing it; only
+the parts of earlier releases, which lack it, are parsed.
 """
 
 from __future__ import annotations

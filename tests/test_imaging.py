@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from pipeline import geometry, imaging
 from pipeline.errors import UnreadableImage
@@ -294,3 +294,16 @@ def test_any_caption_is_drawn_in_one_line(caption: str) -> None:
     drawn = imaging.draw_boxes(blank, np.array([[1, 30, 50, 58]]), [caption])
     assert not drawn[:10].any()
     assert drawn.any()
+
+
+def test_the_header_of_a_png_is_read_without_decoding_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow looks for EXIF behind the pixels otherwise, and a small file may hold many."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(buffer, "PNG", exif=exif)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    assert imaging.read_header(buffer.getvalue()).orientation == 6
+    plain = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(plain, "PNG")
+    assert imaging.read_header(plain.getvalue()) == imaging.ImageHeader(30, 20, 1)

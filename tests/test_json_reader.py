@@ -54,6 +54,12 @@ def test_an_escaped_pair_is_a_character_and_a_half_is_allowed_on_request() -> No
     assert parse_json(rb'["\ud800"]', allow_surrogates=True) == ["\ud800"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+def test_half_a_character_is_found_in_every_encoding(encoding: str) -> None:
+    with pytest.raises(InvalidJson, match="half a character"):
+        parse_json(r'["\ud800"]'.encode(encoding))
+
+
 @pytest.mark.parametrize("data", [b"[]", b"null", b'"a"', b"3"])
 def test_fields_must_be_of_an_object(data: bytes) -> None:
     with pytest.raises(InvalidJson, match="expected an object"):

@@ -393,3 +393,10 @@ def test_a_manifest_says_whether_truncated_images_are_used(tmp_path: Path) -> No
         UnreadableDataset, match=r"reject\.parquet was prepared with .*--truncated reject"
     ):
         open_manifest(str(tmp_path))
+
+
+def test_classes_that_name_one_twice_write_nothing(tmp_path: Path) -> None:
+    uri = str(tmp_path / "m.parquet")
+    with pytest.raises(UnreadableDataset, match="the classes name one twice: cat, dog, cat"):
+        write_manifest(uri, [ManifestRow("a", "/a.jpg", 4, 4, ())], ["cat", "dog", "cat"])
+    assert not list(tmp_path.iterdir())

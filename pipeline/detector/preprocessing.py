@@ -43,7 +43,7 @@ class Preprocessing:
     """Maximum of the longer side in pixels, even if the shorter one then falls below `short_side`."""
     shift_rois_first: bool = False
     """Take the last pixel of a RoI in the original image and scale it, as the released code does; else scale
-    the RoI and take the last pixel of the result. In VOC images at 600/1000, 3 % of RoIs pool other cells."""
+    the RoI and take the last pixel of the result."""
 
     def __post_init__(self) -> None:
         if self.channel_order not in ("RGB", "BGR"):

@@ -63,11 +63,6 @@ class Strategy:
                 f"min_size must be within 1 and {LARGEST_MIN_SIZE:,} pixels, got {self.min_size}"
             )
 
-    @property
-    def hierarchy_count(self) -> int:
-        """Number of groupings that the strategy makes."""
-        return len(self.colour_spaces) * len(self.similarities) * len(self.ks)
-
     def get_min_size(self, k: float) -> int:
         """Return the smallest segment, in pixels, of the segmentation at scale `k`."""
         return round(k) if self.min_size is None else self.min_size

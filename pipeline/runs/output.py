@@ -142,7 +142,7 @@ def open_run(
     """
     mean_image_bytes = 0.0
     earlier = find_run_to_resume(
-        output, record, overwrite=options.overwrite, remains=_list_remains(output)
+        output, record, overwrite=options.overwrite, list_remains=lambda: _list_remains(output)
     )
     if earlier is None:
         mean_image_bytes = check_images()

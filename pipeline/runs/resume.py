@@ -23,7 +23,7 @@ def find_run_to_resume(
     *,
     overwrite: bool,
     read_record: Callable[[str], RunRecord | None] = run_record.read_record,
-    remains: Sequence[str] = (),
+    list_remains: Callable[[], Sequence[str]] = tuple,
 ) -> RunRecord | None:
     """The record of the earlier run that this run resumes, or None if this run starts from nothing.
 
@@ -34,8 +34,8 @@ def find_run_to_resume(
         record: what this run does.
         overwrite: start from nothing whatever the output holds.
         read_record: reads the earlier run's record; None means that there was none.
-        remains: objects that the output holds under names that this run writes or removes. No run leaves
-            them without a record, so they may be the user's own.
+        list_remains: lists the objects that the output holds under names that this run writes or removes;
+            called only if there is no record. No run leaves them without one, so they may be the user's own.
 
     Raises:
         MismatchedOutput: a run with other settings wrote the output, or one whose record is missing, or
@@ -46,6 +46,7 @@ def find_run_to_resume(
         _check_same_job(output, earlier, record)
         return None
     if earlier is None:
+        remains = list_remains()
         if remains:
             others = len(remains) - 1
             more = f" and {others} more file{'s' * (others > 1)}" if others else ""

@@ -104,8 +104,8 @@ def add_repairs(tally: Tally, repairs: Sequence[Repair], options: SourceOptions)
         InvalidBox: with `strict`, a box would be dropped.
         UnreadableDataset: with `strict`, something else would be left out.
     """
-    tally.add_repairs(repairs)
     for repair in repairs:
+        tally.add_repairs([repair])
         text = f"{repair.detail} ({repair.noun} {repair.outcome})"
         if repair.is_loss and options.strict:
             raise (InvalidBox if repair.noun == "box" else UnreadableDataset)(text)

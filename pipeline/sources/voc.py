@@ -96,7 +96,9 @@ def open_voc(
     tally = Tally()
     ids = _read_list(layout, split, tally, options)
     if not classes and not unlabelled:
-        classes = _collect_classes(layout, year is not None, frozenset(ids), tally, options)
+        classes = _collect_classes(
+            layout, year is not None, frozenset(map(normalise_id, ids)), tally, options
+        )
     reader = (
         _make_unlabelled_reader(layout, options)
         if unlabelled
@@ -217,7 +219,7 @@ def _collect_classes(
         try:
             labels.update(item.label for item in outcome.result().objects)
         except (UnreadableDataset, MissingObject, AccessDenied) as error:
-            if name[: -len(".xml")] not in listed:
+            if normalise_id(name[: -len(".xml")]) not in listed:
                 outcome_text = "of another split unreadable: its classes are not known"
                 unread.append(Repair("annotation", outcome_text, str(error), is_loss=True))
     add_repairs(tally, unread, options)

@@ -82,7 +82,7 @@ class SampleLoader:
         image_id = shard.image_ids[row]
         decoding = self._decodings[planned.location.dataset]
         try:
-            image = imaging.decode_image(_read_image(shard.uris[row]), decoding)
+            image = imaging.decode_image(read_with_retries(shard.uris[row]), decoding)
             size = (image.shape[1], image.shape[0])
             check_size(size, shard.stated_sizes[row], turned=decoding.exif == "apply")
             check_proposed_size(size, shard.proposed_sizes[row])
@@ -131,7 +131,7 @@ class SampleLoader:
         return Sample(image_id, np.array(resized), rois, sampled.labels, targets)
 
 
-def _read_image(uri: str) -> bytes:
+def read_with_retries(uri: str) -> bytes:
     """The bytes of an image; retries a store that does not answer."""
     for attempt in range(ATTEMPTS):
         try:

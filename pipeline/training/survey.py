@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +36,8 @@ class Survey:
     statistics: TargetStatistics
     recall: float
     """Share of the surveyed objects that a proposal overlaps by at least the foreground IoU."""
+    annotations: str
+    """Digest of all annotations: a training must not resume over others."""
 
 
 def select_candidates(proposals: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float32]:
@@ -53,15 +57,26 @@ def survey_datasets(
     """
     usable: list[ShardRows] = []
     objects = 0
+    digest = hashlib.sha256()
     for number, dataset in enumerate(datasets):
         for ordinal in range(len(dataset.shard_rows)):
             annotations = dataset.read(ordinal, with_proposals=False).annotations
             rows = [row for row, image in enumerate(annotations) if _is_usable(image, recipe)]
             objects += sum(int((~image.crowd).sum()) for image in annotations if image is not None)
             usable.append(ShardRows(number, ordinal, np.array(rows, np.int32)))
+            for image in annotations:
+                _add_to_digest(digest, image)
     statistics, recall = _survey_proposals(datasets, usable, recipe, max_images)
     images = sum(len(shard.rows) for shard in usable)
-    return Survey(tuple(usable), images, objects, statistics, recall)
+    return Survey(tuple(usable), images, objects, statistics, recall, digest.hexdigest())
+
+
+def _add_to_digest(digest: hashlib._Hash, annotations: Annotations | None) -> None:
+    """Add one image's objects; the counts keep images apart, and an image without annotations is none."""
+    digest.update(struct.pack("<q", -1 if annotations is None else len(annotations.boxes)))
+    if annotations is not None:
+        for values in (annotations.boxes, annotations.labels, annotations.crowd):
+            digest.update(np.ascontiguousarray(values).tobytes())
 
 
 def _is_usable(annotations: Annotations | None, recipe: Recipe) -> bool:

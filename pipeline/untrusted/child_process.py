@@ -56,7 +56,7 @@ def parse_in_child(file_format: str, data: bytes) -> Iterator[ImageProposals]:
 def _run_child(file_format: str, folder: Path, size: int) -> None:
     memory = _MEMORY + _MEMORY_PER_BYTE * size
     seconds = _SECONDS + size // _BYTES_PER_SECOND
-    command = [sys.executable, "-m", "pipeline.untrusted", file_format, str(folder)]
+    command = [sys.executable, "-P", "-m", "pipeline.untrusted", file_format, str(folder)]
     environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     environment["OPENBLAS_NUM_THREADS"] = "1"  # each thread reserves addresses

@@ -48,14 +48,16 @@ def test_a_record_of_another_program_is_never_overwritten(tmp_path: Path, overwr
 
 def test_what_only_a_run_leaves_is_rejected_without_a_record(tmp_path: Path) -> None:
     folder, remains = str(tmp_path), ("model.json", "steps/latest.json", "model.safetensors")
-    assert find_run_to_resume(folder, RECORD, overwrite=False, remains=()) is None
+    assert find_run_to_resume(folder, RECORD, overwrite=False) is None
     with pytest.raises(
         MismatchedOutput, match=r"holds model\.json and 2 more files .*run\.json is missing"
     ):
-        find_run_to_resume(folder, RECORD, overwrite=False, remains=remains)
-    assert find_run_to_resume(folder, RECORD, overwrite=True, remains=remains) is None
+        find_run_to_resume(folder, RECORD, overwrite=False, list_remains=lambda: remains)
+    assert find_run_to_resume(folder, RECORD, overwrite=True, list_remains=lambda: remains) is None
     RECORD.write(folder)
-    assert find_run_to_resume(folder, RECORD, overwrite=False, remains=remains) == RECORD
+    assert (
+        find_run_to_resume(folder, RECORD, overwrite=False, list_remains=lambda: remains) == RECORD
+    )
 
 
 def test_the_run_of_another_job_is_not_overwritten(tmp_path: Path) -> None:

@@ -13,7 +13,14 @@ from pipeline.errors import (
     UnreadableDataset,
 )
 from pipeline.manifests import AnnotatedObject, ManifestRow
-from pipeline.sources.dataset import AHEAD, LOGGED, ReadImage, map_in_order, stream_rows
+from pipeline.sources.dataset import (
+    AHEAD,
+    LOGGED,
+    ReadImage,
+    add_repairs,
+    map_in_order,
+    stream_rows,
+)
 from pipeline.sources.options import SourceOptions
 from pipeline.sources.tally import Repair, Tally
 
@@ -114,6 +121,16 @@ def test_strict_raises_the_first_error_or_loss() -> None:
         _stream([*["a"] * 99, "bad"], strict)
     with pytest.raises(InvalidBox, match=r"lossy: object 1 \(box dropped: no area\)"):
         _stream([*["a"] * 99, "lossy"], strict)
+
+
+def test_the_first_losses_of_one_batch_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    tally = Tally()
+    repairs = [
+        Repair("annotation", "dropped", f"annotation {i}", is_loss=True) for i in range(LOGGED + 9)
+    ]
+    add_repairs(tally, repairs, SourceOptions())
+    assert len(caplog.messages) == LOGGED
+    assert tally.repairs["annotation", "dropped"] == LOGGED + 9
 
 
 def test_only_the_first_losses_are_logged(caplog: pytest.LogCaptureFixture) -> None:

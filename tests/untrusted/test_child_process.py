@@ -31,6 +31,16 @@ def test_the_content_passes_through_the_child() -> None:
     assert (second.image_id, second.boxes.shape) == ("b", (0, 4))
 
 
+def test_modules_in_the_current_folder_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pipeline").mkdir()
+    for name in ("pipeline/__init__.py", "numpy.py", "pickle.py"):
+        (tmp_path / name).write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    assert [image.image_id for image in parse_in_child("pkl", GOOD)] == ["a", "b"]
+
+
 def test_a_rejection_has_the_childs_words_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

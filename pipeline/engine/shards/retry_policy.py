@@ -38,6 +38,8 @@ NODE_LOSSES = 50
 SAME_ERRORS = 2
 """Attempts at work whose code raises an error before anything has succeeded in the run: most likely it is the
 same for every image, and waiting does not help as it does with a store."""
+ISOLATED_ATTEMPTS = 3
+"""Attempts at an image whose shard has none left: one passing error of a store must not fail it."""
 GIVE_UPS_IN_A_ROW = 3
 """Shards that may be given up without a commit between: then the fault is not theirs."""
 ENDED_WORKERS = (
@@ -156,17 +158,19 @@ class RetryPolicy:
         self._first_error: dict[Piece, float] = {}
         self._worker_losses: Counter[Piece] = Counter()
         self._node_losses: Counter[Piece] = Counter()
-        self._driver_errors: Counter[Shard] = Counter()
+        self._driver_errors: Counter[Piece] = Counter()
         self._latest_success: dict[str, float] = {}
         """When the latest piece that came through a stage had started, by stage."""
-        self._code_errors: dict[Piece, str] = {}
+        self._code_errors: Counter[Piece] = Counter()
+        """How many of a piece's errors are errors of the code."""
+        self._code_error_stage: dict[Piece, str] = {}
         """Pieces whose latest error is one of the code, with its stage."""
         self._isolated: set[Shard] = set()
-        """Shards that have no attempts left as a whole: each of their images gets one."""
+        """Shards that have no attempts left as a whole: their images are done one by one."""
         self._give_ups_in_a_row = 0
 
     def is_last_chance(self, piece: Piece) -> bool:
-        """Whether the next error of the piece's work gives up its shard."""
+        """Whether the piece is not tried again after the next error of its work."""
         return self._errors[piece] >= self._count_attempts(piece) - 1
 
     def note_success(self, stage: str, started_at: float) -> None:
@@ -200,11 +204,17 @@ class RetryPolicy:
             return self._after_worker_loss(piece, cause, stage)
         return self._after_error(piece, error, stage, now)
 
-    def after_driver_error(self, shard: Shard, error: BaseException) -> Decision:
-        """Decide what follows an error of the driver's own work on a shard: its part cannot be put."""
-        self._driver_errors[shard] += 1
-        attempt = self._driver_errors[shard]
-        message = f"shard {shard.ordinal}, attempt {attempt} to put it: {error}"
+    def after_driver_error(self, piece: Piece, error: BaseException) -> Decision:
+        """Decide what follows an error of the driver's own work: a part or a failed row cannot be written.
+
+        Args:
+            piece: the shard whose part is put, or the image whose row is built.
+            error: what the store raised.
+        """
+        self._driver_errors[piece] += 1
+        attempt = self._driver_errors[piece]
+        what = "put it" if piece.is_whole else f"fail image {piece.row}"
+        message = f"shard {piece.shard.ordinal}, attempt {attempt} to {what}: {error}"
         if attempt < ATTEMPTS:
             return Retry(self.backoff.wait(attempt), message=message)
         return self._give_up(str(error), message)
@@ -212,9 +222,10 @@ class RetryPolicy:
     def _after_error(self, piece: Piece, error: BaseException, stage: str, now: float) -> Decision:
         self._errors[piece] += 1
         self._first_error.setdefault(piece, now)
-        self._code_errors.pop(piece, None)
+        self._code_error_stage.pop(piece, None)
         if not isinstance(error, PipelineError | RayError | OSError | MemoryError):
-            self._code_errors[piece] = stage
+            self._code_errors[piece] += 1
+            self._code_error_stage[piece] = stage
         attempt = self._errors[piece]
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         message = f"shard {piece.shard.ordinal}, attempt {attempt}: {reason}"
@@ -229,10 +240,13 @@ class RetryPolicy:
 
     def _count_attempts(self, piece: Piece) -> int:
         """Errors after which a piece is not tried again."""
+        stage = self._code_error_stage.get(piece)
         if not piece.is_whole and piece.shard in self._isolated:
-            return 1
-        stage = self._code_errors.get(piece)
-        return ATTEMPTS if stage is None or stage in self._latest_success else SAME_ERRORS
+            return ISOLATED_ATTEMPTS if stage is None else 1
+        if stage is None or stage in self._latest_success:
+            return ATTEMPTS
+        passing_errors = self._errors[piece] - self._code_errors[piece]
+        return min(ATTEMPTS, passing_errors + SAME_ERRORS)
 
     def _have_others_succeeded(self, piece: Piece, stage: str) -> bool:
         """Whether pieces that started after the first error came through the stage."""

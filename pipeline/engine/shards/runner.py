@@ -92,8 +92,8 @@ class ShardRunner:
         for shard, rows in (retry or {}).items():
             self._isolate(shard, rows)
         self._failed: dict[Shard, str] = {}
-        self._postponed: deque[tuple[float, Shard, Callable[[], None]]] = deque()
-        """Steps of the driver itself that a store prevented: when to try again, and for which shard."""
+        self._postponed: deque[tuple[float, Piece, Callable[[], None]]] = deque()
+        """Steps of the driver itself that a store prevented: when to try again, and for which piece."""
         self._capacity_seen = monotonic()
         self._capacity = cluster.get_capacity()
         self._capacity_asked = monotonic()
@@ -202,7 +202,7 @@ class ShardRunner:
             case Isolate():
                 self._isolate(piece.shard, range(piece.shard.rows))
             case FailImage(failure=failure):
-                self._take_step(piece.shard, lambda: self._fail_image(piece, failure))
+                self._take_step(piece, lambda: self._fail_image(piece, failure))
             case GiveUp(reason=reason):
                 self._give_up(piece.shard, reason)
             case EndRun(error=error):
@@ -229,30 +229,30 @@ class ShardRunner:
 
     def _collect(self, piece: Piece, report: Report) -> None:
         if self._isolated.collect(piece, report):
-            self._take_step(piece.shard, lambda: self._put_isolated(piece.shard))
+            self._take_step(Piece(piece.shard), lambda: self._put_isolated(piece.shard))
 
     def _put_isolated(self, shard: Shard) -> None:
         self._count(self._isolated.put(shard))
 
-    def _take_step(self, shard: Shard, step: Callable[[], None]) -> None:
-        """Do a step of the driver itself for a shard, again later if its store fails."""
+    def _take_step(self, piece: Piece, step: Callable[[], None]) -> None:
+        """Do a step of the driver itself for a piece, again later if its store fails."""
         try:
             step()
         except StorageError as error:
-            decision = self.policy.after_driver_error(shard, error)
+            decision = self.policy.after_driver_error(piece, error)
             if isinstance(decision, Retry):
                 log.warning("%s", decision.message)
-                self._postponed.append((monotonic() + decision.wait, shard, step))
+                self._postponed.append((monotonic() + decision.wait, piece, step))
             else:
-                self._carry_out(decision, Piece(shard))
+                self._carry_out(decision, piece)
 
     def _take_due_steps(self) -> None:
         for _ in range(len(self._postponed)):
-            not_before, shard, step = self._postponed.popleft()
+            not_before, piece, step = self._postponed.popleft()
             if not_before > monotonic():
-                self._postponed.append((not_before, shard, step))
-            elif shard not in self._failed:
-                self._take_step(shard, step)
+                self._postponed.append((not_before, piece, step))
+            elif piece.shard not in self._failed:
+                self._take_step(piece, step)
 
     def _give_up(self, shard: Shard, reason: str) -> None:
         """Count a shard as failed, and drop its other images if they are done one by one."""

@@ -74,8 +74,9 @@ class Execution:
     """How a training runs. `workers` changes the result only if it changes the images of a step."""
 
     workers: int | None = None
-    """Number of workers, which take the recipe's images per step each. None: one per GPU; without GPUs, the
-    step's images are divided among one-thread workers, up to one per core."""
+    """Largest number of workers. They divide a step's images, so at most one per image works; with
+    --scale-rate-with-workers each takes a whole step's images. None: one per GPU or, without GPUs, one per
+    core, always dividing; cores left over become threads."""
     gpu: bool | None = None
     """Whether every worker has a GPU. None: if the cluster has one; True waits for nodes with GPUs."""
     checkpoint_every: int = 250

@@ -32,8 +32,9 @@ def prepare_output(output: str, record: RunRecord, *, overwrite: bool) -> Latest
             files with names that training writes, and `overwrite` is not set.
         TakenOver: another training started here at the same time.
     """
-    remains = list_training_files(output)
-    earlier = find_run_to_resume(output, record, overwrite=overwrite, remains=remains)
+    earlier = find_run_to_resume(
+        output, record, overwrite=overwrite, list_remains=lambda: list_training_files(output)
+    )
     if earlier is None:
         if overwrite:
             clear_training(output)
@@ -52,6 +53,7 @@ def make_run_record(spec: TrainingSpec) -> RunRecord:
         "train",
         {
             "datasets": [_identify(dataset) for dataset in datasets],
+            "annotations": spec.survey.annotations,
             "weights": _digest_weights(weights),
             **spec.as_settings(),
         },

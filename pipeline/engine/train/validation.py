@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import imaging, manifests, storage, uris
+from pipeline import imaging, manifests, uris
 from pipeline.analysis.average_precision import VocAveragePrecision
 from pipeline.analysis.detection_arrays import (
     DetectionArrays,
@@ -17,19 +17,28 @@ from pipeline.analysis.detection_arrays import (
     flatten_ground_truth,
 )
 from pipeline.detector.preprocessing import Preprocessing
-from pipeline.errors import InvalidConfiguration, StorageError, UnreadableImage
+from pipeline.errors import (
+    AccessDenied,
+    InvalidConfiguration,
+    MissingObject,
+    UnreadableImage,
+)
 from pipeline.option_ranges import check_range
 from pipeline.runs.encoded_image import ListedImage
-from pipeline.stated_sizes import check_size
+from pipeline.stated_sizes import check_proposed_size, check_size
 from pipeline.training.annotated_dataset import (
     AnnotatedDataset,
     open_annotated_datasets,
     open_annotated_manifests,
 )
+from pipeline.training.sample_loader import read_with_retries
 
 if TYPE_CHECKING:
     from pipeline.detector.network import FastRCNN
     from pipeline.detector.predictor import ImageDetections
+
+_ListedRow = tuple[ListedImage, tuple[int, int] | None, GroundTruthArrays, NDArray[np.float32]]
+"""An image, the size that its proposals were computed for, its objects and its proposals."""
 
 NO_DETECTIONS = DetectionArrays(
     np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4))
@@ -81,30 +90,37 @@ class Validator:
     images: int
 
     def __call__(self, network: FastRCNN, preprocessing: Preprocessing) -> float:
-        """VOC2007's 11-point mean AP at IoU 0.5; an unreadable image's objects count as missed."""
+        """VOC2007's 11-point mean AP at IoU 0.5; an unreadable image's objects count as missed.
+
+        Raises:
+            StorageError: the store does not answer, which says nothing about the network.
+        """
         from pipeline.detector.checkpoint import TrainedNetwork  # noqa: PLC0415  imports torch
         from pipeline.detector.predictor import Predictor  # noqa: PLC0415
 
         predictor = Predictor(TrainedNetwork(network, preprocessing))
         scores = VocAveragePrecision(len(self.dataset.classes))
-        for image, truth, boxes in self._read_images():
+        for image, proposed_size, truth, boxes in self._read_images():
             try:
-                (detections,) = predictor([self._decode(image)], [boxes])
-            except (UnreadableImage, StorageError):
+                (detections,) = predictor([self._decode(image, proposed_size)], [boxes])
+            except (UnreadableImage, MissingObject, AccessDenied):
                 scores.update(truth, NO_DETECTIONS)
             else:
                 scores.update(truth, _flatten(detections))
         per_class = scores.compute().eleven_point
         return float(np.nanmean(per_class)) if np.isfinite(per_class).any() else 0.0
 
-    def _decode(self, image: ListedImage) -> NDArray[np.uint8]:
+    def _decode(
+        self, image: ListedImage, proposed_size: tuple[int, int] | None
+    ) -> NDArray[np.uint8]:
         decoding = self.dataset.manifest.decoding
-        decoded = imaging.decode_image(storage.read(image.uri, imaging.MAX_FILE_BYTES), decoding)
+        decoded = imaging.decode_image(read_with_retries(image.uri), decoding)
         size = (decoded.shape[1], decoded.shape[0])
         check_size(size, image.stated_size, turned=decoding.exif == "apply")
+        check_proposed_size(size, proposed_size)
         return decoded
 
-    def _read_images(self) -> Iterator[tuple[ListedImage, GroundTruthArrays, NDArray[np.float32]]]:
+    def _read_images(self) -> Iterator[_ListedRow]:
         left, first = self.images, 0
         for ordinal, count in enumerate(self.dataset.shard_rows):
             rows = self.dataset.manifest.read(first, min(count, left), ["objects"])
@@ -112,7 +128,7 @@ class Validator:
             for row in range(len(rows)):
                 truth = flatten_ground_truth(rows["objects"].slice(row, 1), self.dataset.classes)
                 image = ListedImage(shard.image_ids[row], shard.uris[row], shard.stated_sizes[row])
-                yield image, truth, shard.proposals[row]
+                yield image, shard.proposed_sizes[row], truth, shard.proposals[row]
             first, left = first + count, left - len(rows)
             if left <= 0:
                 return

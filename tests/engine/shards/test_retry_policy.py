@@ -157,14 +157,27 @@ def test_success_at_another_stage_fails_no_image() -> None:
     assert _decide(policy, SHARD, [STORE] * (ATTEMPTS - 1))[-1] == GiveUp(REASON)
 
 
-def test_images_of_a_shard_without_attempts_left_get_one_each() -> None:
-    policy = RetryPolicy()
+def _isolate(policy: RetryPolicy) -> None:
     _decide(policy, SHARD, [STORE], now=100.0)
     policy.note_success("detect", 101.0)
     assert _decide(policy, SHARD, [STORE] * (ATTEMPTS - 1))[-1] == Isolate()
+
+
+def test_a_passing_error_does_not_fail_an_image_of_a_shard_without_attempts_left() -> None:
+    policy = RetryPolicy()
+    _isolate(policy)
+    assert not policy.is_last_chance(IMAGE)
+    assert _decide(policy, IMAGE, [STORE] * 2, now=102.0) == [Retry(0.5), Retry(2.0)]
     assert policy.is_last_chance(IMAGE)
     failed = FailImage(Failure("detect", "StorageError", "no answer"))
-    assert _decide(policy, IMAGE, [STORE], now=102.0) == [failed]
+    assert _decide(policy, IMAGE, [STORE], now=103.0) == [failed]
+
+
+def test_an_error_of_the_code_fails_an_image_of_a_shard_without_attempts_left() -> None:
+    policy = RetryPolicy()
+    _isolate(policy)
+    failed = FailImage(Failure("detect", "ZeroDivisionError", "division by zero"))
+    assert _decide(policy, IMAGE, [DEFECT], now=102.0) == [failed]
 
 
 def test_an_error_of_the_code_is_retried_once_while_nothing_succeeds() -> None:
@@ -176,6 +189,15 @@ def test_an_error_of_the_code_is_retried_once_while_nothing_succeeds() -> None:
     policy.note_success("detect", 1.0)
     other = Piece(Shard(1, "1" * 24, 4, 4))
     assert [type(d) for d in _decide(policy, other, [DEFECT] * 5)] == [Retry] * 5
+
+
+def test_an_error_of_the_code_after_one_of_the_store_is_retried_too() -> None:
+    """Before a shard is given up, its images must have had their last chance to fail alone."""
+    policy = RetryPolicy()
+    decisions = _decide(policy, SHARD, [STORE, DEFECT])
+    assert [type(decision) for decision in decisions] == [Retry, Retry]
+    assert policy.is_last_chance(SHARD)
+    assert _decide(policy, SHARD, [DEFECT]) == [GiveUp("ZeroDivisionError: division by zero")]
 
 
 @pytest.mark.parametrize("error", [STORE, OSError("no space left on device"), MemoryError()])
@@ -211,9 +233,18 @@ def test_three_shards_given_up_in_a_row_end_the_run() -> None:
 def test_a_part_that_cannot_be_put_has_attempts_of_its_own() -> None:
     policy = RetryPolicy()
     _decide(policy, SHARD, [STORE] * (ATTEMPTS - 1))
-    decisions = [policy.after_driver_error(SHARD.shard, STORE) for _ in range(ATTEMPTS)]
+    decisions = [policy.after_driver_error(SHARD, STORE) for _ in range(ATTEMPTS)]
     waits = [Retry(wait) for wait in (0.5, 2.0, 8.0, 30.0, 30.0)]
     assert decisions == [*waits, GiveUp("no answer")]
+
+
+def test_each_step_of_the_driver_has_attempts_of_its_own() -> None:
+    policy = RetryPolicy()
+    images = [Piece(SHARD.shard, row) for row in range(4)]
+    for piece in (*images, SHARD):
+        decisions = [policy.after_driver_error(piece, STORE) for _ in range(ATTEMPTS - 1)]
+        assert [type(decision) for decision in decisions] == [Retry] * (ATTEMPTS - 1)
+    assert policy.after_driver_error(images[1], STORE) == GiveUp("no answer")
 
 
 def test_the_log_names_shard_image_stage_and_attempt() -> None:

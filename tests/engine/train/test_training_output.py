@@ -6,10 +6,13 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.engine.train.training_output import make_run_record, prepare_output
 from pipeline.errors import MismatchedOutput
+from pipeline.manifests import open_manifest
 from pipeline.run_record import RunRecord
 from pipeline.runs.resume import TakenOver
 from pipeline.training import state
@@ -58,6 +61,29 @@ def test_a_training_with_other_settings_is_rejected_and_leaves_the_output(
     with pytest.raises(MismatchedOutput, match=r"seed: 0 there, 1 now.*--overwrite"):
         _prepare(other)
     assert _prepare(spec) == state.LatestState(5, is_finished=False)
+
+
+def test_a_training_over_other_annotations_of_the_same_images_is_rejected(
+    spec: TrainingSpec, tmp_path: Path
+) -> None:
+    """Corrected labels: the images, classes and proposals are the same."""
+    folder = tmp_path / "corrected"
+    datasets, _ = open_drawn_datasets(folder)
+    manifest = open_manifest(datasets[0].manifest.uri)
+    table = pq.read_table(manifest.uri)
+    objects = table["objects"].to_pylist()
+    objects[0][0]["x2"] += 1.0
+    column = table.schema.get_field_index("objects")
+    field = table.schema.field(column)
+    moved = table.set_column(column, field, pa.array(objects, field.type))
+    pq.write_table(moved, manifest.uri)
+    corrected = [dataclasses.replace(datasets[0], manifest=open_manifest(manifest.uri))]
+    survey = survey_datasets(corrected, spec.recipe)
+    other = dataclasses.replace(spec, datasets=corrected, survey=survey)
+    with pytest.raises(MismatchedOutput, match=r"annotations: .* there, .* now"):
+        _prepare(other)
+    same = survey_datasets(spec.datasets, spec.recipe)
+    assert _prepare(dataclasses.replace(spec, survey=same)) is not None
 
 
 def test_a_state_of_unknown_origin_is_rejected(spec: TrainingSpec) -> None:
