@@ -25,6 +25,21 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 
+SLOW_FOLDERS = ("chaos", "jobs", "engine", "cluster")
+"""Folders of tests that start Ray."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put slow files first, so that the processes that share the files end at about the same time."""
+    root = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(root).parts[0]
+        return SLOW_FOLDERS.index(folder) if folder in SLOW_FOLDERS else len(SLOW_FOLDERS)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def dev_data() -> Path:
     """The folder with real data; skips the test if it is missing."""

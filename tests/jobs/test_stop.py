@@ -54,7 +54,6 @@ def _list_processes(session: int) -> list[str]:
 @pytest.mark.parametrize(
     ("job", "number", "more"),
     [
-        ("detect", signal.SIGINT, ()),
         ("detect", signal.SIGTERM, ()),
         ("propose", signal.SIGINT, ("--overwrite",)),
     ],
