@@ -4,14 +4,17 @@ A script imports this file first, by its own name: without the installed project
 is all that Python finds. It must run on any Python 3.
 """
 
+import os
 import sys
 from importlib.util import find_spec
+from pathlib import PurePath
 
 REQUIRED = (
     "pipeline",
     "defusedxml",
     "fsspec",
-    "hotcoco",
+    "jinja2",
+    "markupsafe",
     "matplotlib",
     "numba",
     "numpy",
@@ -21,13 +24,31 @@ REQUIRED = (
     "rich",
     "safetensors",
     "scipy",
-    "torch",
-    "torchvision",
     "tyro",
+    "yaml",
 )
-"""Packages that the jobs import; those of optional extras are reported when they are needed."""
+"""Packages that all jobs need; those of optional extras are reported when they are needed."""
+
+TORCH = ("torch", "torchvision", "tensorboard")
+"""Packages of the extra `torch`."""
+TORCH_JOBS = ("compress", "demo", "train")
+"""Jobs whose own process needs them. The driver of `detect` does not, only the nodes with its detectors."""
 
 OLDEST_PYTHON = (3, 11)
+
+
+def get_job() -> str:
+    """The job that this process runs: `train` for jobs/train.py and for -m jobs.train."""
+    if sys.argv[:1] != ["-m"]:
+        return PurePath(sys.argv[0]).stem
+    words = getattr(sys, "orig_argv", ["-m", ""])
+    return str(words[words.index("-m") + 1]).rpartition(".")[2]
+
+
+def list_required(job: str) -> "tuple[str, ...]":
+    """The packages that a job's process must find."""
+    is_detector_here = job == "detect" and not os.environ.get("RAY_ADDRESS")
+    return REQUIRED + TORCH if job in TORCH_JOBS or is_detector_here else REQUIRED
 
 
 def describe_fault() -> str:
@@ -35,19 +56,25 @@ def describe_fault() -> str:
     if sys.version_info < OLDEST_PYTHON:
         version, oldest = (".".join(map(str, v)) for v in (sys.version_info[:2], OLDEST_PYTHON))
         return f"Python {version} is too old, expected {oldest} or newer"
-    missing = [name for name in REQUIRED if find_spec(name) is None]
+    missing = [name for name in list_required(get_job()) if find_spec(name) is None]
     return f"the package {missing[0]} is not installed" if missing else ""
 
 
 def check() -> None:
     """End the process with exit code 2 if this Python cannot run the jobs."""
     fault = describe_fault()
-    if fault:
-        sys.stderr.write(
-            f"error: {sys.executable or 'this Python'}: {fault}; use the environment that `make` sets up "
-            "(. .venv/bin/activate), or run pip install . in the clone\n"
-        )
-        sys.exit(2)
+    if not fault:
+        return
+    # Set by `ray job submit` and by whoever connects to a cluster.
+    is_on_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    remedy = (
+        "install it on every node, head included; cluster/README.md shows how"
+        if is_on_cluster
+        else "use the environment that `make` sets up (. .venv/bin/activate), or run "
+        "pip install '.[torch]' in the clone"
+    )
+    sys.stderr.write(f"error: {sys.executable or 'this Python'}: {fault}; {remedy}\n")
+    sys.exit(2)
 
 
 if __name__ == "installation":  # imported by a script, from its own folder

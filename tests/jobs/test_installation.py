@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,20 @@ from jobs import installation
 JOBS = Path(installation.__file__).parent
 
 
-SCRIPTS = {path.stem for path in JOBS.glob("*.py")} - {"__init__", "entry", "installation"}
+SCRIPTS = {
+    path.stem for path in JOBS.glob("*.py") if 'if __name__ == "__main__":' in path.read_text()
+} - {"installation"}
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     return subprocess.run(
-        [sys.executable, *arguments], check=False, capture_output=True, text=True, cwd=JOBS.parent
+        [sys.executable, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=JOBS.parent,
+        env=environment | variables,
     )
 
 
@@ -35,6 +44,35 @@ def test_a_job_run_as_a_module_is_checked_too() -> None:
     ended = _run("-S", "-E", "-m", "jobs.propose")
     assert ended.returncode == 2
     assert "is not installed; use the environment that `make` sets up" in ended.stderr
+
+
+def test_on_a_cluster_the_remedy_is_for_its_nodes() -> None:
+    """`ray job submit` starts jobs with the head's Python and sets RAY_ADDRESS."""
+    ended = _run("-S", "-E", str(JOBS / "propose.py"), RAY_ADDRESS="10.0.0.1:6379")
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.endswith("install it on every node, head included; cluster/README.md shows how")
+
+
+@pytest.mark.parametrize("argument", ["jobs/train.py", "/clone/jobs/train.py"])
+def test_the_job_is_read_from_the_script(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation.sys, "argv", [argument, "--recipe", "tiny"])
+    assert installation.get_job() == "train"
+
+
+def test_the_job_is_read_from_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation.sys, "argv", ["-m"])
+    monkeypatch.setattr(installation.sys, "orig_argv", ["python", "-u", "-m", "jobs.train", "-m"])
+    assert installation.get_job() == "train"
+
+
+def test_torch_is_required_where_the_detector_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert "torch" in installation.list_required("train")
+    assert "torch" in installation.list_required("detect")
+    assert "torch" not in installation.list_required("propose")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert "torch" not in installation.list_required("detect")
 
 
 def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
