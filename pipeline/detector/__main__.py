@@ -20,6 +20,7 @@ from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.predictor import ImageDetections, Predictor
 from pipeline.detector.pyramid import Pyramid
 from pipeline.errors import InvalidConfiguration, PipelineError, UnreadableImage
+from pipeline.imaging import Decoding, Exif, Truncated
 from pipeline.printable import describe_in_one_line, escape_unprintable
 from pipeline.proposals import selective_search
 
@@ -44,6 +45,10 @@ class DetectOptions:
     """Maximum number of proposals."""
     seed: int = 0
     """Seed of the proposals' ranking."""
+    exif: Exif = "ignore"
+    """ignore: use the image as stored. apply: turn it by its EXIF orientation, as viewers show it."""
+    truncated: Truncated = "reject"
+    """Whether a JPEG that ends early is an error, or grey where its pixels are missing: reject or accept."""
     device: str = "auto"
     """Device: auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -68,7 +73,8 @@ def main(options: DetectOptions) -> None:
         )
     read_checkpoint_record(uris.make_absolute(options.checkpoint))  # before the slow parts
     try:
-        image = imaging.decode_image(storage.read(uris.make_absolute(options.image)))
+        encoded = storage.read(uris.make_absolute(options.image))
+        image = imaging.decode_image(encoded, Decoding(options.exif, options.truncated))
     except UnreadableImage as error:
         raise UnreadableImage(f"{uris.redact_uri(options.image)}: {error}") from error
     predictor = Predictor(
@@ -91,7 +97,7 @@ def main(options: DetectOptions) -> None:
 
 def _build_table(detections: ImageDetections, classes: Sequence[str]) -> Table:
     table = Table("class", *(Column(name, justify="right") for name in ("score", *_CORNERS)))
-    for box, score, label in zip(*detections, strict=True):
+    for box, score, label in zip(*detections[:3], strict=True):
         table.add_row(
             Text(escape_unprintable(classes[label])),
             f"{score:.3f}",

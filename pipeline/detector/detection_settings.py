@@ -30,7 +30,8 @@ class DetectionSettings:
     def to_record(self) -> dict[str, Any]:
         """Return the settings as run.json stores them, without `pyramid` and `max_proposals` if unset."""
         record = asdict(self)
-        record["keep"] = record.pop("postprocessing")  # the key that run.json has always had
+        del record["postprocessing"]
+        record["keep"] = self.postprocessing.to_record()  # the key that run.json has always had
         if self.pyramid == Pyramid():
             del record["pyramid"]
         if self.max_proposals is None:

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TOTAL = "total"
-"""Name of the loss that training minimises, beside the names of its parts."""
+from pipeline.detector.loss_names import TOTAL
 
 
 def multi_task_loss(

@@ -44,6 +44,19 @@ def select_detections(
     return boxes[order], score[order], label[order]
 
 
+def list_candidate_scores(scores: Tensor, settings: PostprocessingSettings) -> Tensor:
+    """List the scores of the boxes that enter NMS under the rule `paper`, `(K * C,)`: by class, best first.
+
+    The thresholds of a run are chosen among them (`pipeline/runs/threshold_selection.py`).
+
+    Args:
+        scores: `(R, K + 1)` softmax, background first.
+        settings: C is the smaller of R and `max_per_image`.
+    """
+    count = min(len(scores), settings.max_per_image)
+    return scores[:, 1:].topk(count, dim=0).values.T.reshape(-1)
+
+
 def _choose_iou_limit(settings: PostprocessingSettings, device: torch.device) -> float:
     """The IoU above which torchvision drops a box; the released code drops at `nms_iou` itself."""
     if settings.rule == "default":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from pipeline.errors import InvalidConfiguration
 from pipeline.option_ranges import check_fields
@@ -21,13 +21,28 @@ class PostprocessingSettings:
     max_per_image: int = 100
     """`default`: maximum number of detections of an image, over all classes. `paper`: number of boxes of
     each class that enter NMS, best first."""
+    mean_per_image: int | None = 40
+    """`paper`: number of boxes of each class, per image on average over the whole run, whose worst score is
+    the class's threshold. A run applies it after its last image; a call on single images does not. None: no
+    such threshold."""
     rule: Literal["default", "paper"] = "default"
-    """`default`: threshold, NMS, then a cap per image. `paper`: cap per class and image, then NMS, and
-    nothing is dropped afterwards. The released code also drops, over the whole test set, what scores below
-    the best 40 candidates per image and class on average; `paper` keeps these detections."""
+    """`default`: threshold, NMS, then a cap per image. `paper`: cap per class and image, NMS, then a
+    threshold for each class that depends on all images (`mean_per_image`)."""
 
     def __post_init__(self) -> None:
         if self.rule not in ("default", "paper"):
             raise InvalidConfiguration(f"--rule is {self.rule!r}, expected default or paper")
         check_fields(self, "score_threshold", "nms_iou", at_least=0, at_most=1)
-        check_fields(self, "max_per_image", at_least=1)
+        check_fields(self, "max_per_image", "mean_per_image", at_least=1)
+
+    @property
+    def has_run_thresholds(self) -> bool:
+        """Whether a run drops detections by thresholds that depend on all of its images."""
+        return self.rule == "paper" and self.mean_per_image is not None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the settings as run.json stores them, without `mean_per_image` if it has no effect."""
+        record = asdict(self)
+        if not self.has_run_thresholds:
+            del record["mean_per_image"]
+        return record

@@ -19,7 +19,7 @@ from pipeline import imaging
 from pipeline.detector.checkpoint import TrainedNetwork, load_checkpoint
 from pipeline.detector.device_selection import get_precision_name, select_device, select_dtype
 from pipeline.detector.inference import InferenceNetwork
-from pipeline.detector.postprocessing import select_detections
+from pipeline.detector.postprocessing import list_candidate_scores, select_detections
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.pyramid import LevelRois, Pyramid, Size, split_by_level
 from pipeline.detector.rois import RoiBatch, build_roi_batch, clip_proposals
@@ -34,11 +34,16 @@ class ImageDetections(NamedTuple):
     """`(D,)`, 0..1."""
     labels: NDArray[np.int32]
     """`(D,)`: classes counted from 0."""
+    candidate_scores: NDArray[np.float32] | None = None
+    """`(K * C,)`: scores of the C boxes of each class that entered NMS; only for settings whose thresholds
+    depend on all images of a run."""
 
     @classmethod
-    def create_empty(cls) -> ImageDetections:
-        """Return the detections of an image without any."""
-        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+    def create_empty(cls, *, with_candidates: bool = False) -> ImageDetections:
+        """Return the detections of an image without any, and without candidates if these are listed."""
+        scores = np.zeros(0, np.float32)
+        candidates = scores if with_candidates else None
+        return cls(np.zeros((0, 4), np.float32), scores, np.zeros(0, np.int32), candidates)
 
     def filter_by_score(self, min_score: float) -> ImageDetections:
         """Return the detections with a score of `min_score` or more."""
@@ -111,7 +116,8 @@ class Predictor:
         ]
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         outputs = [_ImageOutputs() for _ in images]
-        detections = [ImageDetections.create_empty() for _ in images]
+        with_candidates = self.postprocessing.has_run_thresholds
+        detections = [ImageDetections.create_empty(with_candidates=with_candidates) for _ in images]
         for shape, batch in self._iterate_batches(split_by_level(boxes, sizes, self.levels)):
             rois = build_roi_batch(
                 [boxes[at_level.image_index][at_level.rows] for at_level in batch],
@@ -167,8 +173,14 @@ class Predictor:
         boxes, box_scores, labels = select_detections(
             scores, deltas, on_device, size, self.postprocessing
         )
+        candidates = None
+        if self.postprocessing.has_run_thresholds:
+            candidates = list_candidate_scores(scores, self.postprocessing).cpu().numpy()
         return ImageDetections(
-            boxes.cpu().numpy(), box_scores.cpu().numpy(), labels.cpu().numpy().astype(np.int32)
+            boxes.cpu().numpy(),
+            box_scores.cpu().numpy(),
+            labels.cpu().numpy().astype(np.int32),
+            candidates,
         )
 
 

@@ -10,6 +10,7 @@ import tyro
 
 from pipeline import imaging, storage, uris
 from pipeline.errors import InvalidConfiguration, PipelineError
+from pipeline.imaging import Decoding, Exif, Truncated
 from pipeline.printable import describe_in_one_line
 from pipeline.proposals.backends import Backend
 from pipeline.proposals.search import selective_search
@@ -35,6 +36,10 @@ class ProposeOptions:
     """Shrink an image to this longer side, in pixels, before the search; its boxes are scaled back."""
     seed: int = 0
     """Seed of the random numbers in the ranking."""
+    exif: Exif = "ignore"
+    """ignore: use the image as stored. apply: turn it by its EXIF orientation, as viewers show it."""
+    truncated: Truncated = "reject"
+    """Whether a JPEG that ends early is an error, or grey where its pixels are missing: reject or accept."""
     backend: Backend = "native"
     """Who finds the boxes: the project's own code, or another package to compare with."""
 
@@ -47,7 +52,7 @@ def main(options: ProposeOptions) -> None:
         raise InvalidConfiguration(f"--draw must end in .png, .jpg or .jpeg, got {options.draw}")
     encoded = storage.read(uris.make_absolute(options.image))
     try:
-        image = imaging.decode_image(encoded)
+        image = imaging.decode_image(encoded, Decoding(options.exif, options.truncated))
     except PipelineError as error:
         raise type(error)(f"{uris.redact_uri(options.image)}: {error}") from error
     boxes = selective_search(

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import schema, uris
+from pipeline.candidate_thresholds import CANDIDATE_SCORES
 from pipeline.runs.encoded_image import EncodedImage
 
 
@@ -46,6 +47,7 @@ def build_detections_table(
     detections: Sequence[LabelledBoxes | None],
     classes: Sequence[str],
     fingerprint: str,
+    candidate_scores: Sequence[NDArray[np.float32] | None] | None = None,
 ) -> pa.Table:
     """Rows of `schema.DETECTIONS`, one per image; a failed image has null detections.
 
@@ -54,6 +56,8 @@ def build_detections_table(
         detections: for each image its detections, or None if it failed.
         classes: the checkpoint's classes, which labels index.
         fingerprint: of the run.
+        candidate_scores: for each image the scores that entered NMS, or None if it failed; only for a run
+            whose thresholds depend on all images. They become one more column.
     """
     columns = _build_common_columns(images)
     columns["uri"] = pa.array([uris.strip_secrets(image.uri) for image in images], pa.string())
@@ -63,7 +67,11 @@ def build_detections_table(
     columns["num_proposals"] = pa.array(counts, pa.int32())
     columns["detections"] = _build_detection_column(detections, classes)
     metadata = {"classes": list(classes), "fingerprint": fingerprint}
-    return pa.table(columns, schema=schema.add_metadata(schema.DETECTIONS, metadata))
+    target = schema.DETECTIONS
+    if candidate_scores is not None:
+        columns[CANDIDATE_SCORES.name] = pa.array(candidate_scores, CANDIDATE_SCORES.type)
+        target = target.append(CANDIDATE_SCORES)
+    return pa.table(columns, schema=schema.add_metadata(target, metadata))
 
 
 def _build_common_columns(images: Sequence[EncodedImage]) -> dict[str, pa.Array]:

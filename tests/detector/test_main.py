@@ -2,6 +2,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from pipeline import imaging
 from pipeline.detector.__main__ import run_command_line
@@ -51,6 +52,25 @@ def test_the_command_prints_and_draws_detections(folder, monkeypatch, capsys):
     after = imaging.decode_image(drawn.read_bytes())
     assert after.shape == before.shape
     assert not np.array_equal(after, before)
+
+
+def test_an_image_is_detected_in_as_viewers_show_it_on_request(folder, monkeypatch, capsys):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    with Image.open(folder / "p.png") as stored:
+        stored.save(folder / "turned.jpg", exif=exif)
+    shapes = []
+
+    def propose(image, *arguments, **options):
+        shapes.append(image.shape[:2])
+        return draw_random_boxes(np.random.default_rng(0), 20, *image.shape[:2])
+
+    monkeypatch.setattr("pipeline.detector.__main__.selective_search", propose)
+    for exif_option in ("ignore", "apply"):
+        model = ("--checkpoint", folder / "model", "--rule", "paper")
+        run_with(monkeypatch, folder / "turned.jpg", *model, "--exif", exif_option)
+    assert shapes == [(60, 80), (80, 60)]
+    assert capsys.readouterr().out.count("detections, from 20 proposals") == 2
 
 
 @pytest.mark.parametrize(

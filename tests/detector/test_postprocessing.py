@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.detector.postprocessing import select_detections
+from pipeline.detector.postprocessing import list_candidate_scores, select_detections
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from tests.detector import plain_predictor
 from tests.detector.networks import draw_random_boxes
@@ -97,3 +97,24 @@ def test_boxes_that_move_out_of_the_image_are_dropped():
     deltas = torch.zeros(1, 2, 4)
     deltas[0, 1, 0] = 5
     assert len(select_detections(scores, deltas, boxes, SIZE, PostprocessingSettings())[0]) == 0
+
+
+def test_candidate_scores_are_those_of_the_boxes_that_enter_nms():
+    scores, deltas, boxes = draw_scored_rois(3, 40)
+    settings = PostprocessingSettings(rule="paper", max_per_image=7, nms_iou=1.0)
+    candidates = list_candidate_scores(scores, settings).reshape(3, 7)
+    assert torch.equal(candidates, scores[:, 1:].sort(dim=0, descending=True).values[:7].T)
+    selected = select_detections(scores, deltas, boxes, SIZE, settings)
+    for label in range(3):  # NMS at an IoU of 1 drops none
+        assert torch.equal(selected[1][selected[2] == label], candidates[label])
+    few = list_candidate_scores(scores[:2], settings)
+    assert len(few) == 3 * 2
+
+
+def test_records_name_the_mean_only_where_it_matters():
+    assert "mean_per_image" not in PostprocessingSettings().to_record()
+    assert (
+        "mean_per_image"
+        not in PostprocessingSettings(rule="paper", mean_per_image=None).to_record()
+    )
+    assert PostprocessingSettings(rule="paper").to_record()["mean_per_image"] == 40

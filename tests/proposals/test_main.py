@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline import imaging
 from pipeline.errors import InvalidConfiguration, UnreadableImage
@@ -35,6 +35,29 @@ def test_boxes_are_printed_without_draw(image, capsys):
     assert lines[0] == "5 boxes in 80x60 pixels"
     assert len(lines) == 3
     assert len(np.fromstring(lines[1], sep=" ")) == 4
+
+
+def test_an_image_is_turned_by_its_exif_orientation_on_request(tmp_path, capsys):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / "turned.jpg"
+    Image.fromarray(draw_blocks(1, 60, 80)).save(path, exif=exif)
+    main(ProposeOptions(str(path), strategy="single"))
+    main(ProposeOptions(str(path), strategy="single", exif="apply"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" in ")[2] for line in lines if " in " in line] == [
+        "80x60 pixels",
+        "60x80 pixels",
+    ]
+
+
+def test_a_truncated_image_is_accepted_on_request(tmp_path, capsys):
+    path = tmp_path / "short.jpg"
+    path.write_bytes(imaging.encode_jpeg(draw_blocks(1, 60, 80))[:-40])
+    with pytest.raises(UnreadableImage, match="truncated"):
+        main(ProposeOptions(str(path), strategy="single"))
+    main(ProposeOptions(str(path), strategy="single", truncated="accept"))
+    assert "in 80x60 pixels" in capsys.readouterr().out
 
 
 def test_the_drawing_can_be_on_another_store(image):

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +21,22 @@ from pipeline.engine.shards.piece import Piece, commit_or_return
 from pipeline.errors import InvalidCheckpoint, NoCapacity
 from pipeline.runs.encoded_image import EncodedImage
 from pipeline.runs.report import Report
-from pipeline.runs.tables import build_detections_table
 
 if TYPE_CHECKING:
     from pipeline.detector.predictor import Predictor
+
+
+def check_torch() -> None:
+    """Say in one line that this node cannot hold a detector.
+
+    Raises:
+        NoCapacity: torch is not installed here; other nodes may have it.
+    """
+    if find_spec("torch") is None:
+        raise NoCapacity(
+            "nodes without torch cannot hold detectors: install the extra, '.[torch]', on them, or send "
+            "detectors to GPU nodes that have it with --gpus-per-actor 1 (cluster/README.md)"
+        )
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -42,9 +55,10 @@ class DetectorActor:
         The first image compiles or loads kernels: without it, a run's first shards would wait for that.
 
         Raises:
-            NoCapacity: the device does not work on this node, or is full.
+            NoCapacity: torch is missing on this node, or the device does not work there or is full.
             InvalidCheckpoint: the checkpoint changed since the run started, or cannot be used.
         """
+        check_torch()
         import torch  # noqa: PLC0415  (the driver imports this module and must not load torch)
 
         device, options = self._plan.resources.device, self._plan.options
@@ -103,8 +117,7 @@ class DetectorActor:
                 report.fail(encoded.failure)
             elif image_detections is not None:
                 report.counts["detections"] += len(image_detections.scores)
-        classes, fingerprint = self._plan.checkpoint.classes, self._plan.fingerprint
-        return build_detections_table(encoded_images, detections, classes, fingerprint)
+        return self._plan.build_table(encoded_images, detections)
 
 
 def _fetch_ahead(

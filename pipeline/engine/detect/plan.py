@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from pipeline import store_options
 from pipeline.detector.checkpoint_record import CheckpointRecord
@@ -10,8 +14,13 @@ from pipeline.detector.detection_settings import DetectionSettings
 from pipeline.engine.detect.resources import ActorResources
 from pipeline.manifests import Manifest
 from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.encoded_image import EncodedImage
 from pipeline.runs.options import RunOptions
+from pipeline.runs.tables import build_detections_table
 from pipeline.store_options import StoreOptions
+
+if TYPE_CHECKING:
+    from pipeline.detector.predictor import ImageDetections
 
 
 @dataclass(frozen=True)
@@ -31,3 +40,17 @@ class DetectionPlan:
     resources: ActorResources
     stores: StoreOptions = field(default_factory=store_options.get_options)
     """Options of the stores, for the workers."""
+
+    def build_table(
+        self,
+        images: Sequence[EncodedImage],
+        detections: Sequence[ImageDetections | None],
+    ) -> pa.Table:
+        """Rows of `schema.DETECTIONS` of this run, one per image; None stands for a failed image."""
+        candidates = None
+        if self.settings.postprocessing.has_run_thresholds:
+            candidates = [
+                None if of_image is None else of_image.candidate_scores for of_image in detections
+            ]
+        classes = self.checkpoint.classes
+        return build_detections_table(images, detections, classes, self.fingerprint, candidates)

@@ -27,7 +27,6 @@ from pipeline.engine.shards.work import Flight
 from pipeline.proposals.stored_proposals import StoredProposals
 from pipeline.runs.encoded_image import EncodedImage
 from pipeline.runs.report import Failure, Report
-from pipeline.runs.tables import build_detections_table
 
 STORE_SHARE = 0.5
 """Share of Ray's object stores that images in flight may take before no further shard is read."""
@@ -183,6 +182,5 @@ class DetectionWork:
     def build_failed_row(self, piece: Piece, failure: Failure) -> pa.Table:
         """The row of an image that ended its workers."""
         (listed,) = piece.read_images(self.plan.manifest, self.plan.fingerprint)
-        images = [EncodedImage(listed.image_id, listed.uri, failure=failure)]
-        classes, fingerprint = self.plan.checkpoint.classes, self.plan.fingerprint
-        return build_detections_table(images, [None], classes, fingerprint)
+        failed_image = EncodedImage(listed.image_id, listed.uri, failure=failure)
+        return self.plan.build_table([failed_image], [None])
