@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import storage, uris
+from pipeline.detector.loss_names import TOTAL
 from pipeline.errors import InvalidCheckpoint, MissingObject
 from pipeline.json_reader import InvalidJson, is_integer, parse_fields
 
 FOLDER = "logs"
 LINES = "train.jsonl"
 EVENTS = "events.out.tfevents.0.train"
-TOTAL = "total"
-"""Name of the loss that training minimises, as in `detector.loss`; that module imports torch."""
 LOSS = "loss"
 """Field and tag of the total loss; those of a part are `loss_<part>`."""
 

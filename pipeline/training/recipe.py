@@ -113,7 +113,8 @@ class Recipe:
     """Store feature maps channels last: 1.2 to 1.5 times as fast on CPUs with AVX512 or AMX."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """bf16 and fp16 use autocast in the forward pass; CPUs compute frozen layers entirely in bf16, and fp16
-    scales gradients. `auto` is bf16 if the device supports it, else fp32."""
+    scales gradients. `auto` is bf16 if the devices of all workers support it when the training begins, else
+    fp32; reruns keep that choice."""
 
     def __post_init__(self) -> None:
         self._check_ranges()

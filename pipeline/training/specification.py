@@ -44,6 +44,8 @@ class TrainingSpec:
     """Steps between records of the log."""
     validate_every: int | None = None
     """Steps between validations; None disables validation."""
+    validation: str | None = None
+    """Digest of the images that validate: scores on others are not compared with theirs."""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.detector.device_selection import select_dtype
 from pipeline.detector.fusion import can_fuse, fuse_frozen_layers
-from pipeline.detector.loss import TOTAL, multi_task_loss
+from pipeline.detector.loss import multi_task_loss
+from pipeline.detector.loss_names import TOTAL
 from pipeline.detector.network import FastRCNN
 from pipeline.detector.pooling import roi_max_pool
 from pipeline.detector.preprocessing import Preprocessing

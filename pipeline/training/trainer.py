@@ -15,7 +15,7 @@ from pipeline.detector.network import FastRCNN
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.errors import TrainingFailed
 from pipeline.training import state
-from pipeline.training.export import copy_with_raw_deltas, save_best, save_final
+from pipeline.training.export import copy_with_raw_deltas, read_best_score, save_best, save_final
 from pipeline.training.logs import TrainingLog, TrainingRecord
 from pipeline.training.not_finite import stop_training
 from pipeline.training.optimisation import build_optimiser, compute_rate_factor, set_rates
@@ -224,18 +224,18 @@ class Trainer:
         )
         if self.log is not None:
             if self.validate is not None and spec.is_validation_due(self.step):
-                record = replace(record, voc07_map50=self._validate(self.validate, self.log))
+                record = replace(record, voc07_map50=self._validate(self.validate))
             self.log.records.append(record)
             if self.on_record is not None:
                 self.on_record(record)
         return record
 
-    def _validate(self, validate: Validate, training_log: TrainingLog) -> float:
+    def _validate(self, validate: Validate) -> float:
         """Score the network; the best network so far is saved beside the final one."""
         exported = copy_with_raw_deltas(self.network, self.spec, self.step)
         score = validate(exported, self.preprocessing)
-        earlier = [r.voc07_map50 for r in training_log.records if r.voc07_map50 is not None]
-        if not earlier or score > max(earlier):
+        best = read_best_score(self.spec)
+        if best is None or score > best:
             self.check_owned()
             save_best(exported, self.spec, self.step, score)
         return score

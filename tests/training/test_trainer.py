@@ -181,6 +181,23 @@ def test_stage_wise_training_resumes_at_and_after_the_change_of_phase(data, tmp_
     assert read_curve(tmp_path / "broken") == read_curve(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(("validation", "expected"), [("first", 3), (None, 3), ("second", 6)])
+def test_scores_on_other_images_are_not_compared(data, tmp_path, validation, expected):
+    """A rerun that validates on harder images keeps the best network on these."""
+    spec = make_spec(tmp_path, data[0], validate_every=3, checkpoint_every=100)
+
+    def die(record):
+        raise Killed
+
+    first = dataclasses.replace(spec, validation=validation and "first")
+    with pytest.raises(Killed):
+        Trainer(first, validate=lambda *_: 0.9, on_state=die).train()
+    scores = iter([0.2, 0.1])
+    second = dataclasses.replace(spec, validation=validation)
+    Trainer(second, validate=lambda *_: next(scores)).train()
+    assert load_checkpoint(str(tmp_path / "best")).extra["steps"] == expected
+
+
 def test_the_network_with_the_best_validation_score_is_kept(data, tmp_path):
     scores, seen = iter([0.2, 0.5, 0.3]), []
 

@@ -128,6 +128,7 @@ def _run_worker(config: dict[str, Any]) -> None:
     from ray import train  # noqa: PLC0415
     from ray.train.torch import get_device  # noqa: PLC0415
 
+    from pipeline.engine.train.precision import settle_precision  # noqa: PLC0415
     from pipeline.training.trainer import Trainer  # noqa: PLC0415
 
     store_options.set_options(ray.get(config["store_options"]))
@@ -137,10 +138,11 @@ def _run_worker(config: dict[str, Any]) -> None:
         return  # Ray Train retries, but another worker found an error that no retry can repair
     device = get_device()
     spec, record = config["spec"], config["record"]
+    rank = train.get_context().get_world_rank()
     try:
         Trainer(
-            spec,
-            rank=train.get_context().get_world_rank(),
+            settle_precision(spec, record, rank=rank, device=device),
+            rank=rank,
             device=device,
             ingest_threads=1 if device.type == "cpu" else min(8, config["threads"]),
             on_record=board.post.remote,

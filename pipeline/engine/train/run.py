@@ -153,6 +153,7 @@ def run_training(
             checkpoint_every=execution.checkpoint_every,
             log_every=execution.log_every,
             validate_every=None if validator is None else validation.every,
+            validation=None if validator is None else validator.digest,
         )
         return _train(spec, execution, overwrite, validator)
 

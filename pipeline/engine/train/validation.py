@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -88,6 +90,13 @@ class Validator:
 
     dataset: AnnotatedDataset
     images: int
+
+    @property
+    def digest(self) -> str:
+        """A digest of the images and proposals that it scores on."""
+        stored = self.dataset.proposals
+        identity = [stored.dataset, stored.provenance, self.images]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def __call__(self, network: FastRCNN, preprocessing: Preprocessing) -> float:
         """VOC2007's 11-point mean AP at IoU 0.5; an unreadable image's objects count as missed.
