@@ -12,6 +12,9 @@ from pipeline.errors import InvalidConfiguration
 ANSWER_SECONDS = 10.0
 """How long a cluster may take to accept a connection, and then to answer as Ray does."""
 
+METHODS = ("/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo")
+"""Methods that change nothing, of the server at host:6379 and of the one at ray://host:10001."""
+
 FORMS = (
     "expected host:6379 (the address that `ray start` prints), ray://host:10001, auto, or nothing for a "
     "Ray of this machine"
@@ -27,8 +30,8 @@ def check_address(address: str) -> None:
     """Reject an address that Ray does not take, or where no Ray cluster answers.
 
     Raises:
-        InvalidConfiguration: the address has another form, nothing listens there, or something that does
-            not speak gRPC, as all servers of Ray do.
+        InvalidConfiguration: the address has another form, nothing listens there, or something that is no
+            server of Ray.
     """
     if address in ("local", "auto"):
         return
@@ -40,7 +43,7 @@ def check_address(address: str) -> None:
             f"RAY_ADDRESS {address}: nothing answers: {error.strerror or error}; start the cluster, "
             "or unset RAY_ADDRESS to run on this machine"
         ) from error
-    if not _speaks_grpc(host, port):
+    if not _is_ray(host, port):
         raise InvalidConfiguration(
             f"RAY_ADDRESS {address}: what listens there does not answer as a Ray cluster within "
             f"{ANSWER_SECONDS:g} s; {FORMS}"
@@ -63,8 +66,8 @@ def _split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _speaks_grpc(host: str, port: int) -> bool:
-    """Whether the server opens a gRPC connection, which needs no credentials of the cluster."""
+def _is_ray(host: str, port: int) -> bool:
+    """Whether the server speaks gRPC and has a method of Ray's; this needs no credentials of the cluster."""
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return True  # its certificates are Ray's affair
@@ -73,4 +76,13 @@ def _speaks_grpc(host: str, port: int) -> bool:
             grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
         except grpc.FutureTimeoutError:
             return False
+        return any(_has_method(channel, method) for method in METHODS)
+
+
+def _has_method(channel: grpc.Channel, method: str) -> bool:
+    call = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+    try:
+        call(b"", timeout=ANSWER_SECONDS)
+    except grpc.RpcError as error:  # a cluster with a token says UNAUTHENTICATED
+        return bool(error.code() != grpc.StatusCode.UNIMPLEMENTED)
     return True

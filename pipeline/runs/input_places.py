@@ -15,7 +15,10 @@ from pipeline.errors import InvalidConfiguration
 _ALIASES = {"local": "file", "s3a": "s3", "gcs": "gs", "adl": "abfs", "az": "abfs", "abfss": "abfs"}
 """Protocols that name the same store."""
 
-RUN_WRITES = ("run.json", "shards.parquet", "summary.json", "part-*.parquet")
+RUN_WRITES = (
+    *("run.json", "shards.parquet", "summary.json", "candidate_thresholds.json"),
+    "part-*.parquet",
+)
 """What a run over shards writes into its output, or removes from it."""
 CHECKPOINT_WRITES = ("model.json", "model.safetensors")
 """The files of a checkpoint."""

@@ -11,19 +11,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline import shards, storage, uris
+from pipeline.candidate_thresholds import THRESHOLDS_NAME, get_mean_per_image
 from pipeline.errors import MismatchedOutput
 from pipeline.run_record import RECORD_NAME, RunRecord
 from pipeline.runs.options import RunOptions
 from pipeline.runs.part_inspection import inspect_parts
 from pipeline.runs.resume import TakenOver, check_not_taken_over, find_run_to_resume
+from pipeline.runs.threshold_selection import put_missing_thresholds
 from pipeline.shards import Cut, Shard
 
 log = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.json"
-_OWN_FILES = (RECORD_NAME, shards.TABLE_NAME, SUMMARY_NAME)
+_OWN_FILES = (RECORD_NAME, shards.TABLE_NAME, SUMMARY_NAME, THRESHOLDS_NAME)
 _WRITTEN = re.compile("|".join([shards.PART_NAME.pattern, *map(re.escape, _OWN_FILES)]))
 """The names that a run writes."""
+_WITHOUT_STATUS = ("analyze", "export")
+"""Jobs whose parts do not have one row per image with its status."""
 MOST_LOGGED = 5
 """Parts to be done again that are logged one by one."""
 
@@ -42,11 +46,14 @@ class RunOutput:
     """Failed images by stage and error type that earlier runs committed and this run does not retry."""
     mean_image_bytes: float = 0.0
     """Mean size of the images checked before the run, in bytes; 0 if unknown."""
+    left_out: frozenset[int] = frozenset()
+    """Ordinals of shards that this run leaves to a later one, because their inputs are not there yet."""
 
     @property
     def todo(self) -> list[Shard]:
         """The shards that are not committed, in order."""
-        return [shard for shard in self.shards if shard.ordinal not in self.committed]
+        done = self.committed | self.left_out
+        return [shard for shard in self.shards if shard.ordinal not in done]
 
     @property
     def has_work(self) -> bool:
@@ -55,13 +62,14 @@ class RunOutput:
 
     @property
     def rows(self) -> int:
-        """Images in all shards."""
-        return sum(shard.rows for shard in self.shards)
+        """Images in all shards that are not left out."""
+        return sum(shard.rows for shard in self.shards if shard.ordinal not in self.left_out)
 
     @property
     def rows_committed(self) -> int:
         """Images that are committed and not to be retried."""
-        committed = sum(shard.rows for shard in self.shards if shard.ordinal in self.committed)
+        done = self.committed - self.left_out
+        committed = sum(shard.rows for shard in self.shards if shard.ordinal in done)
         return committed - sum(len(rows) for rows in self.retry.values())
 
     def resolve(self, resolved: Mapping[str, Any]) -> RunOutput:
@@ -96,8 +104,11 @@ class RunOutput:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Remove parts that belong to no shard of this run and scratch files, then put summary.json.
 
+        The thresholds of `detect --rule paper` are put before it, if they are missing.
+
         Raises:
             MismatchedOutput: a committed part is missing.
+            UnreadableDataset: a part from which thresholds are selected is damaged.
             TakenOver: another run took the output over.
         """
         self.check_owned()
@@ -105,12 +116,13 @@ class RunOutput:
         for name in listing.strays:
             log.info("removing %s: it belongs to no shard of this run", name)
             storage.remove(uris.join(self.uri, name))
-        missing = len(self.shards) - len(listing.committed)
+        missing = len(self.shards) - len(listing.committed | self.left_out)
         if missing:
             raise MismatchedOutput(
                 f"{missing} parts of {uris.redact_uri(self.uri)} were removed while the run was working: "
                 "run it again"
             )
+        put_missing_thresholds(self.uri, self.record, self.shards)
         storage.remove_scratch_files(self.uri, _WRITTEN)
         data = json.dumps(summary, indent=2, sort_keys=True).encode() + b"\n"
         storage.put(uris.join(self.uri, SUMMARY_NAME), data)
@@ -160,6 +172,8 @@ def open_run(
     ready = replace(ready, mean_image_bytes=mean_image_bytes)
     if earlier is not None and ready.has_work:
         ready = replace(ready, mean_image_bytes=check_images())
+    if ready.has_work and get_mean_per_image(record) is not None:
+        storage.remove(uris.join(output, THRESHOLDS_NAME))  # they depend on all parts
     return ready
 
 
@@ -176,7 +190,9 @@ def _inspect_output(ready: RunOutput, options: RunOptions) -> RunOutput:
     """
     listed = shards.list_parts(ready.uri, ready.shards).committed
     committed = [shard for shard in ready.shards if shard.ordinal in listed]
-    inspection = inspect_parts(ready.uri, committed, ready.record.fingerprint)
+    record = ready.record
+    has_status = record.job not in _WITHOUT_STATUS
+    inspection = inspect_parts(ready.uri, committed, record.fingerprint, has_status=has_status)
     for number, (shard, fault) in enumerate(inspection.faults.items()):
         if number == MOST_LOGGED:
             log.warning("and %d more parts like these", len(inspection.faults) - number)
@@ -215,5 +231,6 @@ def _check_owned(output: str, record: RunRecord, planned: Sequence[Shard]) -> Ru
 def _clear(output: str) -> None:
     storage.remove(uris.join(output, shards.TABLE_NAME))
     storage.remove(uris.join(output, SUMMARY_NAME))
+    storage.remove(uris.join(output, THRESHOLDS_NAME))
     for name in shards.list_parts(output, ()).strays:
         storage.remove(uris.join(output, name))

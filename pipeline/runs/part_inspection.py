@@ -46,7 +46,9 @@ class PartInspection:
     """The failed rows of the other parts, each with its stage and error type."""
 
 
-def inspect_parts(output: str, committed: Sequence[Shard], fingerprint: str) -> PartInspection:
+def inspect_parts(
+    output: str, committed: Sequence[Shard], fingerprint: str, *, has_status: bool = True
+) -> PartInspection:
     """Read the ends of committed parts.
 
     Only parts whose footer says that they contain a status other than ok are read further.
@@ -55,6 +57,7 @@ def inspect_parts(output: str, committed: Sequence[Shard], fingerprint: str) -> 
         output: the folder of the parts.
         committed: the shards whose part the folder lists.
         fingerprint: the run's.
+        has_status: whether the parts of this run have one row per image with its status.
 
     Raises:
         StorageError: the store fails.
@@ -67,7 +70,9 @@ def inspect_parts(output: str, committed: Sequence[Shard], fingerprint: str) -> 
                 last_logged = monotonic()
                 log.info("checked %d of %d parts", start, len(committed))
             window = committed[start : start + WINDOW]
-            states = threads.map(lambda shard: _inspect(output, shard, fingerprint), window)
+            states = threads.map(
+                lambda shard: _inspect(output, shard, fingerprint, has_status), window
+            )
             for shard, state in zip(window, states, strict=True):
                 if isinstance(state, str):
                     inspection.faults[shard] = state
@@ -76,7 +81,7 @@ def inspect_parts(output: str, committed: Sequence[Shard], fingerprint: str) -> 
     return inspection
 
 
-def _inspect(output: str, shard: Shard, fingerprint: str) -> str | dict[int, str]:
+def _inspect(output: str, shard: Shard, fingerprint: str, has_status: bool) -> str | dict[int, str]:
     """A part's fault, or its failed rows."""
     uri = uris.join(output, shard.part_name)
     try:
@@ -84,7 +89,7 @@ def _inspect(output: str, shard: Shard, fingerprint: str) -> str | dict[int, str
         fault = find_fault_in_end(end, shard.key, shard.rows, fingerprint)
         if fault is not None:
             return fault
-        return {} if _is_all_ok(end) else _read_failed_rows(uri, shard)
+        return {} if not has_status or _is_all_ok(end) else _read_failed_rows(uri, shard)
     except MissingObject:  # a link that leads nowhere, or a part that was removed meanwhile
         return "it is not there"
     except UnreadableDataset as error:
@@ -111,6 +116,8 @@ def _read_failed_rows(uri: str, shard: Shard) -> dict[int, str]:
     with storage.open_file(uri) as source, schema.report_damage(uri):
         parquet = pq.ParquetFile(source)
         names = parquet.schema_arrow.names
+        if "status" not in names:
+            raise UnreadableDataset("it has no column status")
         columns = [name for name in ("status", "stage", "error_type") if name in names]
         table = parquet.read(columns)
         failed = _find_failed_rows(table)
@@ -123,6 +130,8 @@ def _read_failed_rows(uri: str, shard: Shard) -> dict[int, str]:
 def _find_failed_rows(table: pa.Table) -> dict[int, str]:
     """The failed rows of a part, each with its stage and error type."""
     columns = [name for name in ("status", "stage", "error_type") if name in table.column_names]
+    if "status" not in columns:
+        return {}
     return {
         index: f"{row.get('stage', 'propose')}: {row['error_type']}"
         for index, row in enumerate(table.select(columns).to_pylist())
@@ -149,7 +158,7 @@ def read_committed_report(output: str, shard: Shard) -> Report | None:
     with schema.report_damage(uri):
         table = pq.read_table(io.BytesIO(data))
         failed = Counter(_find_failed_rows(table).values())
-    report = Report(images=len(table), failed=failed)
+    report = Report(images=shard.rows, failed=failed)
     report.counts["bytes"] = len(data)
     for count, column in (("proposals", "boxes"), ("detections", "detections")):
         if column in table.column_names:

@@ -219,4 +219,4 @@ def stop_store(stage: Stage) -> Outcome:
     if code == 0 or "Traceback" in driver.read_log():
         raise AssertionError(f"exit code {code}, expected an error:\n{driver.read_log()[-3000:]}")
     trial.rerun_until_done("--seed", "0")
-    return trial.compare(expected, 0, "ends with an error that names the store")
+    return trial.compare(expected, 0, "ends with an error in one line")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import grpc
 import pytest
 
 from pipeline.engine import ray_address
@@ -60,6 +62,48 @@ def test_another_service_is_no_cluster(
     for port in ports:
         with pytest.raises(InvalidConfiguration, match="does not answer as a Ray cluster"):
             ray_address.check_address(f"127.0.0.1:{port}")
+
+
+@pytest.fixture
+def grpc_server() -> Iterator[Callable[[str, grpc.StatusCode | None], int]]:
+    """Starts gRPC servers with one method each, which answers or fails with a code; returns the port."""
+    servers = []
+
+    def start(method: str, code: grpc.StatusCode | None) -> int:
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            if code is not None:
+                context.abort(code, "")
+            return request
+
+        service, _, name = method.strip("/").partition("/")
+        handlers = {name: grpc.unary_unary_rpc_method_handler(answer)}
+        server = grpc.server(ThreadPoolExecutor(1))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        servers.append(server)
+        return int(port)
+
+    yield start
+    for server in servers:
+        server.stop(None)
+
+
+GrpcServer = Callable[[str, grpc.StatusCode | None], int]
+
+
+@pytest.mark.parametrize("method", ray_address.METHODS)
+@pytest.mark.parametrize("code", [None, grpc.StatusCode.UNAUTHENTICATED])
+def test_a_server_of_ray_is_accepted(
+    grpc_server: GrpcServer, method: str, code: grpc.StatusCode | None
+) -> None:
+    ray_address.check_address(f"127.0.0.1:{grpc_server(method, code)}")
+
+
+def test_a_grpc_service_of_another_program_is_no_cluster(grpc_server: GrpcServer) -> None:
+    port = grpc_server("/helloworld.Greeter/SayHello", None)
+    with pytest.raises(InvalidConfiguration, match="does not answer as a Ray cluster"):
+        ray_address.check_address(f"127.0.0.1:{port}")
 
 
 def test_local_and_auto_are_no_addresses() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import schema, storage
 from pipeline.errors import AccessDenied
-from pipeline.part_identity import SHARD, encode_shard, name_shard
+from pipeline.part_identity import SHARD, encode_shard, get_footer_length, name_shard
 from pipeline.runs import part_inspection
 from pipeline.runs.part_inspection import FOOTER, inspect_parts, read_committed_report
 from pipeline.shards import Shard, put_part
@@ -90,6 +90,19 @@ _TARGET = _add_run(schema.PROPOSALS)
 _OTHER_RUN = _add_run(schema.PROPOSALS, fingerprint="0" * 64)
 _JUNK = b"PAR1\x02ok" + SHARDS[0].key.encode() + (20).to_bytes(4, "little") + b"PAR1"
 
+
+def _overwrite_start_of_footer(data: bytes) -> bytes:
+    start = len(data) - get_footer_length(data)
+    return data[:start] + b"\xff" * 8 + data[start + 8 :]
+
+
+def _build_named_table(rows: int) -> pa.Table:
+    """A table that names the first shard with the shard's own number of rows."""
+    table = _build_table(_TARGET, rows=rows)
+    metadata = {**table.schema.metadata, SHARD: encode_shard(SHARDS[0].key, SHARDS[0].rows)}
+    return table.replace_schema_metadata(metadata)
+
+
 FAULTS: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "empty": (lambda path, _: path.write_bytes(b""), "it is empty"),
     "start only": (lambda path, _: _cut(path, 700), "does not end as a Parquet file"),
@@ -116,13 +129,25 @@ FAULTS: dict[str, tuple[Callable[[Path, Path], object], str]] = {
         lambda path, _: _write(path, _build_table(_OTHER_RUN)),
         "it is a part of another run",
     ),
+    "another run's, though it names this shard": (
+        lambda path, _: _write(path, name_shard(_build_table(_OTHER_RUN), SHARDS[0].key)),
+        "it is a part of another run",
+    ),
     "no run's": (
         lambda path, _: _write(path, _build_table(schema.PROPOSALS)),
         "it does not name the run",
     ),
+    "a footer of which bytes are lost, though it names its shard": (
+        lambda path, _: path.write_bytes(_overwrite_start_of_footer(path.read_bytes())),
+        "its footer is not readable",
+    ),
+    "another number of rows than the shard that it names": (
+        lambda path, _: _write(path, _build_named_table(2)),
+        "it has 2 rows, but its shard has 3",
+    ),
     "other columns": (
         lambda path, _: _write(path, name_shard(pa.table({"x": [1, 2, 3]}), SHARDS[0].key)),
-        "is not readable Parquet: 'status'",
+        "it has no column status",
     ),
     "dangling link": (_replace_by_dangling_link, "it is not there"),
 }
@@ -191,3 +216,13 @@ def test_a_part_names_its_shard_and_keeps_its_other_metadata(tmp_path: Path) -> 
     metadata = pq.read_schema(tmp_path / SHARDS[1].part_name).metadata
     assert metadata[SHARD] == encode_shard(SHARDS[1].key, 3)
     assert metadata[b"fingerprint"] == f'"{FINGERPRINT}"'.encode()
+
+
+def test_parts_of_jobs_without_a_status_need_none(tmp_path: Path) -> None:
+    for shard in SHARDS:  # a table of matches: several rows per image, and none where nothing is
+        rows = pa.table({"label": ["cat"] * shard.ordinal})
+        named = name_shard(rows.replace_schema_metadata(_TARGET.metadata), shard.key, shard.rows)
+        pq.write_table(named, tmp_path / shard.part_name)
+    inspection = inspect_parts(str(tmp_path), SHARDS, FINGERPRINT, has_status=False)
+    assert (inspection.faults, inspection.failed) == ({}, {})
+    assert list(inspect_parts(str(tmp_path), SHARDS, FINGERPRINT).faults) == SHARDS
