@@ -35,7 +35,7 @@ def parse_json(data: bytes | str, *, allow_surrogates: bool = False) -> Any:
             an integer of thousands of digits, or a text that cannot be stored.
     """
     try:
-        content = json.loads(data, object_pairs_hook=_build_object)
+        content = json.loads(data, object_pairs_hook=build_object)
     except RecursionError:
         raise InvalidJson("it is nested too deep") from None
     except UnicodeDecodeError as error:
@@ -47,7 +47,7 @@ def parse_json(data: bytes | str, *, allow_surrogates: bool = False) -> Any:
     return content
 
 
-def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object, if it says everything once: of two equal names the parser alone would keep the last."""
     content = dict(pairs)
     if len(content) < len(pairs):

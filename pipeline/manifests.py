@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -16,6 +17,8 @@ from pipeline.errors import UnreadableDataset
 from pipeline.imaging import AS_STORED, Decoding, Exif, Truncated
 from pipeline.row_counts import count_rows
 from pipeline.table_checks import cast_table
+
+log = logging.getLogger(__name__)
 
 ROW_GROUP = 2048
 """Rows per Parquet row group: a shard reads one or two groups, whatever the manifest's size."""
@@ -43,6 +46,10 @@ class ManifestRow:
     width: int | None
     height: int | None
     objects: tuple[AnnotatedObject, ...] | None
+    negative_labels: tuple[str, ...] | None = None
+    """Classes that the image is known not to show, if the dataset is federated."""
+    not_exhaustive_labels: tuple[str, ...] | None = None
+    """Classes of which the image may show more than `objects`, if the dataset is federated."""
 
 
 @dataclass(frozen=True)
@@ -203,11 +210,26 @@ def _read_footer(path: str) -> tuple[int, Any, Any, Decoding]:
         file_schema, rows = parquet.schema_arrow, count_rows(parquet, path)
     schema.check_version(file_schema, path)
     _check_columns(path, file_schema)
+    if _has_lost_metadata(file_schema):
+        log.warning(
+            "%s has lost the metadata that prepare writes: another program wrote it. Its images are decoded "
+            "as stored; if it comes from prepare --exif apply or --truncated accept, copy the metadata too "
+            "(docs/datasets.md)",
+            uris.redact_uri(path),
+        )
     classes = _read_list(path, file_schema, "classes", str)
     if classes is not None and len(set(classes)) < len(classes):
         raise UnreadableDataset(f"{uris.redact_uri(path)} lists a class twice: {classes!r:.200}")
     categories = _read_list(path, file_schema, "category_ids", int)
     return rows, classes, categories, _read_decoding(path, file_schema)
+
+
+def _has_lost_metadata(file_schema: pa.Schema) -> bool:
+    """Whether a file has the columns that prepare writes, and none of its metadata."""
+    metadata = file_schema.metadata or {}
+    keys = (schema.VERSION_KEY, "classes", "exif", "truncated")
+    has_columns = set(schema.MANIFEST.names) <= set(file_schema.names)
+    return has_columns and not any(key.encode() in metadata for key in keys)
 
 
 def _read_decoding(path: str, file_schema: pa.Schema) -> Decoding:
@@ -300,6 +322,8 @@ def write_manifest(
     classes: Sequence[str] | None,
     category_ids: Sequence[int] | None = None,
     decoding: Decoding = AS_STORED,
+    *,
+    federated: bool = False,
 ) -> int:
     """Write rows as one Parquet file, put whole, and return their number.
 
@@ -309,6 +333,7 @@ def write_manifest(
         classes: the labels in the order of their numbers; None for images without annotations.
         category_ids: COCO's ids of these classes.
         decoding: how jobs decode the images; the rows' sizes and boxes refer to its orientation.
+        federated: also write the columns of `schema.FEDERATED`.
 
     Raises:
         UnreadableDataset: an image_id or a class occurs twice, a label is not among `classes`, or there are
@@ -323,7 +348,8 @@ def write_manifest(
         metadata["category_ids"] = list(category_ids)
     if decoding != AS_STORED:
         metadata |= asdict(decoding)
-    target = schema.add_metadata(schema.MANIFEST, metadata)
+    columns = [*schema.MANIFEST, *(schema.FEDERATED if federated else ())]
+    target = schema.add_metadata(pa.schema(columns), metadata)
     class_names = None if classes is None else frozenset(classes)
     seen: set[str] = set()
     with (
@@ -366,6 +392,11 @@ def _build_table(rows: Sequence[ManifestRow], target: pa.Schema) -> pa.Table:
             "width": pa.array([row.width for row in rows], pa.int32()),
             "height": pa.array([row.height for row in rows], pa.int32()),
             "objects": pa.array(objects, pa.list_(schema.OBJECT)),
+            **{
+                field.name: pa.array([getattr(row, field.name) for row in rows], field.type)
+                for field in schema.FEDERATED
+                if field.name in target.names
+            },
         },
         schema=target,
     )

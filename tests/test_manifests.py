@@ -400,3 +400,22 @@ def test_classes_that_name_one_twice_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnreadableDataset, match="the classes name one twice: cat, dog, cat"):
         write_manifest(uri, [ManifestRow("a", "/a.jpg", 4, 4, ())], ["cat", "dog", "cat"])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_note_says_that_another_program_dropped_the_metadata(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "prepared.parquet"
+    decoding = Decoding(exif="apply")
+    write_manifest(str(path), [ManifestRow("a", "/a.jpg", 1, 1, ())], ["cat"], None, decoding)
+    table = pq.read_table(path)
+    assert open_manifest(str(path)).exif == "apply"
+    own_table = tmp_path / "own.parquet"
+    pq.write_table(table.select(["image_id", "uri"]).replace_schema_metadata(None), own_table)
+    assert open_manifest(str(own_table)).exif == "ignore"
+    assert not caplog.messages
+    filtered = tmp_path / "filtered.parquet"
+    pq.write_table(table.replace_schema_metadata({b"pandas": b"{}"}), filtered)
+    assert open_manifest(str(filtered)).exif == "ignore"
+    (message,) = caplog.messages
+    assert message.startswith(f"{filtered} has lost the metadata that prepare writes")

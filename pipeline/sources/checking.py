@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.box_repair import repair_boxes
 from pipeline.errors import UnreadableDataset
 from pipeline.manifests import AnnotatedObject
+from pipeline.sources.scalars import read_number
 from pipeline.sources.tally import Repair
 
 LARGEST_SIDE = 2**31
@@ -47,6 +49,15 @@ def clip_objects(
             )
             repairs.append(Repair("box", f"dropped: {fault}", detail, is_loss=True))
     return tuple(inside), repairs
+
+
+def read_side(value: Any) -> int:
+    """An annotated width or height; 0 if it is missing or invalid, so that the image's header decides."""
+    try:
+        side = read_number(value, "", "")
+    except UnreadableDataset:
+        return 0
+    return round(side) if 0 < side < LARGEST_SIDE else 0
 
 
 def stack_boxes(objects: Sequence[AnnotatedObject]) -> NDArray[np.float64]:

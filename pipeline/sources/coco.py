@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pipeline import geometry, storage, uris
+from pipeline import geometry, uris
 from pipeline.errors import UnreadableDataset
-from pipeline.json_reader import InvalidJson, parse_json
 from pipeline.manifests import AnnotatedObject, ManifestRow
-from pipeline.sources.checking import LARGEST_SIDE, clip_objects
+from pipeline.sources.checking import clip_objects, read_side
 from pipeline.sources.coco_categories import read_categories
+from pipeline.sources.coco_file import CocoFile, Record, find_key, find_shared, read_coco_file
 from pipeline.sources.coco_segmentation import compute_hull, has_segmentation
 from pipeline.sources.dataset import Dataset, ReadImage, add_repairs, stream_rows
+from pipeline.sources.image_links import check_link, find_linked, find_named
 from pipeline.sources.listing import list_files
-from pipeline.sources.names import FileNames, check_inside
+from pipeline.sources.names import FileNames
 from pipeline.sources.options import DEFAULT, SourceOptions
 from pipeline.sources.scalars import (
     check_text,
@@ -32,21 +29,16 @@ from pipeline.sources.scalars import (
 from pipeline.sources.sizes import settle_size
 from pipeline.sources.tally import Repair, Tally
 
-Record = Mapping[str, Any]
-
-
-@dataclass
-class _Image:
-    """One image of the file: its record and its annotations, or why it has no valid id."""
-
-    record: Record
-    image_id: str
-    annotations: list[Record] = field(default_factory=list)
-    fault: str | None = None
+IMAGE_FIELDS = ("id", "file_name", "coco_url", "width", "height")
+ChangeRow = Callable[[ManifestRow, Record, Mapping[int, str], str], ManifestRow]
+"""What a dialect adds to a row: takes the row, the image's record, names by category id, and the place."""
 
 
 def open_coco(
-    annotations: str, images: str, unlabelled: bool = False, options: SourceOptions = DEFAULT
+    annotations: str,
+    images: str | None,
+    unlabelled: bool = False,
+    options: SourceOptions = DEFAULT,
 ) -> Dataset:
     """The images of a COCO instances file, in its order; `image_id` is the id as a string.
 
@@ -56,7 +48,7 @@ def open_coco(
 
     Args:
         annotations: the JSON file, in any store.
-        images: the folder that `file_name` is relative to.
+        images: the folder that `file_name` is relative to; None takes each image's `coco_url` instead.
         unlabelled: use only images and categories (the files of COCO's test splits have no
             annotations); `objects` are null.
         options: how many images may be invalid, and what is checked.
@@ -66,167 +58,129 @@ def open_coco(
             streaming) too many images are.
         StorageError: the file or the store cannot be reached.
     """
-    uri = uris.make_absolute(annotations)
-    where = uris.redact_uri(uri)
-    content = _parse_content(storage.read(uri), where)
-    tally = Tally()
-    records, repeated = _drop_repeated(_get_records(content, "annotations", where, unlabelled))
-    add_repairs(tally, [_describe_repeated("annotation", where)] * repeated, options)
-    used = {_find_whole(record.get("category_id")) for record in records}
-    categories, repairs = read_categories(
-        _get_records(content, "categories", where), None if unlabelled else used, where
-    )
-    add_repairs(tally, repairs, options)
-    listed = _list_images(content, where, tally, options)
-    _assign_annotations(records, listed, where, tally, options)
-    listing = list_files(images, hidden=True)
-    names = FileNames(listing)
+    return open_instances(annotations, images, unlabelled, options)
 
-    def read_image(image: _Image) -> ReadImage:
-        if image.fault is not None:
-            raise UnreadableDataset(image.fault)
-        place = f"{where}: image {image.image_id}"
-        name = check_text(image.record.get("file_name"), "file_name", place)
-        stored = names.find(name, place) or names.find(check_inside(name, place), place)
-        if stored is None:
+
+def open_instances(
+    annotations: str,
+    images: str | None,
+    unlabelled: bool,
+    options: SourceOptions,
+    *,
+    image_fields: Sequence[str] = IMAGE_FIELDS,
+    change_row: ChangeRow | None = None,
+) -> Dataset:
+    """Open a file in the layout of COCO; arguments and errors as for `open_coco`.
+
+    Args:
+        annotations: the JSON file.
+        images: the folder of the images.
+        unlabelled: leave out the annotations.
+        options: how many images may be invalid, and what is checked.
+        image_fields: what is kept of an image's record.
+        change_row: adds a dialect's own columns.
+    """
+    content = read_coco_file(uris.make_absolute(annotations), image_fields, unlabelled)
+    where, tally = content.where, Tally()
+    add_repairs(
+        tally, [_describe_repeated("annotation", where)] * content.repeated_annotations, options
+    )
+    used = None if unlabelled else content.used_categories
+    categories, repairs = read_categories(content.categories, used, where)
+    add_repairs(tally, repairs, options)
+    add_repairs(tally, [_describe_repeated("image", where)] * content.repeated_images, options)
+    repeated_ids = _find_repeated_ids(content)
+    add_repairs(tally, _find_shared_files(content), options)
+    add_repairs(tally, _find_unlisted(content), options)
+    find_image = _make_finder(images)
+
+    def read_image(position: int) -> ReadImage:
+        index = int(content.image_order[position])
+        record = content.images.read(index)
+        image_id = read_id(record.get("id"), "id", f"{where}: image number {index}")
+        if position in repeated_ids:
             raise UnreadableDataset(
-                f"{place}: {name} does not exist in {uris.redact_uri(listing.root)}"
+                f"{where}: image id {image_id} occurs twice, for different images"
             )
-        uri = uris.join(listing.root, stored)
-        objects, repairs = _build_objects(image.annotations, categories, place)
-        stated = (_get_side(image.record, "width"), _get_side(image.record, "height"))
+        place = f"{where}: image {image_id}"
+        uri = find_image(record, place)
+        objects, repairs = _build_objects(content.list_annotations(position), categories, place)
+        stated = (read_side(record.get("width")), read_side(record.get("height")))
         settled = settle_size(uri, stated, objects, options, place)
         repairs += settled.repairs
         clipped, faults = clip_objects(settled.objects, settled.width, settled.height, place)
         row = ManifestRow(
-            image.image_id, uri, settled.width, settled.height, None if unlabelled else clipped
+            image_id, uri, settled.width, settled.height, None if unlabelled else clipped
         )
+        if change_row is not None:
+            row = change_row(row, record, categories, place)
         return ReadImage(row, [*repairs, *faults])
 
-    rows = stream_rows(listed, read_image, tally, options)
+    rows = stream_rows(range(len(content.image_order)), read_image, tally, options)
     return Dataset(tuple(categories.values()), tuple(categories), rows, tally)
 
 
-def _parse_content(data: bytes, where: str) -> Record:
-    try:
-        content = parse_json(data, allow_surrogates=True)
-    except InvalidJson as error:
-        raise UnreadableDataset(f"{where} is not well-formed JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UnreadableDataset(
-            f"{where} holds a JSON {type(content).__name__}, expected an object with "
-            "images, annotations and categories"
-        )
-    return content
+def _make_finder(images: str | None) -> Callable[[Record, str], str]:
+    """A function that returns the URI of an image from its record."""
+    if images is None:
+        return _read_link
+    listing = list_files(images, hidden=True)
+    names = FileNames(listing)
+
+    def find_image(record: Record, place: str) -> str:
+        link = record.get("coco_url")
+        if is_absent(record.get("file_name")) and isinstance(link, str):  # LVIS writes no name
+            name = check_text(link, "coco_url", place)
+            stored = find_linked(names, name, place)
+        else:
+            name = check_text(record.get("file_name"), "file_name", place)
+            stored = find_named(names, name, place)
+        if stored is None:
+            raise UnreadableDataset(
+                f"{place}: {uris.redact_uri(name)} does not exist in {uris.redact_uri(listing.root)}"
+            )
+        return uris.join(listing.root, stored)
+
+    return find_image
 
 
-def _get_records(
-    content: Record, name: str, where: str, may_be_absent: bool = False
-) -> list[Record]:
-    if may_be_absent:
-        return []
-    if name not in content:
-        hint = "; pass --unlabelled for a file without them" if name == "annotations" else ""
-        raise UnreadableDataset(f"{where}: field {name} is missing{hint}")
-    records = content[name]
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise UnreadableDataset(f"{where}: field {name} is not a list of objects")
-    return records
-
-
-def _drop_repeated(records: Sequence[Record]) -> tuple[list[Record], int]:
-    """The records without exact repetitions of one with the same id, and how many these were."""
-    first: dict[str, Record] = {}
-    texts: dict[str, set[str]] = {}
-    different = []
-    for record in records:
-        key = _find_key(record.get("id"))
-        if key is not None and key in first:
-            seen = texts.setdefault(key, {json.dumps(first[key], sort_keys=True)})
-            text = json.dumps(record, sort_keys=True)
-            if text in seen:
-                continue
-            seen.add(text)
-        elif key is not None:
-            first[key] = record
-        different.append(record)
-    return different, len(records) - len(different)
+def _read_link(record: Record, place: str) -> str:
+    return check_link(check_text(record.get("coco_url"), "coco_url", place), "coco_url", place)
 
 
 def _describe_repeated(noun: str, where: str) -> Repair:
     return Repair(noun, "listed again: left out there", f"{where} lists it twice", is_loss=True)
 
 
-def _find_key(value: Any) -> str | None:
-    """An id in the spelling in which ids are compared, or None if it is none."""
-    try:
-        return read_id(value, "id", "")
-    except UnreadableDataset:
-        return None
+def _find_repeated_ids(content: CocoFile) -> frozenset[int]:
+    """Positions of the images whose id another image has too: all of them are invalid."""
+    return frozenset(find_shared(content.images.keys[content.image_order]))
 
 
-def _find_whole(value: Any) -> int | None:
-    try:
-        return read_whole(value, "category_id", "")
-    except UnreadableDataset:
-        return None
-
-
-def _list_images(content: Record, where: str, tally: Tally, options: SourceOptions) -> list[_Image]:
-    """The images with valid ids first seen in this order; two different ones of one id are both invalid."""
-    records, repeated = _drop_repeated(_get_records(content, "images", where))
-    add_repairs(tally, [_describe_repeated("image", where)] * repeated, options)
-    if not records:
-        raise UnreadableDataset(f"{where}: field images is empty")
-    images: list[_Image] = []
-    by_id: dict[str, _Image] = {}
-    for index, record in enumerate(records):
-        try:
-            image_id = read_id(record.get("id"), "id", f"{where}: image number {index}")
-        except UnreadableDataset as error:
-            images.append(_Image(record, "", fault=str(error)))
-            continue
-        image = _Image(record, image_id)
-        images.append(image)
-        if image_id in by_id:
-            fault = f"{where}: image id {image_id} occurs twice, for different images"
-            image.fault = by_id[image_id].fault = fault
-        by_id[image_id] = image
-    add_repairs(tally, _find_shared_files(images, where), options)
-    return images
-
-
-def _find_shared_files(images: Sequence[_Image], where: str) -> list[Repair]:
+def _find_shared_files(content: CocoFile) -> list[Repair]:
     """The images whose file is also that of another image: their objects may be in either."""
-    names = [image.record.get("file_name") for image in images]
-    counts = Counter(name for name in names if isinstance(name, str))
+    names = (content.images.read(int(index)).get("file_name") for index in content.image_order)
+    hashes = [hash(name) or 1 if isinstance(name, str) else 0 for name in names]
     outcome = "whose file an image of another id names too: both are kept"
     return [
-        Repair("image", outcome, f"{where}: image {image.image_id}")
-        for image, name in zip(images, names, strict=True)
-        if isinstance(name, str) and counts[name] > 1
+        Repair("image", outcome, f"{content.where}: image {_read_image_id(content, position)}")
+        for position in find_shared(np.array(hashes, np.int64))
     ]
 
 
-def _assign_annotations(
-    records: Sequence[Record],
-    images: Sequence[_Image],
-    where: str,
-    tally: Tally,
-    options: SourceOptions,
-) -> None:
-    """Give each annotation to its image; count those whose image the file does not list."""
-    by_id = {image.image_id: image for image in images if image.image_id}
-    lost = []
-    for index, record in enumerate(records):
-        key = _find_key(record.get("image_id"))
-        if key is not None and key in by_id:
-            by_id[key].annotations.append(record)
-            continue
-        name = f"{where}: annotation {_name_record(record, index)}"
+def _read_image_id(content: CocoFile, position: int) -> str:
+    return find_key(content.images.read(int(content.image_order[position])).get("id")) or ""
+
+
+def _find_unlisted(content: CocoFile) -> list[Repair]:
+    """The annotations whose image the file does not list."""
+    repairs = []
+    for index in content.unlisted.tolist():
+        record = content.annotations.read(index)
+        name = f"{content.where}: annotation {_name_record(record, index)}"
         detail = f"{name} is of image {record.get('image_id')!r:.60}, which images does not list"
-        lost.append(Repair("box", "dropped: its image is not listed", detail, is_loss=True))
-    add_repairs(tally, lost, options)
+        repairs.append(Repair("box", "dropped: its image is not listed", detail, is_loss=True))
+    return repairs
 
 
 def _name_record(record: Record, index: int) -> str:
@@ -298,12 +252,3 @@ def _read_xywh(record: Record, where: str) -> Sequence[float]:
             f"{where}: field bbox is {box!r:.60}, expected four numbers x, y, width, height"
         )
     return [read_number(value, "bbox", where) for value in box]
-
-
-def _get_side(record: Record, name: str) -> int:
-    """An annotated width or height; 0 if it is missing or invalid."""
-    try:
-        side = read_number(record.get(name), name, "")
-    except UnreadableDataset:
-        return 0
-    return round(side) if 0 < side < LARGEST_SIDE else 0

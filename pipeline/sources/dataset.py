@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -52,6 +52,8 @@ class Dataset:
     category_ids: tuple[int, ...] | None
     rows: Iterator[ManifestRow]
     tally: Tally
+    federated: bool = False
+    """Rows say which classes they are annotated for."""
 
 
 def stream_rows(
@@ -97,7 +99,7 @@ def stream_rows(
     _check_boxes(tally, options)
 
 
-def add_repairs(tally: Tally, repairs: Sequence[Repair], options: SourceOptions) -> None:
+def add_repairs(tally: Tally, repairs: Iterable[Repair], options: SourceOptions) -> None:
     """Count repairs, and log the first losses of each kind.
 
     Raises:

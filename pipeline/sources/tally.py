@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+WITHOUT_ANNOTATION = "without an annotation: left out"
+"""Outcome of the images in a dataset's folder that its annotations do not name."""
 _ENDINGS_SHOWN = 8
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from pipeline import image_formats, storage, uris
 from pipeline.errors import AccessDenied, MissingObject, UnreadableDataset
 from pipeline.manifests import ManifestRow
 from pipeline.sources.checking import check_labels, clip_objects
 from pipeline.sources.dataset import Dataset, ReadImage, add_repairs, map_in_order, stream_rows
-from pipeline.sources.listing import Listing, check_public, is_hidden, list_files
-from pipeline.sources.names import FileNames, check_inside, normalise
+from pipeline.sources.listing import check_public
+from pipeline.sources.names import check_inside
 from pipeline.sources.options import DEFAULT, SourceOptions
 from pipeline.sources.sizes import settle_size
 from pipeline.sources.tally import Repair, Tally
+from pipeline.sources.voc_layout import (
+    VocLayout,
+    find_image,
+    list_annotations,
+    list_ids,
+    normalise_id,
+    open_layout,
+)
 from pipeline.sources.voc_xml import LARGEST_FILE, VocAnnotation, parse_annotation
 
 STANDARD_CLASSES = (
@@ -27,43 +32,16 @@ STANDARD_CLASSES = (
 )
 """The 20 classes of VOC2007 to VOC2012, in the order of the challenge."""
 
-_YEARS = range(2005, 2013)
-_PREFERRED = (".jpg", ".jpeg", ".png")
-"""The endings that come first if an id has several images and its annotation names none of them."""
 _LISTS_SHOWN = 12
+MOST_KEPT = 50_000
+"""Annotations that stay in memory after their classes were collected, at most a kilobyte each as a rule."""
 _CLASS_LIST_LINE = re.compile(r"(.*\S)\s+(-1|0|1)")
 """A line of the list of one class: an id, and whether the image shows the class."""
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """The folder of a VOC dataset and the files that exist in it."""
-
-    folder: str
-    images: FileNames
-    image_root: str
-    annotations: FileNames
-    annotation_root: str
-    annotation_names: tuple[str, ...]
-    images_by_stem: dict[str, list[str]]
-    """Paths of the images by their path without ending, in normalised spelling."""
-
-    def find_annotation(self, image_id: str) -> str | None:
-        return self.annotations.find(f"{image_id}.xml", f"the id {image_id!r}")
-
-    def is_id(self, text: str) -> bool:
-        """Whether an annotation or an image has this id."""
-        return self.find_annotation(text) is not None or normalise_id(text) in self.images_by_stem
-
-
-def normalise_id(image_id: str) -> str:
-    """The id in the spelling in which images are looked up by their stem."""
-    return normalise(image_id + ".").removesuffix(".")
-
-
 def open_voc(
     root: str,
-    split: str,
+    split: str | None,
     year: int | None = None,
     *,
     classes: Sequence[str] = (),
@@ -79,7 +57,9 @@ def open_voc(
     Args:
         root: a devkit that holds VOC<year>, or a folder that itself holds JPEGImages, Annotations
             and ImageSets, in any store.
-        split: a list in ImageSets/Main.
+        split: a list in ImageSets/Main; None reads every annotation (or image, if unlabelled), and needs no
+            lists. The images may then be in `images` or the root itself instead of JPEGImages, and the
+            annotations in `annotations` or the root itself.
         year: the year of the devkit; None if `root` itself holds the data.
         classes: the labels in the order of their numbers.
         unlabelled: read no annotations (VOC's later test splits have none).
@@ -92,57 +72,31 @@ def open_voc(
     """
     root = uris.make_absolute(root)
     check_public(root)
-    layout = _open_layout(root, year, unlabelled)
+    layout = open_layout(root, year, unlabelled, needs_lists=split is not None)
     tally = Tally()
-    ids = _read_list(layout, split, tally, options)
+    ids = (
+        list_ids(layout, unlabelled) if split is None else _read_list(layout, split, tally, options)
+    )
+    parsed: dict[str, VocAnnotation] = {}
     if not classes and not unlabelled:
         classes = _collect_classes(
-            layout, year is not None, frozenset(map(normalise_id, ids)), tally, options
+            layout,
+            year is not None,
+            frozenset(map(normalise_id, ids)),
+            tally,
+            options,
+            parsed=parsed,
         )
     reader = (
         _make_unlabelled_reader(layout, options)
         if unlabelled
-        else _make_labelled_reader(layout, frozenset(classes), options)
+        else _make_labelled_reader(layout, frozenset(classes), options, parsed)
     )
     rows = stream_rows(ids, reader, tally, options)
     return Dataset(tuple(classes) if classes or not unlabelled else None, None, rows, tally)
 
 
-def _open_layout(root: str, year: int | None, unlabelled: bool) -> _Layout:
-    folder = root if year is None else uris.join(root, f"VOC{year}")
-    folders = ["JPEGImages", "ImageSets"] + ([] if unlabelled else ["Annotations"])
-    missing = [name for name in folders if not storage.is_folder(uris.join(folder, name))]
-    if missing:
-        years = [str(y) for y in _YEARS if storage.is_folder(uris.join(root, f"VOC{y}"))]
-        hint = (
-            f"; {uris.redact_uri(root)} is a devkit: set the year to one of {', '.join(years)}"
-            if years
-            else ""
-        )
-        if year is not None and storage.is_folder(uris.join(root, "JPEGImages")):
-            hint = f"; {uris.redact_uri(root)} holds JPEGImages itself: omit the year"
-        raise UnreadableDataset(
-            f"{uris.redact_uri(folder)} is not a VOC dataset: it has no folder {', '.join(missing)}{hint}"
-        )
-    images = list_files(uris.join(folder, "JPEGImages"), hidden=True)
-    annotations_uri = uris.join(folder, "Annotations")
-    annotations = None if unlabelled else list_files(annotations_uri, hidden=True)
-    by_stem: dict[str, list[str]] = defaultdict(list)
-    for name in images.files:
-        if image_formats.is_image_name(name):
-            by_stem[normalise_id(name.rpartition(".")[0])].append(name)
-    return _Layout(
-        folder,
-        FileNames(images),
-        images.root,
-        FileNames(annotations or Listing("", ())),
-        annotations.root if annotations else "",
-        annotations.files if annotations else (),
-        dict(by_stem),
-    )
-
-
-def _read_list(layout: _Layout, split: str, tally: Tally, options: SourceOptions) -> list[str]:
+def _read_list(layout: VocLayout, split: str, tally: Tally, options: SourceOptions) -> list[str]:
     """The ids of a split, each once."""
     lists = uris.join(layout.folder, "ImageSets", "Main")
     names = [
@@ -177,7 +131,7 @@ def _read_list(layout: _Layout, split: str, tally: Tally, options: SourceOptions
     return list(ids)
 
 
-def _read_line(layout: _Layout, line: str, where: str) -> str:
+def _read_line(layout: VocLayout, line: str, where: str) -> str:
     """The id that a line of a list names: the line itself, or without the ending of an image.
 
     Raises:
@@ -196,28 +150,32 @@ def _read_line(layout: _Layout, line: str, where: str) -> str:
 
 
 def _collect_classes(
-    layout: _Layout,
+    layout: VocLayout,
     prefer_standard: bool,
     listed: frozenset[str],
     tally: Tally,
     options: SourceOptions,
+    *,
+    parsed: dict[str, VocAnnotation],
 ) -> tuple[str, ...]:
-    """The classes of all annotations; an unreadable one is counted here unless the split lists it."""
+    """The classes of all annotations; an unreadable one is counted here unless the split lists it.
+
+    The first annotations of the split are kept in `parsed`, by their names, so that they are read once.
+    """
 
     def read(name: str) -> VocAnnotation:
         uri = uris.join(layout.annotation_root, name)
         return parse_annotation(storage.read(uri, LARGEST_FILE), uris.redact_uri(uri))
 
-    names = [
-        name
-        for name in layout.annotation_names
-        if name.lower().endswith(".xml") and not any(map(is_hidden, name.split("/")))
-    ]
+    names = list_annotations(layout)
     labels: set[str] = set()
     unread = []
     for name, outcome in zip(names, map_in_order(read, names), strict=True):
         try:
-            labels.update(item.label for item in outcome.result().objects)
+            annotation = outcome.result()
+            labels.update(item.label for item in annotation.objects)
+            if len(parsed) < MOST_KEPT and normalise_id(name[: -len(".xml")]) in listed:
+                parsed[name] = annotation
         except (UnreadableDataset, MissingObject, AccessDenied) as error:
             if normalise_id(name[: -len(".xml")]) not in listed:
                 outcome_text = "of another split unreadable: its classes are not known"
@@ -229,19 +187,24 @@ def _collect_classes(
 
 
 def _make_labelled_reader(
-    layout: _Layout, classes: frozenset[str], options: SourceOptions
+    layout: VocLayout,
+    classes: frozenset[str],
+    options: SourceOptions,
+    parsed: dict[str, VocAnnotation],
 ) -> Callable[[str], ReadImage]:
     def read_image(image_id: str) -> ReadImage:
         name = layout.find_annotation(image_id)
         uri = uris.join(layout.annotation_root, name or f"{image_id}.xml")
         where = uris.redact_uri(uri)
         if name is None:
-            has_image = _find_image(layout, image_id, None) is not None
+            has_image = find_image(layout, image_id, None) is not None
             missing = "an annotation" if has_image else "an annotation and an image"
             raise UnreadableDataset(f"{image_id} lacks {missing}: {where} does not exist")
-        annotation = parse_annotation(storage.read(uri, LARGEST_FILE), where)
+        annotation = parsed.pop(name, None)
+        if annotation is None:
+            annotation = parse_annotation(storage.read(uri, LARGEST_FILE), where)
         check_labels(annotation.objects, classes, where)
-        stored = _find_image(layout, image_id, annotation.filename)
+        stored = find_image(layout, image_id, annotation.filename)
         if stored is None:
             named = f" nor {annotation.filename!r}" if annotation.filename else ""
             raise UnreadableDataset(
@@ -261,9 +224,11 @@ def _make_labelled_reader(
     return read_image
 
 
-def _make_unlabelled_reader(layout: _Layout, options: SourceOptions) -> Callable[[str], ReadImage]:
+def _make_unlabelled_reader(
+    layout: VocLayout, options: SourceOptions
+) -> Callable[[str], ReadImage]:
     def read_image(image_id: str) -> ReadImage:
-        name = _find_image(layout, image_id, None)
+        name = find_image(layout, image_id, None)
         if name is None:
             raise UnreadableDataset(
                 f"image {image_id} does not exist in {uris.redact_uri(layout.image_root)}"
@@ -276,27 +241,8 @@ def _make_unlabelled_reader(layout: _Layout, options: SourceOptions) -> Callable
     return read_image
 
 
-def _find_image(layout: _Layout, image_id: str, filename: str | None) -> str | None:
-    """The image's path from its id, or else from the last part of the file name in its annotation."""
-    same_stem = layout.images_by_stem.get(normalise_id(image_id), [])
-    ending = PurePosixPath(filename).suffix.lower() if filename else ""
-    order = (ending, *_PREFERRED)
-    ranked = sorted(
-        same_stem,
-        key=lambda name: (
-            not name.startswith(f"{image_id}."),  # the exact spelling first
-            next((i for i, e in enumerate(order) if name.lower().endswith(e) and e), len(order)),
-            name,
-        ),
-    )
-    if ranked:
-        return ranked[0]
-    plain = (filename or "").replace("\\", "/")
-    return layout.images.find(plain.rpartition("/")[2]) if plain else None
-
-
 def _compare_names(
-    layout: _Layout, image_id: str, filename: str | None, where: str
+    layout: VocLayout, image_id: str, filename: str | None, where: str
 ) -> list[Repair]:
     """What id and file name contradict each other in, though the id decides."""
     repairs = []

@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs.prepare import Coco, Folder, Voc, main, resolve_manifest_uri
+from jobs.prepare import main, resolve_manifest_uri
+from jobs.prepare_options import (
+    Coco,
+    Cvat,
+    Folder,
+    Labelme,
+    Labelstudio,
+    Lvis,
+    Openimages,
+    Prepare,
+    Voc,
+    Yolo,
+)
 from pipeline.errors import (
     InvalidBox,
     InvalidConfiguration,
@@ -22,6 +34,12 @@ from pipeline.errors import (
 from pipeline.manifests import open_manifest
 from pipeline.shards import cut_manifest
 from tests.sources.small_datasets import coco_content, voc_xml, write_coco, write_image, write_voc
+from tests.sources.test_cvat import BOX, write_cvat
+from tests.sources.test_labelme import DOG, write_labelme
+from tests.sources.test_labelstudio import region, task, write_export
+from tests.sources.test_lvis import lvis_content, write_lvis
+from tests.sources.test_openimages import write_openimages
+from tests.sources.test_yolo import write_yolo
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -208,3 +226,53 @@ def test_prepare_runs_as_a_script(tmp_path: Path) -> None:
         f"error: VOC list ImageSets/Main/trian.txt does not exist in {root}; lists here: test, train\n"
     )
     assert _job("voc", "--root", root).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "images"),
+    [
+        ("yolo", {"images/train/a.jpg": 2, "images/train/b.jpg": 0}),
+        ("openimages", {"000a": 2, "000b": 1}),
+        ("lvis", {"9": 1, "4": 0}),
+        ("cvat", {"a.jpg": 1, "sub/b.jpg": 0}),
+        ("labelme", {"a.jpg": 1, "b.png": 0}),
+        ("labelstudio", {"a.jpg": 1, "sub/b.jpg": 0}),
+    ],
+)
+def test_every_annotation_format_becomes_a_manifest(
+    tmp_path: Path, source: str, images: dict[str, int]
+) -> None:
+    output = f"{tmp_path}/out/manifest.parquet"
+    main(_write_source(source, tmp_path / "data", output))
+    manifest = open_manifest(output)
+    rows = manifest.read(0, manifest.rows).to_pylist()
+    assert {row["image_id"]: len(row["objects"]) for row in rows} == images
+    assert all((row["width"], row["height"]) == (40, 30) for row in rows)
+    assert manifest.classes
+
+
+def _write_source(source: str, root: Path, output: str) -> Prepare:
+    if source == "yolo":
+        return Yolo(root=str(write_yolo(root)), split="train", output=output)
+    if source == "openimages":
+        images, boxes, classes = write_openimages(root)
+        return Openimages(images=images, boxes=boxes, classes=classes, output=output)
+    if source == "lvis":
+        annotations, images = write_lvis(root, lvis_content())
+        return Lvis(annotations=annotations, images=images, output=output)
+    if source == "cvat":
+        annotations, images = write_cvat(root, BOX)
+        return Cvat(annotations=annotations, images=images, output=output)
+    if source == "labelme":
+        return Labelme(root=str(write_labelme(root, DOG)), output=output)
+    annotations, images = write_export(root, task("a.jpg", region()), task("sub/b.jpg"))
+    return Labelstudio(annotations=annotations, images=images, output=output)
+
+
+def test_a_csv_that_is_read_is_never_written(tmp_path: Path) -> None:
+    images, boxes, _ = write_openimages(tmp_path)
+    for option in ("boxes", "classes"):
+        options = Openimages(images=images, boxes=boxes, output=f"{tmp_path}/boxes.parquet")
+        options = replace(options, **{option: f"{tmp_path}/boxes.parquet"})
+        with pytest.raises(InvalidConfiguration, match=f"is the --{option}"):
+            main(options)

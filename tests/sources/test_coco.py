@@ -313,3 +313,60 @@ def test_a_file_without_annotations_is_unlabelled(tmp_path: Path) -> None:
     dataset = open_coco(*write_coco(tmp_path, content), unlabelled=True)
     assert [row.objects for row in dataset.rows] == [None, None]
     assert dataset.classes == ("person", "dog")
+
+
+def test_images_may_stay_on_the_web(tmp_path: Path) -> None:
+    content = coco_content()
+    link = "http://images.cocodataset.org/train2017/{}.jpg"
+    for record in content["images"]:
+        del record["file_name"]
+        record["coco_url"] = link.format(record["id"])
+    annotations, _ = write_coco(tmp_path, content)
+    seven, three = open_coco(annotations, None).rows
+    assert (seven.uri, three.uri) == (link.format(7), link.format(3))
+    assert (seven.image_id, seven.width, len(seven.objects or ())) == ("7", 40, 2)
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        (None, "field coco_url is missing"),
+        ("/etc/passwd", "no address on the web or in a store; pass the folder"),
+        ("file:///etc/passwd", "no address on the web"),
+        ("simplecache::http://host/a.jpg", "no address on the web"),
+        ("https://host/a.jpg?X-Amz-Signature=abcdef", "with a password or signature"),
+        ("https://alice:canary@host/a.jpg", "with a password or signature"),
+    ],
+)
+def test_only_images_on_the_web_or_in_a_store_need_no_folder(
+    tmp_path: Path, link: Any, message: str
+) -> None:
+    content = coco_content()
+    content["images"][0]["coco_url"] = link
+    annotations, _ = write_coco(tmp_path, content)
+    with pytest.raises(UnreadableDataset, match=rf"image 7: .*{message}") as caught:
+        list(open_coco(annotations, None, options=SourceOptions(strict=True)).rows)
+    assert "canary" not in str(caught.value)
+    assert "abcdef" not in str(caught.value)
+
+
+def test_ids_may_be_texts_and_category_ids_sparse(tmp_path: Path) -> None:
+    content = coco_content()
+    content["images"][0]["id"] = content["annotations"][0]["image_id"] = "img-é/7"
+    content["annotations"][1]["image_id"] = "img-é/7"
+    content["categories"][0]["id"] = content["annotations"][0]["category_id"] = 900_000_001
+    dataset = open_coco(*write_coco(tmp_path, content))
+    row = next(dataset.rows)
+    assert (row.image_id, len(row.objects or ())) == ("img-é/7", 2)
+    assert dataset.category_ids == (1, 900_000_001)
+
+
+def test_annotations_may_come_before_images_and_in_any_order(tmp_path: Path) -> None:
+    content = coco_content()
+    content["annotations"].insert(
+        1, {"id": 5, "image_id": 3, "category_id": 1, "bbox": [1, 1, 2, 2]}
+    )
+    reordered = {name: content[name] for name in ("annotations", "categories", "images")}
+    seven, three = open_coco(*write_coco(tmp_path, reordered)).rows
+    assert [item.label for item in seven.objects or ()] == ["dog", "person"]
+    assert [item.label for item in three.objects or ()] == ["person"]

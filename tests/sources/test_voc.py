@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import shutil
 import unicodedata
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from pipeline.errors import InvalidBox, TooManyInvalidImages, UnreadableDataset
+from pipeline.errors import InvalidBox, MissingObject, TooManyInvalidImages, UnreadableDataset
 from pipeline.manifests import AnnotatedObject
+from pipeline.sources import voc
 from pipeline.sources.options import SourceOptions
 from pipeline.sources.voc import STANDARD_CLASSES, open_voc
+from pipeline.sources.voc_xml import VocAnnotation, parse_annotation
 from tests.sources.small_datasets import voc_xml, write_image, write_voc
 
 LENIENT = SourceOptions(max_invalid=1.0)
@@ -33,6 +36,23 @@ def test_rows_follow_the_order_of_the_list(root: Path) -> None:
     assert dataset.classes == ("cat", "dog")
     assert dataset.tally.objects == {"dog": 1, "cat": 1}
     assert dataset.tally.images == 2
+
+
+@pytest.mark.parametrize(("most_kept", "reads"), [(50_000, 3), (1, 4)])
+def test_annotations_are_read_once_within_a_limit(
+    root: Path, monkeypatch: pytest.MonkeyPatch, most_kept: int, reads: int
+) -> None:
+    """Three files for the classes, then the two of the list; of these, some are still in memory."""
+    read: list[str] = []
+
+    def parse(data: bytes, where: str) -> VocAnnotation:
+        read.append(where)
+        return parse_annotation(data, where)
+
+    monkeypatch.setattr(voc, "parse_annotation", parse)
+    monkeypatch.setattr(voc, "MOST_KEPT", most_kept)
+    assert [row.image_id for row in open_voc(str(root), "train").rows] == ["a", "b"]
+    assert len(read) == reads
 
 
 def test_every_split_numbers_labels_alike(root: Path) -> None:
@@ -299,3 +319,63 @@ def test_a_real_folder_is_read(dev_data: Path) -> None:
         assert dataset.classes == ("Platelets", "RBC", "WBC")
         counts.append(sum(1 for _ in dataset.rows))
     assert counts == [205, 87, 72]
+
+
+def test_a_folder_of_images_and_xml_files_needs_no_lists(tmp_path: Path) -> None:
+    for name in ("night/b.bmp", "a.PNG"):
+        write_image((tmp_path / name).with_suffix(".png"))
+        (tmp_path / name).with_suffix(".png").rename(tmp_path / name)
+        text = voc_xml(Path(name).name, ("dog", 1, 1, 10, 20))
+        (tmp_path / name).with_suffix(".xml").write_text(text)
+    (tmp_path / "classes.txt").write_text("dog")
+    dataset = open_voc(str(tmp_path), None)
+    rows = list(dataset.rows)
+    assert [row.image_id for row in rows] == ["a", "night/b"]
+    assert [row.uri for row in rows] == [f"{tmp_path}/a.PNG", f"{tmp_path}/night/b.bmp"]
+    assert [len(row.objects or ()) for row in rows] == [1, 1]
+
+
+@pytest.mark.parametrize("folders", [("images", "annotations"), ("JPEGImages", "Annotations")])
+def test_images_may_be_in_folders_below(tmp_path: Path, folders: tuple[str, str]) -> None:
+    images, annotations = (tmp_path / name for name in folders)
+    write_image(images / "day" / "a.jpg")
+    annotations.mkdir()
+    (annotations / "a.XML").write_text(voc_xml("a.jpg", ("dog", 1, 1, 10, 20)))
+    (annotations / "b.xml").write_text(voc_xml("b.jpg"))
+    dataset = open_voc(str(tmp_path), None, options=LENIENT)
+    assert [(row.image_id, row.uri) for row in dataset.rows] == [("a", f"{images}/day/a.jpg")]
+    assert dataset.tally.invalid_images == 1
+    unlabelled = open_voc(str(tmp_path), None, unlabelled=True)
+    assert [(row.image_id, row.objects) for row in unlabelled.rows] == [("day/a", None)]
+
+
+def test_a_stem_in_several_folders_is_ambiguous(tmp_path: Path) -> None:
+    for name in ("day/a.jpg", "night/a.jpg"):
+        write_image(tmp_path / "images" / name)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.xml").write_text(voc_xml("a.jpg"))
+    dataset = open_voc(str(tmp_path), None, options=SourceOptions(strict=True))
+    with pytest.raises(UnreadableDataset, match=r"id 'a' may be any of 'day/a\.jpg', 'night"):
+        list(dataset.rows)
+
+
+def test_a_folder_without_annotations_is_named(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableDataset, match=r"holds no annotation \(\.xml\) at any depth"):
+        open_voc(str(tmp_path), None)
+
+
+def test_a_devkit_needs_its_year_without_a_list_too(tmp_path: Path) -> None:
+    write_voc(tmp_path / "VOC2007")
+    with pytest.raises(UnreadableDataset, match="is a devkit: set the year to one of 2007"):
+        open_voc(str(tmp_path), None)
+    assert len(list(open_voc(str(tmp_path), None, 2007).rows)) == 3
+
+
+def test_without_lists_no_split_can_be_chosen(root: Path) -> None:
+    shutil.rmtree(root / "ImageSets")
+    with pytest.raises(UnreadableDataset, match="no folder ImageSets; leave out the split"):
+        open_voc(str(root), "train")
+    assert [row.image_id for row in open_voc(str(root), None).rows] == ["a", "b", "c"]
+    with pytest.raises(MissingObject, match="gone is not a folder"):
+        open_voc(str(root / "gone"), None)

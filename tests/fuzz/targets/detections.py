@@ -10,7 +10,8 @@ from random import Random
 import pyarrow as pa
 
 from pipeline import shards
-from pipeline.analysis.evaluation import DetectionMetrics, evaluate
+from pipeline.analysis.detection_metrics import DetectionMetrics
+from pipeline.analysis.evaluation import evaluate
 from pipeline.manifests import open_manifest
 from tests.fuzz.target import Target
 from tests.fuzz.targets.manifests import are_alike

@@ -1,0 +1,226 @@
+"""The options of each source that `jobs/prepare.py` reads; every class opens its dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.entry import JobOptions
+from pipeline.errors import InvalidConfiguration
+from pipeline.imaging import Exif, Truncated
+from pipeline.option_ranges import check_fields
+from pipeline.sources.coco import open_coco
+from pipeline.sources.cvat import open_cvat
+from pipeline.sources.dataset import Dataset
+from pipeline.sources.folder import open_folder
+from pipeline.sources.labelme import open_labelme
+from pipeline.sources.labelstudio import open_labelstudio
+from pipeline.sources.lvis import open_lvis
+from pipeline.sources.openimages import open_openimages
+from pipeline.sources.options import SourceOptions
+from pipeline.sources.voc import open_voc
+from pipeline.sources.yolo import open_yolo
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions(JobOptions):
+    """Options of every source. Paths are local or any fsspec URI, such as s3:// and gs://."""
+
+    output: str
+    """The manifest to write: a .parquet file, or a folder in which to write manifest.parquet."""
+    max_invalid: float = 0.05
+    """Share of the images that may be missing, unreadable or wrongly annotated, and of the boxes that may
+    be without area or outside their image. These are left out and counted; above the share, the job fails."""
+    skip_invalid: bool = False
+    """Leave out any number of invalid images and boxes."""
+    strict: bool = False
+    """Fail at the first image or box that would be left out, and at a line that repeats an image."""
+    check_sizes: bool = False
+    """Compare every annotated size with the image's header, not only where a box reaches out of the image.
+    The job then reads the first 64 KB of each image: one request per image on an object store."""
+    exif: Exif = "ignore"
+    """apply: sizes and boxes are those of the images as viewers display them, turned by their EXIF
+    orientation, and all later jobs decode them so. ignore: those of the stored pixels. apply reads each
+    image's header, as --check-sizes does."""
+    truncated: Truncated = "reject"
+    """accept: later jobs use a JPEG that ends early, grey where its pixels are missing. reject: it fails."""
+
+    def __post_init__(self) -> None:
+        """Reject values that are not possible."""
+        check_fields(self, "max_invalid", at_least=0, at_most=1)
+        if self.strict and self.skip_invalid:
+            raise InvalidConfiguration(
+                "--strict fails at what --skip-invalid leaves out: pass one of them"
+            )
+
+    @property
+    def source(self) -> SourceOptions:
+        """The options as the sources take them."""
+        return SourceOptions(
+            max_invalid=1.0 if self.skip_invalid else self.max_invalid,
+            strict=self.strict,
+            check_sizes=self.check_sizes,
+            exif=self.exif,
+        )
+
+    def open_dataset(self) -> Dataset:
+        """Open the dataset that the options name."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voc(PrepareOptions):
+    """A split of PASCAL VOC, or of a dataset in the same layout, or a folder of its XML files."""
+
+    root: str
+    """The devkit that contains VOC<year>, or a folder with JPEGImages, Annotations and ImageSets. Without
+    --split also a folder in which images and XML files are, or one with images and annotations."""
+    split: str | None = None
+    """A list in ImageSets/Main, such as trainval; leave it out to read every annotation."""
+    year: int | None = None
+    """The devkit's year; leave it out if --root itself contains JPEGImages."""
+    classes: tuple[str, ...] = ()
+    """Labels in the order of their numbers; by default VOC's 20, or all labels of the dataset, sorted."""
+    unlabelled: bool = False
+    """Do not read annotations: the manifest has no objects."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the split."""
+        return open_voc(
+            self.root,
+            self.split,
+            self.year,
+            classes=self.classes,
+            unlabelled=self.unlabelled,
+            options=self.source,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coco(PrepareOptions):
+    """A COCO instances file."""
+
+    annotations: str
+    """The JSON file of annotations."""
+    images: str | None = None
+    """The folder of its images; without it, each image is read from its coco_url."""
+    unlabelled: bool = False
+    """Read only the file's images and categories: the manifest has no objects."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the file."""
+        return open_coco(self.annotations, self.images, self.unlabelled, self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lvis(PrepareOptions):
+    """An LVIS file. The manifest also holds the classes that each image is annotated for."""
+
+    annotations: str
+    """The JSON file of annotations."""
+    images: str | None = None
+    """The folder of COCO's images; without it, each image is read from its coco_url."""
+    unlabelled: bool = False
+    """Read only the file's images and categories: the manifest has no objects."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the file."""
+        return open_lvis(self.annotations, self.images, self.unlabelled, self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yolo(PrepareOptions):
+    """A split of a YOLO dataset: data.yaml, images/ and labels/."""
+
+    root: str
+    """The folder that holds data.yaml (or classes.txt), or the data.yaml itself."""
+    split: str | None = None
+    """A key of data.yaml, such as train; leave it out if the dataset has no splits."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the split."""
+        return open_yolo(self.root, self.split, self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Openimages(PrepareOptions):
+    """A split of Open Images: the images that its CSV of boxes names."""
+
+    images: str
+    """The folder of the images, <ImageID>.jpg."""
+    boxes: str
+    """The CSV of boxes, such as oidv6-train-annotations-bbox.csv."""
+    classes: str | None = None
+    """The CSV of class descriptions; without it, classes have names such as /m/01g317."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the files."""
+        return open_openimages(self.images, self.boxes, self.classes, self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cvat(PrepareOptions):
+    """A task or project, exported as CVAT for images 1.1."""
+
+    annotations: str
+    """The annotations.xml of the export."""
+    images: str
+    """The folder of the images."""
+    classes: tuple[str, ...] = ()
+    """Labels in the order of their numbers; by default those of the task, in its order."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the file."""
+        return open_cvat(self.annotations, self.images, self.classes, self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelme(PrepareOptions):
+    """A folder of images with LabelMe's JSON files."""
+
+    root: str
+    """The folder; images and JSON files may be in folders of their own below it."""
+    classes: tuple[str, ...] = ()
+    """Labels in the order of their numbers; by default all labels of the dataset, sorted."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the folder."""
+        return open_labelme(self.root, self.classes, self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelstudio(PrepareOptions):
+    """A project, exported from Label Studio as JSON."""
+
+    annotations: str
+    """The JSON file of the export."""
+    images: str | None = None
+    """The folder of the images; without it, each is read from its address on the web or in a store."""
+    image_key: str | None = None
+    """The key of the image in a task's data; by default image, or the only text."""
+    classes: tuple[str, ...] = ()
+    """Labels in the order of their numbers; by default all labels of the export, sorted."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the export."""
+        return open_labelstudio(
+            self.annotations,
+            self.images,
+            image_key=self.image_key,
+            classes=self.classes,
+            options=self.source,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(PrepareOptions):
+    """All images below a folder, without annotations."""
+
+    images: str
+    """The folder; images in its subfolders are included."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the folder."""
+        return open_folder(self.images, self.source)
+
+
+Prepare = Voc | Coco | Lvis | Yolo | Openimages | Cvat | Labelme | Labelstudio | Folder
