@@ -40,6 +40,7 @@ class RunMetrics:
 
         self._images = add_counter("images", "Images committed, by status.", "status")
         self._shards = add_counter("shards", "Shards committed.")
+        self._errors = add_counter("errors", "Attempts that ended in an error.", "cause")
         self._bytes = add_counter("bytes", "Bytes of images read and of parts put.", "direction")
         self._seconds = add_counter("stage_seconds", "Worker time by stage.", "stage")
         self._per_image = Histogram(
@@ -68,6 +69,14 @@ class RunMetrics:
             if seconds > 0:
                 self._seconds.inc(seconds, {"stage": stage})
                 self._per_image.observe(seconds / max(1, report.images), {"stage": stage})
+
+    def count_error(self, cause: str) -> None:
+        """Count an attempt that ended in an error.
+
+        Args:
+            cause: `store`, or the name of the `Cause` by which retries are decided, in lower case.
+        """
+        self._errors.inc(1, {"cause": cause})
 
     def record_flow(self, state: FlowState) -> None:
         """Set the gauges of the stages."""

@@ -18,9 +18,11 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine import cluster
+from pipeline.engine.node_versions import NodeVersions, describe_differences, read_own_versions
 from pipeline.engine.shards.retry_policy import unwrap_error
 from pipeline.errors import InvalidConfiguration, PipelineError
 from pipeline.proposals.settings import ProposalSettings
+from pipeline.run_record import collect_versions
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,9 @@ def warm_up_workers(settings: ProposalSettings) -> None:
     start = perf_counter()
     hosts = [host for host in cluster.get_capacity().hosts if host.cpus]
     compilations = [_place(host.node, _compile).remote(settings) for host in hosts]
-    _check_compilations(_await(compilations, COMPILE_TIMEOUT))
+    nodes = _check_compilations(_await(compilations, COMPILE_TIMEOUT))
+    for line in describe_differences(collect_versions(), nodes):
+        log.warning("%s", line)
     meeting = uuid4().hex
     loads = [
         _place(host.node, _load).remote(settings, meeting, host.cpus)
@@ -56,7 +60,7 @@ def _place(node: str, task: Any) -> Any:
     return task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
 
 
-def _await(tasks: Sequence[ObjectRef[None]], seconds: float) -> list[ObjectRef[None]]:
+def _await(tasks: Sequence[ObjectRef[Any]], seconds: float) -> list[ObjectRef[Any]]:
     """The tasks that ended within a limit: a worker that is not warm is slow once, which does no harm."""
     ended, late = ray.wait(list(tasks), num_returns=len(tasks), timeout=seconds)
     # Another job has the cores: a task that waits for one must not get in the way later.
@@ -65,18 +69,22 @@ def _await(tasks: Sequence[ObjectRef[None]], seconds: float) -> list[ObjectRef[N
     return ended
 
 
-def _check_compilations(ended: Sequence[ObjectRef[None]]) -> None:
-    """Raise the error of the code if it failed wherever it ran; a worker that died says nothing about it."""
-    faults = []
+def _check_compilations(ended: Sequence[ObjectRef[NodeVersions]]) -> list[NodeVersions]:
+    """Raise the error of the code if it failed wherever it ran; a worker that died says nothing about it.
+
+    Returns:
+        The versions of the nodes that compiled.
+    """
+    faults, nodes = [], []
     for task in ended:
         try:
-            ray.get(task)
+            nodes.append(ray.get(task))
         except RayTaskError as error:
             faults.append(unwrap_error(error))
         except RayError as error:
             log.warning("a worker that compiled the proposal kernels was lost: %s", error)
     if not faults:
-        return
+        return nodes
     reason = f"{type(faults[0]).__name__}: {faults[0]}".splitlines()[0]
     if len(faults) < len(ended):
         log.warning("%d nodes cannot compile the proposal kernels: %s", len(faults), reason)
@@ -86,11 +94,13 @@ def _check_compilations(ended: Sequence[ObjectRef[None]]) -> None:
         raise InvalidConfiguration(
             f"the proposal kernels cannot be compiled on any node: {reason}"
         ) from faults[0]
+    return nodes
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _compile(settings: ProposalSettings) -> None:
+def _compile(settings: ProposalSettings) -> NodeVersions:
     _load_kernels(settings)
+    return read_own_versions()
 
 
 @ray.remote(num_cpus=1, max_retries=0)

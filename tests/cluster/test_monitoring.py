@@ -1,0 +1,92 @@
+"""Alerts and dashboard: queries that parse, over metrics that the jobs have."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import promql_parser
+import pytest
+
+from pipeline.engine.monitor import metrics
+from pipeline.engine.shards.retry_policy import Cause
+from tests.cluster.cluster_files import CLUSTER, read_resources
+
+RESOURCES = read_resources()
+RULES = RESOURCES["alerts"]["spec"]["groups"][0]["rules"]
+
+
+def _list_dashboard_queries() -> Iterator[str]:
+    dashboard = json.loads((CLUSTER / "grafana-dashboard.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", ()):
+            yield str(target["expr"])
+
+
+def _list_metrics() -> set[str]:
+    """The names in Prometheus of the metrics that a run records."""
+    tree = ast.parse(inspect.getsource(metrics))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            name = (
+                node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+            )
+            match node.func.id:
+                case "add_counter":
+                    names.add(f"ray_pipeline_{name}_total")
+                case "add_gauge":
+                    names.add(f"ray_pipeline_{name}")
+                case "Histogram":
+                    names |= {f"ray_{name}_{part}" for part in ("bucket", "sum", "count")}
+    return names
+
+
+def _parse(query: str) -> Any:
+    return promql_parser.parse(query.replace("$__rate_interval", "5m"))
+
+
+QUERIES = [rule["expr"] for rule in RULES] + list(_list_dashboard_queries())
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_query_parses_and_asks_for_metrics_of_the_jobs(query: str) -> None:
+    _parse(query)
+    names = set(re.findall(r"ray_pipeline_\w+", query))
+    assert names
+    assert names <= _list_metrics()
+
+
+def test_a_broken_query_is_noticed() -> None:
+    with pytest.raises(ValueError, match="unclosed left parenthesis"):
+        _parse("sum by (job (ray_pipeline_images_total)")
+
+
+def test_alerts_watch_progress_failures_and_the_store() -> None:
+    names = {rule["alert"] for rule in RULES}
+    assert {"FastRcnnNoProgress", "FastRcnnFailedImages", "FastRcnnStoreErrors"} <= names
+    for rule in RULES:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] == "warning"
+        assert rule["annotations"]["summary"]
+
+
+def test_causes_in_alerts_are_those_that_are_counted() -> None:
+    known = {"store"} | {cause.name.lower() for cause in Cause}
+    for rule in RULES:
+        for value in re.findall(r'cause=~?"([^"]*)"', rule["expr"]):
+            assert set(value.split("|")) <= known
+
+
+def test_prometheus_finds_the_pods() -> None:
+    spec = RESOURCES["pod-monitor"]["spec"]
+    assert set(spec) == {"selector", "podMetricsEndpoints"}
+    (endpoint,) = spec["podMetricsEndpoints"]
+    assert endpoint["port"] == "metrics"
+    assert endpoint["honorLabels"] is True, "else Prometheus renames the label job"
+    labels = spec["selector"]["matchLabels"]
+    assert labels == RESOURCES["network-policy"]["spec"]["podSelector"]["matchLabels"]
