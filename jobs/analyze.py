@@ -6,8 +6,11 @@ python jobs/analyze.py proposals --proposals out/proposals --manifest test.parqu
 
 python jobs/analyze.py compare --detections out/plain out/compressed --manifest test.parquet --output out
 
-The job writes the scores to --output and prints them: `metrics.json` for detections, `metrics.json` with
-the plot `recall.png` for proposals, and `comparison.json` for a comparison.
+python jobs/analyze.py sql --detections out/detections "SELECT label, count(*) FROM detections GROUP BY ALL"
+
+The job writes the scores to --output and prints them: `metrics.json` for detections, with one row per
+detection and missed object in `matches/`, a Parquet file per diagnostic, and the pages of `report/`;
+`metrics.json` with the plot `recall.png` for proposals; and `comparison.json` for a comparison.
 """
 
 from __future__ import annotations
@@ -17,35 +20,81 @@ if not __package__:  # run as a script: fail in one line if this Python lacks th
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
+from jobs.analyze_sql import AnalyzeSql, query
 from jobs.entry import JobOptions, print_lines, run
-from pipeline import storage, uris
+from pipeline import shards, storage, uris
 from pipeline.analysis import console_tables
 from pipeline.analysis.comparison import compare
-from pipeline.analysis.evaluation import evaluate
+from pipeline.analysis.diagnostics import DiagnosticOptions
 from pipeline.analysis.recall import evaluate_proposals
 from pipeline.analysis.recall_plot import draw_recall_plot
+from pipeline.analysis.side_table import read_side_table
+from pipeline.engine.analyze import run as analysis_run
+from pipeline.engine.analyze.run import AnalysisOptions
+from pipeline.manifests import open_manifest
+from pipeline.option_ranges import check_fields
+from pipeline.report.comparison_drawing import ComparedRuns
+from pipeline.report.comparison_report import write_comparison_report
+from pipeline.report.writing import ReportOptions
 from pipeline.runs.input_places import check_apart
 
-WRITES = ("metrics.json", "comparison.json", "recall.png")
+WRITES = (
+    *(
+        "metrics.json",
+        "comparison.json",
+        "recall.png",
+        "thresholds.json",
+        "matches/*",
+        "report/*",
+        "comparison/*",
+    ),
+    *("distributions.parquet", "operating_points.parquet", "tide.parquet", "confusion.parquet"),
+    *("calibration.parquet", "misses.parquet", "slices.parquet", "annotation_errors.parquet"),
+    "annotation_errors_by_image.parquet",
+)
 """The files that the job writes into its output."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeDetections(JobOptions):
-    """Average precision of detections by the rules of VOC and COCO."""
+    """Average precision of detections by the rules of VOC and COCO, and how each detection was judged."""
 
     detections: str
     """Output folder of jobs/detect.py; any fsspec URI."""
     manifest: str
     """Annotated manifest from which the detections were made."""
     output: str
-    """Folder for metrics.json; any fsspec URI."""
+    """Folder for metrics.json, the diagnostics, and the folders matches and report; any fsspec URI."""
+    proposals: str | None = None
+    """Stored proposals of these images, to tell which objects no proposal covers; by default those that the
+    detections were made from, if they were stored."""
+    slices: str | None = None
+    """Parquet or CSV file with a column image_id; each other column divides the images into slices."""
+    score: float | None = None
+    """The lowest score that counts in the confusion matrix, misses and slices; by default the best for F1."""
+    iou: float = 0.5
+    """The lowest IoU of a detection with its object in the confusion matrix."""
+    resamples: int = 1000
+    """Bootstrap resamples of the images for the intervals; 0 computes none."""
+    seed: int = 0
+    """Seed of the resamples, and of the images in the report."""
+    report: bool = True
+    """Write the report, static pages that open from a disk or bucket."""
+    report_images: int = 2000
+    """The most images in the report."""
+    analysis: Annotated[AnalysisOptions, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=AnalysisOptions
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self, "score", "iou", at_least=0, at_most=1)
+        check_fields(self, "resamples", "report_images", "seed", at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +133,15 @@ Analyze = (
     Annotated[AnalyzeDetections, tyro.conf.subcommand("detections")]
     | Annotated[AnalyzeProposals, tyro.conf.subcommand("proposals")]
     | Annotated[CompareRuns, tyro.conf.subcommand("compare")]
+    | Annotated[AnalyzeSql, tyro.conf.subcommand("sql")]
 )
 
 
-def main(options: AnalyzeDetections | AnalyzeProposals | CompareRuns) -> None:
-    """Score the output, write the scores and print them."""
+def main(options: AnalyzeDetections | AnalyzeProposals | CompareRuns | AnalyzeSql) -> None:
+    """Score the output, write the scores and print them, or do a query."""
+    if isinstance(options, AnalyzeSql):
+        query(options)
+        return
     _check_places(options)
     storage.check_writable(options.output)
     if isinstance(options, AnalyzeDetections):
@@ -105,19 +158,43 @@ def _check_places(options: AnalyzeDetections | AnalyzeProposals | CompareRuns) -
     Raises:
         InvalidConfiguration: an input is one of the files that the job writes.
     """
-    names = ("manifest", "detections", "proposals")
+    names = ("manifest", "detections", "proposals", "slices")
     inputs = {name: getattr(options, name, None) for name in names}
     check_apart(options.output, inputs, WRITES, may_share_folder=True)
 
 
 def analyze_detections(options: AnalyzeDetections) -> None:
-    """Write and print average precision, per class and mean."""
-    metrics = evaluate(options.detections, options.manifest)
-    written = _write_metrics(options.output, metrics.to_json())
-    console = Console()
-    console.print(console_tables.build_class_table(metrics))
-    console.print(console_tables.build_summary_table(metrics))
-    _print_end(metrics.notes, written)
+    """Write matches, metrics, diagnostics and the report, and print average precision."""
+    side = None if options.slices is None else read_side_table(options.slices)
+    with analysis_run.analyze_detections(
+        options.detections,
+        options.manifest,
+        options.output,
+        proposals_uri=options.proposals,
+        options=options.analysis,
+    ) as analysis:
+        metrics = analysis.compute_metrics()
+        diagnostics = analysis.compute_diagnostics(metrics, _choose_diagnostics(options), side)
+        content = analysis.build_content(metrics, diagnostics)
+        written = _write_metrics(options.output, content)
+        analysis.write_tables(options.output, diagnostics)
+        console = Console()
+        console.print(console_tables.build_class_table(metrics))
+        console.print(console_tables.build_summary_table(metrics))
+        _print_end(content["notes"], written)
+        if options.report:
+            choice = ReportOptions(images=options.report_images, seed=options.seed)
+            report = analysis.write_report(options.output, content, choice, side)
+            print_lines(f"report: {uris.redact_uri(report.uri)}")
+
+
+def _choose_diagnostics(options: AnalyzeDetections) -> DiagnosticOptions:
+    return DiagnosticOptions(
+        min_score=options.score,
+        confusion_iou=options.iou,
+        resamples=options.resamples,
+        seed=options.seed,
+    )
 
 
 def compare_runs(options: CompareRuns) -> None:
@@ -126,9 +203,15 @@ def compare_runs(options: CompareRuns) -> None:
         *options.detections, options.manifest, resamples=options.resamples, seed=options.seed
     )
     written = _write_metrics(options.output, comparison.to_json(), "comparison.json")
+    first, second = (shards.open_parts(uri) for uri in options.detections)
+    classes = tuple(row.label for row in comparison.per_class)
+    manifest = open_manifest(options.manifest)
+    runs = ComparedRuns(first, second, manifest, classes, comparison.scores)
+    report = write_comparison_report(options.output, comparison, runs)
     for which, uri in zip(("first: ", "second:"), options.detections, strict=True):
         print_lines(f"{which} {uris.redact_uri(uris.make_absolute(uri))}")
     Console().print(console_tables.build_comparison_table(comparison))
+    print_lines(f"report: {uris.redact_uri(report)}")
     _print_end(comparison.notes, written)
 
 

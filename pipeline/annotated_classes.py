@@ -12,6 +12,10 @@ from pipeline.errors import UnreadableDataset
 from pipeline.manifests import ROW_GROUP, Manifest
 
 
+class NotAnnotated(UnreadableDataset):
+    """A manifest without annotations where some are needed."""
+
+
 def list_annotated_classes(manifest: Manifest, images: int) -> tuple[str, ...]:
     """Return the manifest's classes in order, or, if it lists none, the sorted labels of its objects.
 
@@ -20,7 +24,7 @@ def list_annotated_classes(manifest: Manifest, images: int) -> tuple[str, ...]:
         images: the number of rows to read, from the first.
 
     Raises:
-        UnreadableDataset: none of these rows is annotated.
+        NotAnnotated: none of these rows is annotated.
     """
     labels: set[str] = set()
     is_annotated = False
@@ -32,7 +36,7 @@ def list_annotated_classes(manifest: Manifest, images: int) -> tuple[str, ...]:
             return manifest.classes
         labels.update(pc.unique(objects.flatten().field("label")).to_pylist())
     if not is_annotated:
-        raise UnreadableDataset(
+        raise NotAnnotated(
             f"{uris.redact_uri(manifest.uri)} has no annotated objects: "
             "prepare it from a labelled dataset (prepare voc, prepare coco)"
         )

@@ -46,6 +46,14 @@ MANIFEST = pa.schema(
 )
 """One row per image; metadata `classes` (ordered) and, for COCO, `category_ids`."""
 
+FEDERATED = (
+    pa.field("negative_labels", pa.list_(pa.string())),
+    pa.field("not_exhaustive_labels", pa.list_(pa.string())),
+)
+"""Optional columns of a manifest whose images are annotated for some classes only (LVIS): the classes that an
+image is known not to show, and those of which it may show more than its objects. Of classes that are neither
+here nor among the objects, nothing is known."""
+
 SHARD_TABLE = pa.schema(
     [
         pa.field("ordinal", pa.int64(), nullable=False),
@@ -94,6 +102,63 @@ DETECTIONS = pa.schema(
     ]
 )
 """One row per image, best detection first; metadata `classes`, `fingerprint`."""
+
+AREA_RANGES = ("all", "small", "medium", "large")
+"""COCO's ranges of an object's area: any, up to 32², 32² to 96², and from 96² pixels, both ends included."""
+
+MATCHES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("shard", pa.int64(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("score", pa.float32()),
+        *_CORNERS,
+        pa.field("rank", pa.int32()),
+        pa.field("object_index", pa.int32()),
+        *(pa.field(f"object_{name}", pa.float32()) for name in ("x1", "y1", "x2", "y2")),
+        pa.field("iou", pa.float32()),
+        pa.field("object_difficult", pa.bool_()),
+        pa.field("object_crowd", pa.bool_()),
+        pa.field("nearest_index", pa.int32()),
+        pa.field("nearest_label", pa.string()),
+        pa.field("nearest_iou", pa.float32()),
+        *(pa.field(f"true_{name}", pa.int16()) for name in AREA_RANGES),
+        *(pa.field(f"ignored_{name}", pa.int16()) for name in AREA_RANGES),
+        pa.field("voc", pa.int8()),
+        pa.field("error", pa.string()),
+        pa.field("error_index", pa.int32()),
+        pa.field("covered50", pa.bool_()),
+        pa.field("covered70", pa.bool_()),
+    ]
+)
+"""One row per detection, and per object that no detection row stands for; metadata `classes`, `fingerprint`.
+
+The rows follow the manifest. An image's detections come by label, in the order of `classes`, and rank, then
+its objects. Every object of an annotated image stands in exactly one row: that of the detection whose
+`true_all` has bit 0, or its own. Detections in images without annotations have only the columns up to `rank`.
+
+- `row`: the image's row in the manifest. `shard`: ordinal of the shard of the detections.
+- `kind`: `detection`; `missed`, an object that counts and that no detection matches at IoU 0.5 by COCO's
+  rule; `ignored`, a difficult object or a crowd.
+- `label`: of the detection or of the object.
+- `score`, `x1` to `y2`, `rank`: the detection's score and box, and its position by falling score among the
+  image's detections of this label, from 0.
+- `object_index` and the columns that follow: the object, by its position in the manifest's `objects`, that
+  the detection is matched with at IoU 0.5 in the range `all`, ignored ones included; else the object of the
+  same label that it overlaps most, those that count before ignored ones; else null. An object's row has the
+  object itself. `iou` is measured with it; with a crowd it is the share of the detection's area inside it.
+- `nearest_*`: the object of any label, crowds excepted, that the detection overlaps most.
+- `true_*`, `ignored_*`: bit t is set if the detection is true, or neither true nor false, by COCO's rule at
+  IoU 0.50 + 0.05 t for objects of these areas. Both are 0 from rank 100 on, where COCO does not look.
+- `voc`: by the VOC kit's rule at IoU 0.5: 1 true, 0 false, -1 ignored.
+- `error`: TIDE's type of a detection that is false at IoU 0.5 in the range `all`: `cls`, `loc`, `both`,
+  `dupe`, `bkg`; `miss` for a missed object that no `cls` or `loc` detection explains. `error_index` is the
+  object that a `cls` or `loc` detection would match without its error, or that a `dupe` repeats.
+- `covered50`, `covered70`: whether a proposal overlaps the row's object by this IoU; null without
+  proposals, and in the row of a detection that stands for no object.
+"""
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import run_record, schema, storage, uris
+from pipeline import candidate_thresholds, run_record, schema, storage, uris
+from pipeline.candidate_thresholds import CandidateThresholds
 from pipeline.errors import (
     MismatchedOutput,
     MismatchedProposals,
@@ -25,6 +26,7 @@ from pipeline.errors import (
 )
 from pipeline.manifests import Manifest
 from pipeline.part_identity import find_fault_in_schema, find_wrong_count, name_shard
+from pipeline.run_record import RunRecord
 from pipeline.table_checks import PART, cast_table, require_columns
 from pipeline.unique_ids import UniqueIds
 
@@ -218,13 +220,13 @@ def list_parts(output: str, shards: Sequence[Shard]) -> PartListing:
     )
 
 
-def put_part(output: str, shard: Shard, table: pa.Table) -> int:
+def put_part(output: str, shard: Shard, table: pa.Table, *, one_row_per_image: bool = True) -> int:
     """Commit a shard: put its part, which names the shard, as one whole object.
 
     Returns:
         The object's size in bytes.
     """
-    data = encode_part(name_shard(table, shard.key))
+    data = encode_part(name_shard(table, shard.key, None if one_row_per_image else shard.rows))
     storage.put(uris.join(output, shard.part_name), data)
     return len(data)
 
@@ -244,6 +246,10 @@ class Parts:
     shards: tuple[Shard, ...]
     fingerprint: str | None = None
     """Fingerprint of the run that wrote the parts; None if it is unknown."""
+    thresholds: CandidateThresholds | None = None
+    """Score thresholds that the run's rule applies to all detections once they are there."""
+    one_row_per_image: bool = True
+    """False for matches, which have a row per detection and missed object."""
 
     @property
     def rows(self) -> int:
@@ -274,14 +280,17 @@ class Parts:
         with storage.open_file(uri) as source, schema.report_damage(uri):
             table = pq.ParquetFile(source).read(None if columns is None else list(columns))
         self._check_part(uri, shard, table.schema, len(table))
-        return cast_table(require_columns(table, columns or (), uri), PART, uri)
+        table = cast_table(require_columns(table, columns or (), uri), PART, uri)
+        if self.thresholds is None or "detections" not in table.column_names:
+            return table
+        return self.thresholds.apply(table)
 
     def _check_part(
         self, uri: str, shard: Shard, part_schema: pa.Schema, rows: int | None = None
     ) -> None:
         schema.check_version(part_schema, uri)
         fault = find_fault_in_schema(part_schema, shard.key, shard.rows, self.fingerprint)
-        if fault is None and rows is not None:
+        if fault is None and rows is not None and self.one_row_per_image:
             fault = find_wrong_count(rows, shard.rows)
         if fault is not None:
             raise UnreadableDataset(
@@ -294,8 +303,12 @@ class Parts:
             yield self.read(shard, columns)
 
 
-def open_parts(output: str) -> Parts:
+def open_parts(output: str, *, may_lack_shards: bool = False) -> Parts:
     """Open an output of `propose` or `detect` for reading.
+
+    Args:
+        output: the folder.
+        may_lack_shards: open the shards that an unfinished run has committed, at least one.
 
     Raises:
         UnreadableDataset: the folder is no such output, its schema is newer, its run did not finish, or its
@@ -308,22 +321,32 @@ def open_parts(output: str) -> Parts:
             f"{uris.redact_uri(output)} holds no {TABLE_NAME}: "
             "it is not the output of a propose or detect run"
         )
-    missing = len(shards) - len(list_parts(output, shards).committed)
-    if missing:
+    committed = list_parts(output, shards).committed
+    missing = len(shards) - len(committed)
+    if missing and not (may_lack_shards and committed):
         raise UnreadableDataset(
             f"{uris.redact_uri(output)} lacks {missing} of {len(shards)} shards: "
             "rerun the job that writes it; it processes only the missing shards"
         )
-    return Parts(output, tuple(shards), _read_fingerprint(output))
+    shards = [shard for shard in shards if shard.ordinal in committed]
+    record = _read_record(output)
+    if record is None:
+        return Parts(output, tuple(shards))
+    thresholds = candidate_thresholds.read_thresholds(output, record)
+    if thresholds is None and candidate_thresholds.get_mean_per_image(record) is not None:
+        raise UnreadableDataset(
+            f"{uris.redact_uri(output)} lacks {candidate_thresholds.THRESHOLDS_NAME}, since its run did not "
+            "finish: rerun the job that writes it"
+        )
+    return Parts(output, tuple(shards), record.fingerprint, thresholds)
 
 
-def _read_fingerprint(output: str) -> str | None:
-    """The fingerprint of the run that wrote an output; None if it has no record."""
+def _read_record(output: str) -> RunRecord | None:
+    """The record of the run that wrote an output; None if it has none."""
     try:
-        record = run_record.read_record(output)
+        return run_record.read_record(output)
     except MismatchedOutput as error:
         raise UnreadableDataset(
             f"{uris.redact_uri(output)}/{run_record.RECORD_NAME} is damaged, so it is unknown which run "
             "wrote the parts"
         ) from error
-    return None if record is None else record.fingerprint

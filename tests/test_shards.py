@@ -249,6 +249,34 @@ def test_a_part_of_a_newer_schema_is_rejected(output: tuple[str, list[shards.Sha
     assert len(parts.read(planned[1])) == 4  # written without a version, as by earlier releases
 
 
+def test_a_part_may_have_another_number_of_rows_than_its_shard_has_images(tmp_path: Path) -> None:
+    planned = shards.cut_manifest(_manifest(tmp_path), 4).build_shards("f")
+    table = pa.table({"row": range(7)})
+    shards.put_part(str(tmp_path), planned[0], table, one_row_per_image=False)
+    parts = shards.Parts(str(tmp_path), (planned[0],), one_row_per_image=False)
+    assert parts.read(planned[0]).equals(table)
+    with pytest.raises(UnreadableDataset, match="it has 7 rows, but its shard has 4"):
+        shards.Parts(str(tmp_path), (planned[0],)).read(planned[0])
+    data = (tmp_path / planned[0].part_name).read_bytes()
+    (tmp_path / planned[1].part_name).write_bytes(data)
+    with pytest.raises(UnreadableDataset, match="the part of another shard"):
+        shards.Parts(str(tmp_path), (planned[1],), one_row_per_image=False).read(planned[1])
+
+
+def test_an_unfinished_output_is_opened_only_if_asked(
+    output: tuple[str, list[shards.Shard]],
+) -> None:
+    out, planned = output
+    (Path(out) / planned[0].part_name).unlink()
+    with pytest.raises(UnreadableDataset, match="lacks 1 of"):
+        shards.open_parts(out)
+    assert shards.open_parts(out, may_lack_shards=True).shards == tuple(planned[1:])
+    for shard in planned[1:]:
+        (Path(out) / shard.part_name).unlink()
+    with pytest.raises(UnreadableDataset, match="lacks"):
+        shards.open_parts(out, may_lack_shards=True)
+
+
 def test_a_part_of_another_shard_or_run_is_rejected_by_readers(tmp_path: Path) -> None:
     out, record = f"{tmp_path}/out", RunRecord("propose", {"seed": 1})
     planned = shards.cut_manifest(_manifest(tmp_path), 4).build_shards(record.fingerprint)

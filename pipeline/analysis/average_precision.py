@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.analysis.detection_arrays import DetectionArrays, GroundTruthArrays
+from pipeline.analysis.matching import match_rows
+from pipeline.analysis.matching_kernel import DETECTION
 
 TRUE, FALSE, IGNORED = 1, 0, -1
 
@@ -102,72 +104,9 @@ def match_detections(
     ground_truth: GroundTruthArrays, detections: DetectionArrays, threshold: float
 ) -> NDArray[np.int8]:
     """Return for each detection `(D,)` whether it counts as TRUE, FALSE or IGNORED."""
-    outcomes = np.full(len(detections.scores), FALSE, np.int8)
-    if len(ground_truth.boxes) == 0:
-        return outcomes
-    best_objects, overlaps = _find_best_objects(ground_truth, detections)
-    is_matched = overlaps >= threshold
-    order = np.argsort(-detections.scores, kind="stable")
-    order = order[is_matched[order]]
-    _, firsts = np.unique(best_objects[order], return_index=True)
-    outcomes[order[firsts]] = TRUE
-    outcomes[is_matched & ground_truth.difficult[best_objects]] = IGNORED
-    is_in_crowd = _measure_crowd_overlap(ground_truth, detections) >= threshold
-    outcomes[(outcomes == FALSE) & is_in_crowd] = IGNORED
+    images = 1 + int(max(ground_truth.image.max(initial=-1), detections.image.max(initial=-1)))
+    rows = match_rows(ground_truth, detections, images, np.ones(images, np.bool_), threshold)
+    rows = rows[rows["kind"] == DETECTION]
+    outcomes = np.empty(len(rows), np.int8)
+    outcomes[rows["detection"]] = rows["voc"]
     return outcomes
-
-
-def _find_best_objects(
-    ground_truth: GroundTruthArrays, detections: DetectionArrays
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return for each detection the object that it overlaps most, the first of equals, and their IoU."""
-    detection, object_ = _pair_with_objects(ground_truth, detections, ~ground_truth.crowd)
-    inner, own, other = _measure_areas(detections.boxes[detection], ground_truth.boxes[object_])
-    union = own + other - inner
-    iou = np.divide(inner, union, out=np.zeros_like(inner), where=union > 0)
-    overlaps = np.zeros(len(detections.scores))
-    np.maximum.at(overlaps, detection, iou)
-    best_objects = np.zeros(len(detections.scores), np.int64)
-    winning = np.flatnonzero((iou == overlaps[detection]) & (iou > 0))[::-1]
-    # `winning` is reversed: of equals, the first object is written last and stays.
-    best_objects[detection[winning]] = object_[winning]
-    return best_objects, np.where(overlaps > 0, overlaps, -1.0)
-
-
-def _measure_crowd_overlap(
-    ground_truth: GroundTruthArrays, detections: DetectionArrays
-) -> NDArray[np.float64]:
-    """Return for each detection the largest share of its area inside one crowd of its class."""
-    detection, crowd = _pair_with_objects(ground_truth, detections, ground_truth.crowd)
-    inner, own, _ = _measure_areas(detections.boxes[detection], ground_truth.boxes[crowd])
-    part = np.full(len(detections.scores), -1.0)
-    np.maximum.at(part, detection, np.divide(inner, own, out=np.zeros_like(inner), where=own > 0))
-    return part
-
-
-def _pair_with_objects(
-    ground_truth: GroundTruthArrays, detections: DetectionArrays, allowed: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of all pairs of a detection and an allowed object of its image and class."""
-    candidates = np.flatnonzero(allowed)
-    classes = 1 + max(ground_truth.class_id.max(initial=0), detections.class_id.max(initial=0))
-    object_key = ground_truth.image[candidates] * classes + ground_truth.class_id[candidates]
-    order = np.argsort(object_key, kind="stable")
-    detection_key = detections.image * classes + detections.class_id
-    firsts = np.searchsorted(object_key[order], detection_key, side="left")
-    count = np.searchsorted(object_key[order], detection_key, side="right") - firsts
-    detection = np.repeat(np.arange(len(count)), count)
-    within = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
-    return detection, candidates[order[np.repeat(firsts, count) + within]]
-
-
-def _measure_areas(
-    a: NDArray[np.float64], b: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return areas `(P,)`: of the overlap of row i of `a` with row i of `b`, of `a` and of `b`."""
-    sides = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None)
-    return (
-        sides.prod(axis=1),
-        (a[:, 2:] - a[:, :2]).prod(axis=1),
-        (b[:, 2:] - b[:, :2]).prod(axis=1),
-    )

@@ -13,38 +13,34 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from pipeline import schema, shards, uris
-from pipeline.analysis.bootstrap import Weights, draw_resamples, score_resamples
+from pipeline import run_record, schema, shards, uris
 from pipeline.analysis.class_names import compare_classes
-from pipeline.analysis.image_coverage import describe_coverage
+from pipeline.analysis.image_coverage import describe_coverage, describe_mismatches
 from pipeline.analysis.manifest_join import require_column
-from pipeline.analysis.run_matches import RunMatches, match_run
+from pipeline.analysis.match_outcomes import find_objects
+from pipeline.analysis.object_sizes import SIZES
+from pipeline.analysis.paired_figures import (
+    ERROR_KINDS,
+    FIGURES,
+    ScoreDifference,
+    count_image_errors,
+    rank_changes,
+    resample_errors,
+    resample_figures,
+    resample_recall,
+    subtract,
+)
+from pipeline.analysis.resampling import CONFIDENCE, Resampler
+from pipeline.analysis.run_sums import RunSums, sum_run
 from pipeline.annotated_classes import list_annotated_classes
 from pipeline.errors import InvalidConfiguration, UnreadableDataset
 from pipeline.manifests import Manifest, open_manifest
 from pipeline.shards import Parts
 
-CONFIDENCE = 0.95
-MAX_BATCH_WEIGHTS = 2**26
-"""Weights of detections in one batch of resamples: a quarter of a gigabyte."""
-
-
-@dataclass(frozen=True)
-class ScoreDifference:
-    """One score of both runs; None if no object counts."""
-
-    first: float | None
-    second: float | None
-    difference: float | None
-    """The second minus the first."""
-    low: float | None
-    """The 2.5th percentile of the difference over the resamples."""
-    high: float | None
-    """The 97.5th percentile."""
+LISTED = 100
+"""Images that got better, and worse, that the result lists."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +51,71 @@ class ClassComparison:
     objects: int
     ap11: ScoreDifference
     ap_area: ScoreDifference
+    coco_ap: ScoreDifference
+    coco_ap50: ScoreDifference
+
+
+@dataclass(frozen=True)
+class NamedDifference:
+    """The difference of something that has a name: recall of a size, or the number of errors of a type."""
+
+    name: str
+    difference: ScoreDifference
+
+
+@dataclass(frozen=True)
+class CellDifference:
+    """A cell of the confusion matrix that differs; a label of None is the background."""
+
+    object: str | None
+    detection: str | None
+    first: int
+    second: int
+
+
+@dataclass(frozen=True)
+class ImageChange:
+    """An image on which the runs make another number of errors: false detections and missed objects."""
+
+    image_id: str
+    row: int
+    """In the manifest."""
+    first: int
+    second: int
 
 
 @dataclass(frozen=True)
 class RunComparison:
-    """How the second run's detections differ from the first's, in average precision at IoU 0.5."""
+    """How the second run's detections differ from the first's."""
 
     voc07_map50: ScoreDifference
     """VOC2007's 11-point mean AP; means are over the classes that have objects."""
     voc_map50: ScoreDifference
     """VOC2010's area mean AP."""
+    coco_ap: ScoreDifference
+    coco_ap50: ScoreDifference
+    coco_ap75: ScoreDifference
     images: int
     """Annotated images; a resample draws as many, with replacement."""
     resamples: int
     seed: int
     confidence: float
+    scores: tuple[float, float]
+    """The lowest score that counts below, of each run: the best for its F1."""
     per_class: tuple[ClassComparison, ...]
+    recall_by_size: tuple[NamedDifference, ...]
+    """Recall at IoU 0.5 and the run's score, of small, medium and large objects."""
+    errors: tuple[NamedDifference, ...]
+    """The number of errors: all false detections, those of each of TIDE's types, missed objects."""
+    confusion: tuple[CellDifference, ...]
+    better: tuple[ImageChange, ...]
+    """Images with fewer errors in the second run, the most changed first."""
+    worse: tuple[ImageChange, ...]
+    """Images with more errors in the second run."""
+    images_better: int
+    images_worse: int
+    settings: tuple[str, ...]
+    """What differs in the runs' settings, one sentence each."""
     notes: tuple[str, ...]
     """What a reader of the numbers must know, one sentence each."""
 
@@ -108,28 +153,99 @@ def compare(
     schemas = [require_column(run, "detections", "detect") for run in runs]
     _check_same_images(*runs)
     classes = list_annotated_classes(manifest, min(manifest.rows, runs[0].rows))
-    matches = [match_run(run, manifest, classes) for run in runs]
-    images = matches[0].images
-    notes = (
-        *_compare_run_classes(schemas, classes),
-        *describe_coverage(runs[0].rows, manifest.rows, runs[0].rows - images),
-    )
-    eleven_point, area = _bootstrap_differences(matches, resamples, seed)
+    sums = [sum_run(run, manifest, classes, seed) for run in runs]
+    resamplers = [Resampler(run.sample, resamples) for run in sums]
+    images = sums[0].images
+    figures = [resample_figures(resampler, len(classes)) for resampler in resamplers]
+    by_figure = {
+        name: subtract(figures[0][index], figures[1][index]) for index, name in enumerate(FIGURES)
+    }
+    scores = (sums[0].score, sums[1].score)
+    recalls = [resample_recall(r, s) for r, s in zip(resamplers, scores, strict=True)]
+    errors = [resample_errors(r, s) for r, s in zip(resamplers, scores, strict=True)]
+    counts = [count_image_errors(r, s) for r, s in zip(resamplers, scores, strict=True)]
+    better, worse, images_better, images_worse = rank_changes(counts[0], counts[1], LISTED)
     return RunComparison(
-        voc07_map50=eleven_point[0],
-        voc_map50=area[0],
+        voc07_map50=by_figure["ap11"][0],
+        voc_map50=by_figure["ap_area"][0],
+        coco_ap=by_figure["coco_ap"][0],
+        coco_ap50=by_figure["coco_ap50"][0],
+        coco_ap75=by_figure["coco_ap75"][0],
         images=images,
         resamples=resamples,
         seed=seed,
         confidence=CONFIDENCE,
-        per_class=tuple(
-            ClassComparison(label, len(class_matches.objects), by_points, by_area)
-            for label, class_matches, by_points, by_area in zip(
-                classes, matches[0].per_class, eleven_point[1:], area[1:], strict=True
-            )
+        scores=scores,
+        per_class=_build_classes(resamplers[0], classes, by_figure),
+        recall_by_size=_name_differences(SIZES, subtract(*recalls)),
+        errors=_name_differences(ERROR_KINDS, subtract(*errors)),
+        confusion=_compare_confusion(sums),
+        better=_identify_images(manifest, better),
+        worse=_identify_images(manifest, worse),
+        images_better=images_better,
+        images_worse=images_worse,
+        settings=tuple(_compare_settings(runs)),
+        notes=(
+            *_compare_run_classes(schemas, classes),
+            *describe_coverage(runs[0].rows, manifest.rows, runs[0].rows - images),
+            *_describe_run_mismatches(sums),
+            *resamplers[0].notes,
         ),
-        notes=notes,
     )
+
+
+def _build_classes(
+    resampler: Resampler, classes: Sequence[str], by_figure: dict[str, list[ScoreDifference]]
+) -> tuple[ClassComparison, ...]:
+    matches = resampler.matches
+    labels = matches.class_id[find_objects(matches)].tolist()
+    return tuple(
+        ClassComparison(
+            label,
+            labels.count(k),
+            *(by_figure[name][k + 1] for name in ("ap11", "ap_area", "coco_ap", "coco_ap50")),
+        )
+        for k, label in enumerate(classes)
+    )
+
+
+def _name_differences(
+    names: Sequence[str], differences: Sequence[ScoreDifference]
+) -> tuple[NamedDifference, ...]:
+    return tuple(NamedDifference(*pair) for pair in zip(names, differences, strict=True))
+
+
+def _compare_confusion(sums: Sequence[RunSums]) -> tuple[CellDifference, ...]:
+    """The cells whose counts differ, the largest difference first."""
+    first, second = (
+        {(c.object, c.detection): c.count for c in run.confusion.compute(run.score).cells}
+        for run in sums
+    )
+    cells = [
+        CellDifference(*place, first.get(place, 0), second.get(place, 0))
+        for place in {**first, **second}
+    ]
+    changed = [cell for cell in cells if cell.first != cell.second]
+    return tuple(sorted(changed, key=lambda cell: -abs(cell.second - cell.first)))
+
+
+def _identify_images(
+    manifest: Manifest, changes: Sequence[tuple[int, int, int]]
+) -> tuple[ImageChange, ...]:
+    ids = {row: manifest.read(row, 1, ["image_id"]).column(0)[0].as_py() for row, _, _ in changes}
+    return tuple(ImageChange(ids[row], row, one, other) for row, one, other in changes)
+
+
+def _compare_settings(runs: Sequence[Parts]) -> list[str]:
+    """What differs in the records of both runs; nothing if one has none."""
+    records = [run_record.read_record(run.uri) for run in runs]
+    if records[0] is None or records[1] is None:
+        return []
+    lines = run_record.describe_differences(records[0], records[1])
+    return [
+        line.replace(" there, ", " in the first, ").removesuffix(" now") + " in the second"
+        for line in lines
+    ]
 
 
 def _compare_run_classes(schemas: Sequence[pa.Schema], classes: Sequence[str]) -> list[str]:
@@ -140,6 +256,15 @@ def _compare_run_classes(schemas: Sequence[pa.Schema], classes: Sequence[str]) -
         for which, run_classes in zip(("first", "second"), detected, strict=True)
         if run_classes is not None
         for note in compare_classes(run_classes, classes)
+    ]
+
+
+def _describe_run_mismatches(sums: Sequence[RunSums]) -> list[str]:
+    """Write the note of `describe_mismatches` for both runs."""
+    return [
+        f"{which}: {note}"
+        for which, run in zip(("first", "second"), sums, strict=True)
+        for note in describe_mismatches(run.failed)
     ]
 
 
@@ -168,60 +293,3 @@ def _check_same_images(first: Parts, second: Parts) -> None:
 def _read_image_ids(run: Parts) -> Iterator[str]:
     for table in run.read_tables(["image_id"]):
         yield from table.column("image_id").to_pylist()
-
-
-def _bootstrap_differences(
-    matches: Sequence[RunMatches], resamples: int, seed: int
-) -> tuple[list[ScoreDifference], list[ScoreDifference]]:
-    """Return the differences by 11-point and by area AP, each of the mean and of every class."""
-    images = matches[0].images
-    scores = _score_runs(matches, np.ones((1, images), np.int32))[..., 0]
-    resampled = np.concatenate(
-        [
-            _score_runs(matches, weights)
-            for weights in draw_resamples(images, resamples, seed, _choose_batch_size(matches))
-        ],
-        axis=-1,
-    )
-    eleven_point, area = (
-        _summarize_differences(scores[:, rule], resampled[:, rule]) for rule in (0, 1)
-    )
-    return eleven_point, area
-
-
-def _choose_batch_size(matches: Sequence[RunMatches]) -> int:
-    """Return the number of resamples that fit into memory together."""
-    detections = [len(by_class.images) for run in matches for by_class in run.per_class]
-    return max(1, min(64, MAX_BATCH_WEIGHTS // max(matches[0].images, *detections)))
-
-
-def _score_runs(matches: Sequence[RunMatches], weights: Weights) -> NDArray[np.float64]:
-    """Return scores `(2 runs, 11-point and area, mean and each class, B)`."""
-    per_class = np.array(
-        [[score_resamples(by_class, weights) for by_class in run.per_class] for run in matches]
-    )
-    per_rule = per_class.transpose(0, 2, 1, 3)
-    is_defined = ~np.isnan(per_rule)
-    classes = is_defined.sum(axis=2, keepdims=True)
-    mean = np.where(is_defined, per_rule, 0.0).sum(axis=2, keepdims=True) / np.maximum(classes, 1)
-    return np.concatenate([np.where(classes > 0, mean, np.nan), per_rule], axis=2)
-
-
-def _summarize_differences(
-    scores: NDArray[np.float64], resampled: NDArray[np.float64]
-) -> list[ScoreDifference]:
-    """Summarize the mean and each class from scores `(2, K + 1)` and resampled ones `(2, K + 1, B)`."""
-    tail = 100 * (1 - CONFIDENCE) / 2
-    summaries = []
-    for first, second, differences in zip(*scores, resampled[1] - resampled[0], strict=True):
-        defined = differences[~np.isnan(differences)]
-        if np.isnan(first) or defined.size == 0:
-            summaries.append(ScoreDifference(None, None, None, None, None))
-            continue
-        low, high = np.percentile(defined, [tail, 100 - tail])
-        summaries.append(
-            ScoreDifference(
-                float(first), float(second), float(second - first), float(low), float(high)
-            )
-        )
-    return summaries

@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline.analysis.comparison import RunComparison, ScoreDifference
-from pipeline.analysis.evaluation import DetectionMetrics
+from pipeline.analysis.comparison import RunComparison
+from pipeline.analysis.detection_metrics import DetectionMetrics
 from pipeline.analysis.overlap import GroupRecall, RecallPoint
+from pipeline.analysis.paired_figures import ScoreDifference
 from pipeline.analysis.recall import ProposalRecall
 from pipeline.printable import escape_unprintable
 
@@ -45,6 +46,14 @@ def build_summary_table(metrics: DetectionMetrics) -> Table:
         "COCO AP, small / medium / large",
         _format_shares(metrics.coco_ap_small, metrics.coco_ap_medium, metrics.coco_ap_large),
     )
+    table.add_row(
+        "COCO AR, best 1 / 10 / 100 detections",
+        _format_shares(metrics.coco_ar_1, metrics.coco_ar_10, metrics.coco_ar_100),
+    )
+    table.add_row(
+        "COCO AR, small / medium / large",
+        _format_shares(metrics.coco_ar_small, metrics.coco_ar_medium, metrics.coco_ar_large),
+    )
     table.add_row("images", str(metrics.images))
     table.add_row("detections", str(metrics.detections))
     _add_failures(table, metrics.failed, metrics.failed_by_reason)
@@ -56,6 +65,7 @@ def build_comparison_table(comparison: RunComparison) -> Table:
     percent = f"{100 * comparison.confidence:.0f} % interval"
     table = Table("", *_align_right("objects", "first", "second", "difference", percent))
     objects = sum(row.objects for row in comparison.per_class)
+    table.add_row("COCO AP", str(objects), *_format_difference(comparison.coco_ap))
     table.add_row("mAP 11-point", str(objects), *_format_difference(comparison.voc07_map50))
     table.add_row("mAP area", str(objects), *_format_difference(comparison.voc_map50))
     table.add_section()

@@ -49,9 +49,15 @@ def require_column(parts: Parts, column: str, job: str) -> pa.Schema:
 
 
 def join_manifest(
-    parts: Parts, manifest: Manifest, columns: Sequence[str]
+    parts: Parts, manifest: Manifest, columns: Sequence[str], *, images: int = IMAGES_PER_BATCH
 ) -> Iterator[JoinedBatch]:
     """Stream the parts' `columns` together with the manifest's width, height and objects.
+
+    Args:
+        parts: what a run wrote about the images.
+        manifest: the manifest from which the run was made.
+        columns: those of the parts, besides `image_id`.
+        images: the most images of a batch.
 
     Raises:
         UnreadableDataset: the parts are of other images than the manifest's, or of more images.
@@ -66,7 +72,7 @@ def join_manifest(
         results = parts.read(shard, ["image_id", *columns])
         annotated = reader.take_rows(shard.first_row, shard.rows)
         check_images(parts, manifest, shard.first_row, results, annotated)
-        for start, count in _plan_batches(annotated):
+        for start, count in _plan_batches(annotated, images):
             yield JoinedBatch(
                 shard.first_row + start,
                 results.slice(start, count),
@@ -74,14 +80,12 @@ def join_manifest(
             )
 
 
-def _plan_batches(annotated: pa.Table) -> Iterator[tuple[int, int]]:
+def _plan_batches(annotated: pa.Table, images: int) -> Iterator[tuple[int, int]]:
     """Yield the first row and the rows of each batch: few images, or a single one with many objects."""
     lengths = pc.fill_null(pc.list_value_length(annotated.column("objects")), 0).to_pylist()
     start = objects = 0
     for row, length in enumerate(lengths):
-        if row > start and (
-            row - start == IMAGES_PER_BATCH or objects + length > OBJECTS_PER_BATCH
-        ):
+        if row > start and (row - start == images or objects + length > OBJECTS_PER_BATCH):
             yield start, row - start
             start, objects = row, 0
         objects += length

@@ -130,6 +130,15 @@ def test_a_note_names_classes_that_the_manifest_lacks(write_dataset, tmp_path):
     assert note.startswith("second: the manifest has no class owl")
 
 
+def test_a_note_counts_images_of_another_size_than_stated(write_dataset, tmp_path):
+    manifest, (run,) = write_dataset(2, {0})
+    mismatch = FailedImage("SizeMismatch", "decode", "annotated as 90x120, stored as 120x90")
+    rows = {"000": [], "001": mismatch}
+    other = write_detections(str(tmp_path / "o"), manifest, rows, ("cat",))
+    (note,) = compare(run, other, manifest, resamples=1).notes
+    assert note.startswith("second: 1 of the failed images have another size")
+
+
 def test_runs_of_different_images_are_rejected(write_dataset, tmp_path):
     manifest, (run,) = write_dataset(3, {0})
     fewer = write_detections(str(tmp_path / "f"), manifest, {"000": [], "001": []}, ("cat",))

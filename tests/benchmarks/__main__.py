@@ -41,6 +41,7 @@ def main() -> int:
             ["propose_job", "--manifest", manifest, "--limit", str(LIMIT)],
             ["detect_job", "--manifest", manifest, "--recipe", "tiny", "--limit", str(LIMIT)],
             ["driver_scale", "--images", "100000", "--committed", "2000"],
+            ["analysis", "--images", "500", "--repeats", "1"],
             ["train_step", "--network", "mobilenet_v2", "--steps", "5"],
         ]
         proposals = f"{folder}/proposals"

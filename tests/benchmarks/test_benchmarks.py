@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.analysis.evaluation import evaluate
+from tests.benchmarks.analysis_inputs import DrawnDataset, write_inputs
 from tests.benchmarks.proposal_phases import measure_phases
 
 MODULES = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
@@ -25,3 +27,11 @@ def test_the_phases_of_selective_search_add_up_to_its_time() -> None:
     assert len(milliseconds) == 14
     assert sum(milliseconds.values()) == pytest.approx(total)
     assert all(value > 0 for value in milliseconds.values())
+
+
+def test_the_inputs_of_the_analysis_can_be_scored(tmp_path: Path) -> None:
+    dataset = DrawnDataset(images=10, classes=3, detections_per_image=20, shard_size=4)
+    manifest, detections = write_inputs(dataset, str(tmp_path))
+    metrics = evaluate(detections, manifest)
+    assert (metrics.images, metrics.detections, len(metrics.per_class)) == (10, 200, 3)
+    assert 0 < (metrics.coco_ap or 0) < (metrics.coco_ap50 or 0) < 1

@@ -1,14 +1,17 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from jobs import analyze
 from jobs.analyze import AnalyzeDetections, AnalyzeProposals, CompareRuns, main
 from pipeline import imaging
 from pipeline.errors import StorageError
+from tests.jobs.command import read_error_output, run_job
 from tests.outputs import (
     FailedImage,
     make_object,
@@ -66,7 +69,7 @@ def test_scores_are_written_before_a_reader_can_close_the_pipe(
         uri = write_detections(str(tmp_path / "d"), manifest, rows, ("[red]cat", "dog"))
         options, names = (
             AnalyzeDetections(detections=uri, manifest=manifest, output=out),
-            {"metrics"},
+            {"metrics", "thresholds"},
         )
     if kind == "compare":
         options = CompareRuns(detections=(uri, uri), manifest=manifest, output=out)
@@ -128,6 +131,72 @@ def test_the_output_can_be_on_another_store(manifest, tmp_path):
 
     stored = fsspec.filesystem("memory").cat_file("/analysis/out/metrics.json")
     assert json.loads(stored)["voc_map50"] == 0
+
+
+def test_matches_and_diagnostics_lie_beside_the_metrics(tmp_path, manifest, capsys):
+    classes = ("[red]cat", "dog")
+    rows = {"one": [("[red]cat", 0.9, A)], "two": [("dog", 0.8, A)], "three": []}
+    uri = write_detections(str(tmp_path / "out"), manifest, rows, classes)  # the input's own folder
+    options = AnalyzeDetections(detections=uri, manifest=manifest, output=uri, report_images=2)
+    main(options)
+    out = tmp_path / "out"
+    record = json.loads((out / "matches/run.json").read_text())
+    assert record["job"] == "analyze"
+    assert record["inputs"]["detections"] == uri
+    matches = pq.read_table(sorted((out / "matches").glob("part-*")))
+    assert Counter(matches["kind"].to_pylist()) == {"detection": 2, "missed": 2}
+    assert pq.read_table(out / "tide.parquet").num_rows > 0
+    assert json.loads((out / "thresholds.json").read_text())["overall"] > 0
+    assert (out / "report/index.html").is_file()
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["coco_ar_100"] == 0.5
+    assert metrics["tide"] is not None
+    assert not metrics["partial"]
+    first = capsys.readouterr().out
+    main(options)  # nothing is left to match
+    assert capsys.readouterr().out == first
+
+
+def test_detections_without_annotations_are_counted(tmp_path, capsys):
+    manifest = write_annotations(str(tmp_path / "m.parquet"), {"one": None, "two": None})
+    rows = {"one": [("cat", 0.9, A)], "two": [("cat", 0.8, A), ("dog", 0.1, B)]}
+    uri = write_detections(str(tmp_path / "d"), manifest, rows, ("cat", "dog"))
+    main(AnalyzeDetections(detections=uri, manifest=manifest, output=str(tmp_path / "out")))
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert (metrics["coco_ap"], metrics["detections"], metrics["unlabelled"]) == (None, 3, 2)
+    assert metrics["distributions"] is not None
+    assert metrics["tide"] is None
+    assert "the manifest has no annotated objects" in capsys.readouterr().out
+    assert (tmp_path / "out/report/index.html").is_file()
+
+
+@pytest.mark.parametrize("foreign", ["detections", "unknown"])
+def test_matches_of_another_run_are_rejected(foreign, tmp_path, manifest, capsys):
+    out = tmp_path / "out"
+    rows = {"one": [("dog", 0.9, A)], "two": [], "three": []}
+    uri = write_detections(str(tmp_path / "d"), manifest, rows, ("dog",))
+    write_detections(str(out / "matches"), manifest, rows, ("dog",))
+    if foreign == "unknown":
+        (out / "matches/run.json").unlink()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    arguments = ("detections", "--detections", uri, "--manifest", manifest, "--output", str(out))
+    assert run_job("analyze", *arguments) == 2
+    error = read_error_output(capsys)
+    assert error.count("\n") == 1
+    expected = {"detections": "job: test there, analyze now", "unknown": "of an unknown run"}
+    assert f"{out}/matches" in error
+    assert expected[foreign] in error
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_score_that_is_no_number_is_named(tmp_path, manifest, capsys):
+    rows = {"one": [("dog", float("nan"), A)], "two": [], "three": []}
+    uri = write_detections(str(tmp_path / "d"), manifest, rows, ("dog",))
+    arguments = ("--detections", uri, "--manifest", manifest, "--output", str(tmp_path / "out"))
+    assert run_job("analyze", "detections", *arguments) == 2
+    (line,) = [line for line in read_error_output(capsys).splitlines() if "score" in line]
+    assert line.endswith("row 0 (image 'one'): a score is not a finite number")
+    assert f"{uri}/part-000000" in line
 
 
 def test_an_unwritable_output_fails_before_the_work(manifest, tmp_path):

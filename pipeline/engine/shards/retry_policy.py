@@ -152,8 +152,15 @@ Decision = Retry | Isolate | FailImage | GiveUp | EndRun
 class RetryPolicy:
     """Decides what follows when work on a piece ends in an error, and counts what that takes."""
 
-    def __init__(self, backoff: Backoff = DEFAULT_BACKOFF) -> None:
+    def __init__(self, backoff: Backoff = DEFAULT_BACKOFF, *, isolates: bool = True) -> None:
+        """Prepare a policy.
+
+        Args:
+            backoff: waits between attempts.
+            isolates: whether a shard that has no attempts left as a whole is done image by image.
+        """
         self.backoff = backoff
+        self._isolates = isolates
         self._errors: Counter[Piece] = Counter()
         self._first_error: dict[Piece, float] = {}
         self._worker_losses: Counter[Piece] = Counter()
@@ -231,7 +238,7 @@ class RetryPolicy:
         message = f"shard {piece.shard.ordinal}, attempt {attempt}: {reason}"
         if attempt < self._count_attempts(piece):
             return Retry(self.backoff.wait(attempt), message=message)
-        if not self._have_others_succeeded(piece, stage):
+        if not (self._isolates and self._have_others_succeeded(piece, stage)):
             return self._give_up(reason, message)
         if not piece.is_whole:
             return FailImage(Failure.from_error(stage, error), message=message)
@@ -266,6 +273,8 @@ class RetryPolicy:
         if losses < allowed:
             # Memory needs longer to become free than a store to answer.
             return Retry(4 * self.backoff.wait(losses) if is_memory else 0.0, message=message)
+        if piece.is_whole and not self._isolates:
+            return self._give_up(f"it ended {losses} workers: a crash or too much memory", message)
         if piece.is_whole:
             return Isolate(message=message)
         kind = "OutOfMemory" if is_memory else "WorkerDied"

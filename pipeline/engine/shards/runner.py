@@ -186,12 +186,18 @@ class ShardRunner:
         if piece.shard in self._failed:
             return
         cause = unwrap_error(error)
+        self._count_error(cause)
         if classify_error(cause).lost_attempt and self._count_if_committed(piece):
             return
         decision = self.policy.after(
             piece, cause, stage=flight.stage, was_at_work=was_at_work, now=monotonic()
         )
         self._carry_out(decision, piece)
+
+    def _count_error(self, error: BaseException) -> None:
+        if self.metrics is not None:
+            is_store = isinstance(error, StorageError)
+            self.metrics.count_error("store" if is_store else classify_error(error).name.lower())
 
     def _carry_out(self, decision: Decision, piece: Piece) -> None:
         if decision.message:
@@ -239,6 +245,7 @@ class ShardRunner:
         try:
             step()
         except StorageError as error:
+            self._count_error(error)
             decision = self.policy.after_driver_error(piece, error)
             if isinstance(decision, Retry):
                 log.warning("%s", decision.message)
@@ -272,7 +279,13 @@ class ShardRunner:
             )
 
 
-def run_shards(work: ShardWork, title: str, ready: RunOutput, options: RunOptions) -> WorkDone:
+def run_shards(
+    work: ShardWork,
+    title: str,
+    ready: RunOutput,
+    options: RunOptions,
+    policy: RetryPolicy | None = None,
+) -> WorkDone:
     """Do the shards that an output lacks, showing progress.
 
     Raises:
@@ -288,6 +301,7 @@ def run_shards(work: ShardWork, title: str, ready: RunOutput, options: RunOption
             metrics=RunMetrics(title, ready.record.fingerprint),
             retry=ready.retry,
             no_capacity_after=options.no_capacity_after,
+            policy=policy,
         )
         work_began = monotonic()
         try:

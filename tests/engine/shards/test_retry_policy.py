@@ -290,3 +290,12 @@ def test_a_backoff_grows_up_to_its_longest_wait() -> None:
     backoff = Backoff(first=1.0, factor=3.0, longest=20.0)
     assert [backoff.wait(attempt) for attempt in (1, 2, 3, 4)] == [1.0, 3.0, 9.0, 20.0]
     assert Backoff(first=0.0).wait(5) == 0.0
+
+
+def test_a_shard_that_is_never_done_image_by_image_is_given_up() -> None:
+    policy = RetryPolicy(isolates=False)
+    decisions = _decide(policy, SHARD, [CRASH] * 2)
+    assert decisions == [Retry(), GiveUp("it ended 2 workers: a crash or too much memory")]
+    policy = RetryPolicy(isolates=False)
+    policy.note_success("detect", started_at=101.0)  # others come through: it is not the store
+    assert _decide(policy, SHARD, [STORE] * ATTEMPTS)[-1] == GiveUp(REASON)

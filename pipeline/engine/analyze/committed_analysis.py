@@ -1,0 +1,146 @@
+"""What is computed from the matches of an analysis once they are committed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from time import perf_counter
+from typing import Any
+
+from pipeline import storage, uris
+from pipeline.analysis.detection_metrics import DetectionMetrics
+from pipeline.analysis.diagnostics import DiagnosticOptions, Diagnostics
+from pipeline.analysis.executor import Executor
+from pipeline.analysis.metric_summary import summarize_detections
+from pipeline.analysis.score_thresholds import write_thresholds
+from pipeline.analysis.side_table import SideTable
+from pipeline.engine.analyze.diagnosing import DiagnosticSources, diagnose
+from pipeline.engine.analyze.inputs import AnalysisInputs
+from pipeline.engine.analyze.match_groups import GROUP_ROWS, MatchGroup, group_parts
+from pipeline.engine.analyze.reduction import reduce_matches
+from pipeline.report.provenance import collect_provenance
+from pipeline.report.shard_steps import ReportSources
+from pipeline.report.writing import ReportOptions, ReportSummary, write_report
+from pipeline.run_record import RunRecord
+from pipeline.runs.summary import Summary
+from pipeline.shards import Parts, encode_part
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def log_seconds(step: str) -> Iterator[None]:
+    """Log how long the block took."""
+    start = perf_counter()
+    yield
+    log.info("%s: %.1f s", step, perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class CommittedAnalysis:
+    """The matches of a detection run, and an executor for what is computed from them."""
+
+    inputs: AnalysisInputs
+    record: RunRecord
+    matches: Parts
+    """Of all shards, or of those that a partial analysis covers."""
+    summary: Summary
+    executor: Executor
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the detection run lacks shards."""
+        return bool(self.inputs.left_out)
+
+    def group_matches(self, rows: int = GROUP_ROWS) -> list[MatchGroup]:
+        """Group the parts of matches for the executor's tasks."""
+        counts = {ordinal: part.detections for ordinal, part in self.inputs.sources.items()}
+        return group_parts(self.matches, counts, len(self.inputs.classes), rows)
+
+    def compute_metrics(self) -> DetectionMetrics:
+        """Reduce the matches to the metrics."""
+        classes = self.inputs.classes
+        with log_seconds("metrics"):
+            reduced = reduce_matches(self.group_matches(), len(classes), self.executor)
+        notes = [*self.inputs.notes, *self._describe_partial()]
+        return summarize_detections(
+            classes,
+            reduced.images,
+            self.inputs.manifest.rows,
+            reduced.sums,
+            reduced.precision,
+            notes=notes,
+            is_partial=self.is_partial,
+        )
+
+    def compute_diagnostics(
+        self, metrics: DetectionMetrics, options: DiagnosticOptions, side: SideTable | None = None
+    ) -> Diagnostics:
+        """Compute the diagnostics of `analysis.diagnostics` from the matches.
+
+        Args:
+            metrics: of the same matches; intervals are centred on them.
+            options: how to compute.
+            side: a table whose columns divide the images into slices.
+        """
+        inputs = self.inputs
+        sources = DiagnosticSources(
+            inputs.manifest, replace(inputs.detections, shards=()), inputs.classes, options, side
+        )
+        scores = {
+            name: value
+            for name, value in metrics.to_json().items()
+            if value is None or isinstance(value, float)
+        }
+        shards = {shard.ordinal: shard for shard in inputs.detections.shards}
+        with log_seconds("diagnostics"):
+            return diagnose(self.group_matches(), shards, sources, self.executor, scores)
+
+    def build_content(self, metrics: DetectionMetrics, diagnostics: Diagnostics) -> dict[str, Any]:
+        """Build the content of metrics.json."""
+        inputs = self.inputs
+        provenance = collect_provenance(inputs.detections.uri, inputs.manifest.uri)
+        return {
+            **metrics.to_json(),
+            **diagnostics.to_json(),
+            "provenance": asdict(provenance),
+            "notes": [*metrics.notes, *diagnostics.notes],
+        }
+
+    def write_tables(self, output: str, diagnostics: Diagnostics) -> None:
+        """Write each diagnostic as a Parquet file, and thresholds.json, beside metrics.json."""
+        for name, table in diagnostics.tables.items():
+            storage.put(uris.join(output, f"{name}.parquet"), encode_part(table))
+        if diagnostics.thresholds is not None:
+            write_thresholds(uris.join(output, "thresholds.json"), diagnostics.thresholds)
+
+    def write_report(
+        self,
+        output: str,
+        content: Mapping[str, Any],
+        options: ReportOptions,
+        side: SideTable | None = None,
+    ) -> ReportSummary:
+        """Write the report.
+
+        Args:
+            output: the folder of metrics.json.
+            content: that of metrics.json.
+            options: the number of images, and the seed of the samples.
+            side: a table whose columns divide the images into slices.
+        """
+        inputs = self.inputs
+        sources = ReportSources(self.matches, inputs.detections, inputs.manifest, side)
+        with log_seconds("report"):
+            return write_report(output, content, sources, executor=self.executor, options=options)
+
+    def _describe_partial(self) -> list[str]:
+        if not self.is_partial:
+            return []
+        missing, all_shards = len(self.inputs.left_out), len(self.inputs.shards)
+        return [
+            f"PARTIAL: the detection run is not finished and lacks {missing} of {all_shards} shards; "
+            "these numbers cover the others only and will change"
+        ]

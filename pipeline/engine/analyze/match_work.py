@@ -1,0 +1,73 @@
+"""The shard work of an analysis run on Ray: one CPU task per shard."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import pyarrow as pa
+import ray
+from ray import ObjectRef
+
+from pipeline import store_options
+from pipeline.engine import cluster
+from pipeline.engine.analyze.match_shard import match_shard
+from pipeline.engine.analyze.plan import AnalysisPlan, ShardSource
+from pipeline.engine.monitor.stages import FlowState, StageLoad
+from pipeline.engine.shards.piece import Piece
+from pipeline.engine.shards.work import Flight
+from pipeline.errors import ShardFailed
+from pipeline.runs.report import Failure, Report
+from pipeline.shards import Shard
+
+
+class MatchWork:
+    """Shard work of one stage; a shard is never done image by image."""
+
+    def __init__(self, plan: AnalysisPlan, sources: Mapping[int, ShardSource]) -> None:
+        self._plan_reference = ray.put(plan)
+        self._sources = sources
+
+    def follow(self, capacity: cluster.Capacity) -> None:
+        """Do nothing: Ray sends tasks to new nodes by itself."""
+
+    def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
+        """Whether there are fewer than two shards per core: one at work, one waiting."""
+        return len(flights) < 2 * capacity.cpus
+
+    def measure_flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
+        """The load of the one stage."""
+        busy = min(len(flights), capacity.cpus)
+        return FlowState(
+            [StageLoad("match", "matching on CPU", capacity.cpus, busy, len(flights) - busy)]
+        )
+
+    def list_needs(self) -> Sequence[dict[str, float]]:
+        """A core."""
+        return [{"CPU": 1.0}]
+
+    def start(self, flight: Flight) -> ObjectRef[Report]:
+        """Start the one task of a shard."""
+        flight.stage = "match"
+        shard = flight.piece.shard
+        return _match.remote(self._plan_reference, shard, self._sources[shard.ordinal])
+
+    def start_next_stage(self, flight: Flight) -> None:
+        """Return None: there is no second stage."""
+
+    def clean_up(self, flight: Flight, error: Exception) -> bool:  # noqa: ARG002
+        """Return True: a task works on its own shard only."""
+        return True
+
+    def build_failed_row(self, piece: Piece, failure: Failure) -> pa.Table:
+        """Reject: matches have no failed rows.
+
+        Raises:
+            ShardFailed: always.
+        """
+        raise ShardFailed(f"shard {piece.shard.ordinal} cannot be matched: {failure.message}")
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _match(plan: AnalysisPlan, shard: Shard, source: ShardSource) -> Report:
+    store_options.set_options(plan.stores)
+    return match_shard(plan, shard, source)

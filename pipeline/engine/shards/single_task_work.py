@@ -1,0 +1,71 @@
+"""Shard work of one stage: a CPU task per piece that commits its own part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import pyarrow as pa
+from ray import ObjectRef
+
+from pipeline.engine.cluster import Capacity
+from pipeline.engine.monitor.stages import FlowState, StageLoad
+from pipeline.engine.shards.piece import Piece
+from pipeline.engine.shards.work import Flight
+from pipeline.runs.report import Failure, Report
+
+
+class SingleTaskWork:
+    """Starts a task per piece, two pieces per core: one at work, one waiting."""
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        start_task: Callable[[Flight], ObjectRef[Report]],
+        build_failed_row: Callable[[Piece, Failure], pa.Table],
+    ) -> None:
+        """Describe the work.
+
+        Args:
+            name: the stage in a word, such as `export`.
+            title: what the stage does and where: `export on CPU`.
+            start_task: starts the task of a piece, which takes one core.
+            build_failed_row: the row of an image that ended its workers.
+        """
+        self.name = name
+        self.title = title
+        self._start_task = start_task
+        self._build_failed_row = build_failed_row
+
+    def follow(self, capacity: Capacity) -> None:
+        """Do nothing: Ray sends tasks to new nodes by itself."""
+
+    def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
+        """Whether there are fewer than two pieces per core."""
+        return len(flights) < 2 * capacity.cpus
+
+    def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
+        """The load of the one stage."""
+        busy = min(len(flights), capacity.cpus)
+        waiting = len(flights) - busy
+        return FlowState([StageLoad(self.name, self.title, capacity.cpus, busy, waiting)])
+
+    def list_needs(self) -> Sequence[dict[str, float]]:
+        """A core."""
+        return [{"CPU": 1.0}]
+
+    def start(self, flight: Flight) -> ObjectRef[Report]:
+        """Start the one task of a piece."""
+        flight.stage = self.name
+        return self._start_task(flight)
+
+    def start_next_stage(self, flight: Flight) -> None:
+        """Return None: there is no second stage."""
+
+    def clean_up(self, flight: Flight, error: Exception) -> bool:  # noqa: ARG002
+        """Return True: a task works on its own piece only."""
+        return True
+
+    def build_failed_row(self, piece: Piece, failure: Failure) -> pa.Table:
+        """The row of an image that ended its workers."""
+        return self._build_failed_row(piece, failure)
