@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs import analyze, detect, entry, prepare, propose, train
+from jobs.prepare_options import Prepare
 from pipeline import imaging, storage, uris
 from pipeline.analysis.detection_sheet import draw_detection_sheet
 from pipeline.engine import cluster
@@ -38,7 +39,7 @@ COMMANDS = (
     "detect --manifest {output}/manifests/test.parquet --checkpoint {output}/checkpoint"
     " --proposals {output}/proposals/test --output {output}/detections/test",
     "analyze detections --detections {output}/detections/test"
-    " --manifest {output}/manifests/test.parquet --output {output}",
+    " --manifest {output}/manifests/test.parquet --proposals {output}/proposals/test --output {output}",
 )
 """The stages in order: a job and its arguments."""
 QUERY = (  # printed, not run
@@ -109,7 +110,7 @@ def main(options: Demo) -> None:
 def run_job(job: str, arguments: list[str]) -> None:
     """Parse the arguments as the job's script does, and run the job in this process."""
     jobs: dict[str, tuple[Any, Any]] = {
-        "prepare": (prepare.Prepare, prepare.main),
+        "prepare": (Prepare, prepare.main),
         "propose": (propose.Propose, propose.main),
         "train": (train.make_options_class(arguments), train.main),
         "detect": (detect.Detect, detect.main),
@@ -139,6 +140,7 @@ def _print_results(console: Console, clock: StageClock, output: str) -> None:
         f"images:               {output}/{SHEET_NAME}",
         "count the detections of each class with DuckDB:",
         f'  .venv/bin/python -c "import duckdb; print(duckdb.sql(\\"{query}\\"))"',
+        f"the report, every number with its images: {output}/report/index.html",
     ):
         console.print(line, highlight=False, markup=False)
 
