@@ -16,7 +16,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
@@ -207,16 +207,23 @@ def is_folder(uri: str) -> bool:
 
 def list_names(uri: str) -> list[str]:
     """List the sorted names of the objects directly in a folder; none if there is no such folder."""
+    return sorted(list_sizes(uri))
+
+
+def list_sizes(uri: str) -> dict[str, int]:
+    """The objects directly in a folder, each with its bytes; none if there is no such folder."""
     store, path = get_filesystem(uri)
     with translate_errors(uri, "listed"):
         store.invalidate_cache()
         try:
             entries = store.ls(path, detail=True)
         except FileNotFoundError:
-            return []
-        return sorted(
-            posixpath.basename(entry["name"]) for entry in entries if entry["type"] != "directory"
-        )
+            return {}
+        return {
+            posixpath.basename(entry["name"]): entry.get("size") or 0
+            for entry in entries
+            if entry["type"] != "directory"
+        }
 
 
 def put(uri: str, data: bytes) -> None:
@@ -252,6 +259,36 @@ def write_whole(uri: str) -> Iterator[Path]:
                 scratch = Path(folder) / "object"
                 yield scratch
                 store.put_file(str(scratch), path)
+
+
+_PIECE = 16 << 20
+"""Bytes of a piece of a multipart upload; S3 takes 10,000 of them, so objects of up to 168 GB."""
+_STREAMED = ("s3", "s3a", "gs", "gcs")
+"""Protocols whose clients upload an object in pieces and show it only when it is complete."""
+
+
+@contextlib.contextmanager
+def write_stream(uri: str) -> Iterator[BinaryIO]:
+    """A file to write from start to end; if the block ends without an error, it is put whole at `uri`.
+
+    On S3 and Google Cloud Storage it is a multipart upload, of which memory holds one piece. If the process
+    is killed meanwhile, no object appears, but the store keeps the pieces until its rule for incomplete
+    uploads removes them. On other stores the file lies on the local disk first, as with `write_whole`.
+    """
+    store, path = get_filesystem(uri)
+    if uris.is_chain(uri) or uris.get_protocol(uri) not in _STREAMED:
+        with write_whole(uri) as scratch, scratch.open("wb") as file:
+            yield file
+        return
+    with translate_errors(uri, "written", in_block=True):
+        file = store.open(path, "wb", block_size=_PIECE)
+        try:
+            yield file
+            file.close()
+        except BaseException:
+            file.closed = True  # else its destructor would upload the rest
+            file.discard()
+            raise
 
 
 def remove(uri: str) -> None:

@@ -141,6 +141,25 @@ def test_a_failed_block_leaves_the_old_object_and_nothing_else(folder: str) -> N
     assert storage.list_names(folder) == ["x.bin"]
 
 
+def test_a_stream_is_put_whole_or_not_at_all(folder: str) -> None:
+    uri = uris.join(folder, "sub/x.bin")
+    with storage.write_stream(uri) as file:
+        file.write(b"con")
+        file.write(bytearray(b"tent"))
+        assert not storage.exists(uri)
+    assert storage.read(uri) == b"content"
+
+    def fail_halfway() -> None:
+        with storage.write_stream(uri) as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
+    assert storage.read(uri) == b"content"
+    assert storage.list_names(uris.join(folder, "sub")) == ["x.bin"]
+
+
 def test_a_failed_put_leaves_no_scratch_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

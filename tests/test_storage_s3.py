@@ -126,6 +126,30 @@ def test_a_failed_block_writes_nothing(s3_folder: str) -> None:
     assert not storage.exists(f"{s3_folder}/x")
 
 
+@pytest.mark.parametrize("size", [0, 1000, 36_000_000])
+def test_a_stream_is_one_object_or_none(size: int, s3_folder: str) -> None:
+    """The largest is uploaded in several pieces."""
+    piece = bytes(range(250))
+
+    def write(uri: str, fails: bool = False) -> None:
+        with storage.write_stream(uri) as file:
+            for start in range(0, size, 1_000_000):
+                file.write(piece * (min(1_000_000, size - start) // len(piece)))
+            assert not storage.exists(uri)
+            if fails:
+                raise ZeroDivisionError
+
+    write(f"{s3_folder}/x")
+    assert storage.get_size(f"{s3_folder}/x") == size
+    assert storage.read_end(f"{s3_folder}/x", 250) == (piece if size else b"")
+    with pytest.raises(ZeroDivisionError):
+        write(f"{s3_folder}/y", fails=True)
+    assert storage.list_names(s3_folder) == ["x"]
+    store = storage.get_filesystem(s3_folder)[0]
+    bucket = s3_folder.split("/")[2]
+    assert not store.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads")
+
+
 def test_check_writable_leaves_nothing_and_names_the_bucket(s3_folder: str) -> None:
     storage.check_writable(s3_folder)
     assert storage.list_names(s3_folder) == []
