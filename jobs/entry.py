@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -34,6 +35,8 @@ class JobOptions:
     """JSON file of fsspec options by URI prefix: {"s3://bucket": {"key": ..., "endpoint_url": ...}}."""
 
 
+_PROTOCOL = re.compile(r"[\w+.-]+")
+"""What comes before `://` in a URI; in a statement of SQL, more does."""
 _QUIET_LOGGERS = ("botocore", "aiobotocore", "s3fs", "fsspec", "numba", "urllib3", "asyncio", "PIL")
 
 
@@ -57,6 +60,8 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
         chosen = parse(options, sys.argv[1:], description)
     except PipelineError as error:  # options that check their own values
         _leave(describe_in_one_line(error), error.exit_code)
+    except (SystemExit, BrokenPipeError) as error:  # the help is printed, or usage
+        _leave_after_help(error)
     _configure_logging(chosen.debug)
     try:
         if chosen.storage_options is not None:
@@ -74,8 +79,7 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
     except KeyboardInterrupt:
         _leave("stopped", 128 + stop.number)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _leave_closed_pipe()
     sys.exit(0)
 
 
@@ -160,7 +164,8 @@ def list_remote_stores(options: Any) -> list[str]:
 
 def _iterate_remote_uris(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        if uris.get_protocol(value) not in ("file", "memory"):
+        protocol = uris.get_protocol(value)
+        if _PROTOCOL.fullmatch(protocol) and protocol not in ("file", "memory"):
             yield value
     elif is_dataclass(value):
         for field in fields(value):
@@ -168,6 +173,23 @@ def _iterate_remote_uris(value: Any) -> Iterator[str]:
     elif isinstance(value, tuple):
         for item in value:
             yield from _iterate_remote_uris(item)
+
+
+def _leave_after_help(error: SystemExit | BrokenPipeError) -> NoReturn:
+    """Leave with the parser's exit code; a reader that has closed the pipe has read enough."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_closed_pipe()
+    if isinstance(error, BrokenPipeError):
+        _leave_closed_pipe()
+    raise error
+
+
+def _leave_closed_pipe() -> NoReturn:
+    """Leave without the traceback of Python's own flush at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -37,6 +37,7 @@ def write_annotations(
     *,
     size: tuple[int, int] | None = (100, 100),
     uris: Mapping[str, str] | None = None,
+    category_ids: Sequence[int] | None = None,
 ) -> str:
     """Write a manifest from the objects of each image and return its URI; None is an unlabelled image."""
     width, height = size or (None, None)
@@ -53,6 +54,7 @@ def write_annotations(
             for image_id, objects in images.items()
         ],
         classes,
+        category_ids,
     )
     return uri
 

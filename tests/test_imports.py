@@ -17,6 +17,8 @@ BESIDE = {
     "__init__",
     "atomic_files",
     "box_repair",
+    "candidate_thresholds",
+    "csv_cells",
     "errors",
     "geometry",
     "image_formats",
@@ -51,7 +53,10 @@ ALLOWED = {
     "training": BESIDE | {"proposals", "detector"},
     "runs": BESIDE,
     "analysis": BESIDE | {"proposals"},
-    "engine": BESIDE | {"sources", "proposals", "detector", "training", "runs", "analysis"},
+    "report": BESIDE | {"proposals", "analysis"},
+    "exports": BESIDE | {"proposals", "analysis"},
+    "engine": BESIDE
+    | {"sources", "proposals", "detector", "training", "runs", "analysis", "report", "exports"},
 }
 """Stations and modules of `pipeline` that each station may import, besides itself."""
 
@@ -60,6 +65,8 @@ WITHOUT_TORCH = (
     "pipeline.proposals",
     "pipeline.runs",
     "pipeline.analysis",
+    "pipeline.report",
+    "pipeline.exports",
     "pipeline.engine",
 )
 DRIVERS_WITHOUT_TORCH = (
@@ -68,6 +75,7 @@ DRIVERS_WITHOUT_TORCH = (
     "jobs.detect",
     "jobs.exchange",
     "jobs.analyze",
+    "jobs.export",
 )
 
 

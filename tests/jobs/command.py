@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobs import analyze, compress, detect, entry, exchange, prepare, propose, train
+from jobs import analyze, compress, detect, entry, exchange, export, prepare, propose, train
+from jobs.prepare_options import Prepare
 
 _RAY_LINE = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\s+[A-Z]+ \S+\.py:\d+ -- |\([a-z_]+ pid=|\(raylet")
 
@@ -18,9 +19,10 @@ def get_options_and_main(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any
     if job == "train":
         return train.make_options_class(list(arguments)), train.main
     jobs = {
-        "prepare": (prepare.Prepare, prepare.main),
+        "prepare": (Prepare, prepare.main),
         "propose": (propose.Propose, propose.main),
         "exchange": (exchange.Exchange, exchange.main),
+        "export": (export.Export, export.main),
         "compress": (compress.Compress, compress.main),
         "detect": (detect.Detect, detect.main),
         "analyze": (analyze.Analyze, analyze.main),

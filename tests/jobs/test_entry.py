@@ -13,6 +13,7 @@ from collections import Counter
 import pytest
 
 from jobs import entry
+from jobs.analyze_sql import AnalyzeSql
 from pipeline.runs.options import RunOptions
 from pipeline.runs.summary import RunInterrupted, Summary
 from tests.jobs.command import read_error_output
@@ -92,3 +93,25 @@ def test_a_reader_that_closes_the_pipe_ends_a_job_quietly() -> None:
     ended = subprocess.run(command, shell=True, check=False, capture_output=True, text=True)
     assert ended.stdout == "a line of results\n"
     assert ended.stderr == ""
+
+
+def test_a_reader_that_closes_the_pipe_ends_the_help_quietly() -> None:
+    """The help is longer than the buffer of a pipe, so it is still being printed."""
+    script = (
+        "import sys\n"
+        "from jobs import entry\n"
+        "sys.argv[1:] = ['--help']\n"
+        "entry.run(entry.JobOptions, print, 'word ' * 100_000)\n"
+    )
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} | head -1"
+    ended = subprocess.run(command, shell=True, check=False, capture_output=True, text=True)
+    assert ended.stdout.startswith("usage: ")
+    assert ended.stderr == ""
+
+
+def test_a_statement_of_sql_is_no_uri() -> None:
+    """It may name one."""
+    options = AnalyzeSql(
+        statement="SELECT * FROM images WHERE uri LIKE 's3://a/%'", manifest="s3://b/m.parquet"
+    )
+    assert entry.list_remote_stores(options) == ["s3://b/m.parquet"]
