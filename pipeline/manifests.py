@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline import schema, storage, uris
 from pipeline.errors import UnreadableDataset
 from pipeline.imaging import AS_STORED, Decoding, Exif, Truncated
-from pipeline.row_counts import count_rows
+from pipeline.manifest_footers import read_footer
 from pipeline.table_checks import cast_table
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class Manifest:
     """The orientation that sizes and boxes refer to, and so the one to decode images in."""
     truncated: Truncated = "reject"
     """Whether a JPEG that ends early is used, grey where pixels are missing."""
+    is_federated: bool = False
+    """Whether images are annotated for some classes only, as in LVIS."""
 
     @property
     def decoding(self) -> Decoding:
@@ -173,147 +175,35 @@ def open_manifest(uri: str) -> Manifest:
     files: list[ManifestFile] = []
     first_row = 0
     with ThreadPoolExecutor(16) as threads:  # each thread mostly waits for the store
-        footers = list(threads.map(_read_footer, paths))
-    _, classes, categories, decoding = footers[0]
-    for path, (count, file_classes, _, file_decoding) in zip(paths, footers, strict=True):
-        if file_classes != classes:
+        footers = list(threads.map(read_footer, paths))
+    first = footers[0]
+    for path, footer in zip(paths, footers, strict=True):
+        if footer.classes != first.classes:
             raise UnreadableDataset(
                 f"{uris.redact_uri(path)} lists other classes than {uris.redact_uri(paths[0])}"
             )
-        if file_decoding != decoding:
+        if footer.decoding != first.decoding:
             raise UnreadableDataset(
-                f"{uris.redact_uri(path)} was prepared with {_describe(file_decoding)}, "
-                f"{uris.redact_uri(paths[0])} with {_describe(decoding)}: prepare both alike"
+                f"{uris.redact_uri(path)} was prepared with {_describe(footer.decoding)}, "
+                f"{uris.redact_uri(paths[0])} with {_describe(first.decoding)}: prepare both alike"
             )
-        files.append(ManifestFile(path, first_row, count))
-        first_row += count
+        files.append(ManifestFile(path, first_row, footer.rows))
+        first_row += footer.rows
     if first_row == 0:
         raise UnreadableDataset(f"{uris.redact_uri(uri)} is a manifest without images")
     return Manifest(
         uri,
         tuple(files),
-        None if classes is None else tuple(classes),
-        None if categories is None else tuple(categories),
-        decoding.exif,
-        decoding.truncated,
+        first.classes,
+        first.category_ids,
+        first.decoding.exif,
+        first.decoding.truncated,
+        any(footer.is_federated for footer in footers),
     )
 
 
 def _describe(decoding: Decoding) -> str:
     return f"--exif {decoding.exif} --truncated {decoding.truncated}"
-
-
-def _read_footer(path: str) -> tuple[int, Any, Any, Decoding]:
-    """Check the columns of one file; read its number of rows, classes, category ids and decoding."""
-    with storage.open_file(path) as source, schema.report_damage(path):
-        parquet = pq.ParquetFile(source)
-        file_schema, rows = parquet.schema_arrow, count_rows(parquet, path)
-    schema.check_version(file_schema, path)
-    _check_columns(path, file_schema)
-    if _has_lost_metadata(file_schema):
-        log.warning(
-            "%s has lost the metadata that prepare writes: another program wrote it. Its images are decoded "
-            "as stored; if it comes from prepare --exif apply or --truncated accept, copy the metadata too "
-            "(docs/datasets.md)",
-            uris.redact_uri(path),
-        )
-    classes = _read_list(path, file_schema, "classes", str)
-    if classes is not None and len(set(classes)) < len(classes):
-        raise UnreadableDataset(f"{uris.redact_uri(path)} lists a class twice: {classes!r:.200}")
-    categories = _read_list(path, file_schema, "category_ids", int)
-    return rows, classes, categories, _read_decoding(path, file_schema)
-
-
-def _has_lost_metadata(file_schema: pa.Schema) -> bool:
-    """Whether a file has the columns that prepare writes, and none of its metadata."""
-    metadata = file_schema.metadata or {}
-    keys = (schema.VERSION_KEY, "classes", "exif", "truncated")
-    has_columns = set(schema.MANIFEST.names) <= set(file_schema.names)
-    return has_columns and not any(key.encode() in metadata for key in keys)
-
-
-def _read_decoding(path: str, file_schema: pa.Schema) -> Decoding:
-    return Decoding(
-        _read_choice(path, file_schema, "exif", get_args(Exif)),
-        _read_choice(path, file_schema, "truncated", get_args(Truncated)),
-    )
-
-
-def _read_choice(path: str, file_schema: pa.Schema, key: str, choices: Sequence[str]) -> Any:
-    """One of the choices; the first if the file does not state it."""
-    value = _read_value(path, file_schema, key)
-    if value is None:
-        return choices[0]
-    if value not in choices:
-        raise UnreadableDataset(
-            f"{uris.redact_uri(path)}: the schema's metadata {key!r} is {value!r:.60}, "
-            f"expected {' or '.join(choices)}"
-        )
-    return value
-
-
-def _read_value(path: str, file_schema: pa.Schema, key: str) -> Any:
-    try:
-        return schema.read_metadata(file_schema, key)
-    except UnreadableDataset as error:
-        raise UnreadableDataset(f"{uris.redact_uri(path)}: {error}") from error
-
-
-def _read_list(path: str, file_schema: pa.Schema, key: str, kind: type) -> Any:
-    values = _read_value(path, file_schema, key)
-    if values is not None and not _is_list_of(values, kind):
-        raise UnreadableDataset(
-            f"{uris.redact_uri(path)}: the schema's metadata {key!r} is {values!r:.60}, expected a list of "
-            + ("names" if kind is str else "numbers")
-        )
-    return values
-
-
-def _is_list_of(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
-
-
-def _check_columns(uri: str, file_schema: pa.Schema) -> None:
-    repeated = [name for name in schema.MANIFEST.names if file_schema.names.count(name) > 1]
-    if repeated:
-        raise UnreadableDataset(f"{uris.redact_uri(uri)} has several columns {repeated[0]}")
-    for name in ("image_id", "uri"):
-        if name not in file_schema.names:
-            raise UnreadableDataset(
-                f"{uris.redact_uri(uri)} has no column {name}; a manifest has the columns "
-                f"{', '.join(schema.MANIFEST.names)}, and this file has {', '.join(file_schema.names)}"
-            )
-        if not _is_text(file_schema.field(name).type):
-            raise UnreadableDataset(
-                f"{uris.redact_uri(uri)}: column {name} is {file_schema.field(name).type}, expected string"
-            )
-    if "objects" in file_schema.names and not pa.types.is_null(file_schema.field("objects").type):
-        objects = file_schema.field("objects").type
-        missing = [
-            field.name
-            for field in schema.OBJECT
-            if not _is_list_of_structs(objects)
-            or objects.value_type.get_field_index(field.name) < 0
-        ]
-        if missing:
-            raise UnreadableDataset(
-                f"{uris.redact_uri(uri)}: objects lack {', '.join(missing)} (objects are {objects})"
-            )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds texts in any of Arrow's forms; categories of other tools are dictionaries."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
-
-
-def _is_list_of_structs(kind: pa.DataType) -> bool:
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        return False
-    return bool(pa.types.is_struct(kind.value_type))
 
 
 def write_manifest(

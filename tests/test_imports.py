@@ -26,6 +26,7 @@ BESIDE = {
     "json_reader",
     "local_files",
     "kernel_cache",
+    "manifest_footers",
     "manifests",
     "option_ranges",
     "part_identity",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.errors import UnreadableDataset
+from pipeline.manifests import Manifest
 
 
 def compare_classes(detected: Sequence[str], annotated: Sequence[str]) -> list[str]:
@@ -30,6 +31,16 @@ def compare_classes(detected: Sequence[str], annotated: Sequence[str]) -> list[s
             f"the checkpoint has no class {_join_names(only_annotated)}: all its objects count as missed"
         )
     return notes
+
+
+def describe_federation(manifest: Manifest) -> list[str]:
+    """Write a sentence if images are annotated for some classes only, which no score accounts for."""
+    if not manifest.is_federated:
+        return []
+    return [
+        "the manifest is federated (LVIS): detections of classes that an image is not annotated for count as "
+        "false, so AP and precision are lower than LVIS's own and may not be compared with them"
+    ]
 
 
 def _join_names(names: Sequence[str], limit: int = 10) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import run_record, schema, shards, uris
-from pipeline.analysis.class_names import compare_classes
+from pipeline.analysis.class_names import compare_classes, describe_federation
 from pipeline.analysis.image_coverage import describe_coverage, describe_mismatches
 from pipeline.analysis.manifest_join import require_column
 from pipeline.analysis.match_outcomes import find_objects
@@ -187,6 +187,7 @@ def compare(
         settings=tuple(_compare_settings(runs)),
         notes=(
             *_compare_run_classes(schemas, classes),
+            *describe_federation(manifest),
             *describe_coverage(runs[0].rows, manifest.rows, runs[0].rows - images),
             *_describe_run_mismatches(sums),
             *resamplers[0].notes,

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pyarrow.compute as pc
 
 from pipeline import schema, shards
-from pipeline.analysis.class_names import compare_classes
+from pipeline.analysis.class_names import compare_classes, describe_federation
 from pipeline.analysis.detection_metrics import DetectionMetrics
 from pipeline.analysis.image_counts import ImageCounts, add_image_counts, count_images
 from pipeline.analysis.manifest_join import JoinedBatch, join_manifest, require_column
@@ -51,6 +51,7 @@ def evaluate(detections: shards.Parts | str, manifest: Manifest | str) -> Detect
     )
     classes = list_annotated_classes(manifest, min(manifest.rows, detections.rows))
     notes = [] if detected_classes is None else compare_classes(detected_classes, classes)
+    notes += describe_federation(manifest)
     scorer = _DetectionScorer(classes)
     columns = ["status", "stage", "error_type", "detections"]
     for batch in join_manifest(detections, manifest, columns, images=IMAGES_PER_BATCH):

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -152,6 +153,13 @@ def test_annotated_images_without_objects_have_no_ap(tmp_path):
     assert metrics.voc07_map50 is None
     assert metrics.coco_ap is None
     assert metrics.detections == 1
+
+
+def test_a_federated_manifest_is_noted(tmp_path, manifest):
+    federated = replace(open_manifest(manifest), is_federated=True)
+    detections = write_detected(tmp_path, manifest)
+    assert any("federated (LVIS)" in note for note in evaluate(detections, federated).notes)
+    assert not any("federated" in note for note in evaluate(detections, manifest).notes)
 
 
 def test_classes_are_matched_by_name(tmp_path, manifest):

@@ -67,6 +67,7 @@ def test_the_classes_of_each_image_reach_the_manifest(tmp_path: Path) -> None:
     write_manifest(target, dataset.rows, dataset.classes, dataset.category_ids, federated=True)
     manifest = open_manifest(target)
     assert (manifest.classes, manifest.category_ids) == (("cat", "dog_collar"), (3, 12))
+    assert manifest.is_federated
     names = ["image_id", "uri"]
     assert manifest.read(0, 2, names).to_pylist() == [
         {"image_id": "9", "uri": f"{tmp_path}/images/train2017/000000000009.jpg"},

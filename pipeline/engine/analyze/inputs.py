@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import run_record, schema, shards, uris
 from pipeline.analysis.annotation_digest import digest_annotations
-from pipeline.analysis.class_names import compare_classes
+from pipeline.analysis.class_names import compare_classes, describe_federation
 from pipeline.analysis.manifest_join import check_images, require_column
 from pipeline.annotated_classes import NotAnnotated, list_annotated_classes
 from pipeline.engine.analyze.plan import ShardSource
@@ -152,7 +152,8 @@ def _find_classes(
     except NotAnnotated:
         note = "the manifest has no annotated objects: the detections are counted, not scored"
         return tuple(detected or ()), (note,)
-    return classes, () if detected is None else tuple(compare_classes(detected, classes))
+    notes = [] if detected is None else compare_classes(detected, classes)
+    return classes, (*notes, *describe_federation(manifest))
 
 
 def _check_same_images(
