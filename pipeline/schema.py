@@ -212,6 +212,27 @@ def read_metadata(schema: pa.Schema, key: str) -> Any:
         ) from error
 
 
+def read_classes(stored_schema: pa.Schema, uri: str) -> tuple[str, ...] | None:
+    """The ordered classes that a file's metadata lists, or None.
+
+    Raises:
+        UnreadableDataset: the metadata holds something else, or a name twice; the message names `uri`.
+    """
+    try:
+        names = read_metadata(stored_schema, "classes")
+    except UnreadableDataset as error:
+        raise UnreadableDataset(f"{uris.redact_uri(uri)}: {error}") from error
+    if names is None:
+        return None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_list or len(set(names)) < len(names):
+        raise UnreadableDataset(
+            f"{uris.redact_uri(uri)}: the schema's metadata 'classes' is {names!r:.60}, expected a list of "
+            "different names"
+        )
+    return tuple(names)
+
+
 def check_version(schema: pa.Schema, uri: str) -> None:
     """Reject a file whose schema is newer than this release reads; a file without a version passes.
 

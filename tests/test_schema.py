@@ -101,3 +101,18 @@ def test_a_newer_schema_is_rejected_by_name(version: bytes, message: str) -> Non
     with pytest.raises(UnreadableDataset) as caught:
         schema.check_version(newer, "/out/part.parquet")
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "stored", [b'[{"a": 1}]', b'{"cat": 0}', b'"cat"', b'["cat", "cat"]', b"[", b"[1]"]
+)
+def test_classes_that_are_no_list_of_names_are_rejected_with_the_uri(stored: bytes) -> None:
+    damaged = schema.DETECTIONS.with_metadata({b"classes": stored})
+    with pytest.raises(UnreadableDataset, match=r"^/a/part: the schema's metadata 'classes' is "):
+        schema.read_classes(damaged, "/a/part")
+
+
+def test_classes_are_read_in_order() -> None:
+    stored = schema.add_metadata(schema.DETECTIONS, {"classes": ["dog", "cat"]})
+    assert schema.read_classes(stored, "/a/part") == ("dog", "cat")
+    assert schema.read_classes(schema.DETECTIONS, "/a/part") is None

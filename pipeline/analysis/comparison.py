@@ -251,10 +251,14 @@ def _compare_settings(runs: Sequence[Parts]) -> list[str]:
 
 def _compare_run_classes(schemas: Sequence[pa.Schema], classes: Sequence[str]) -> list[str]:
     """Write the notes of `compare_classes` for both runs; a run may have recorded no classes."""
-    detected = [schema.read_metadata(run_schema, "classes") for run_schema in schemas]
+    names = ("first", "second")
+    detected = [
+        schema.read_classes(run_schema, f"the {which} run")
+        for which, run_schema in zip(names, schemas, strict=True)
+    ]
     return [
         f"{which}: {note}"
-        for which, run_classes in zip(("first", "second"), detected, strict=True)
+        for which, run_classes in zip(names, detected, strict=True)
         if run_classes is not None
         for note in compare_classes(run_classes, classes)
     ]

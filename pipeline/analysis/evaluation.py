@@ -46,8 +46,8 @@ def evaluate(detections: shards.Parts | str, manifest: Manifest | str) -> Detect
         manifest = open_manifest(manifest)
     if isinstance(detections, str):
         detections = shards.open_parts(detections)
-    detected_classes = schema.read_metadata(
-        require_column(detections, "detections", "detect"), "classes"
+    detected_classes = schema.read_classes(
+        require_column(detections, "detections", "detect"), detections.uri
     )
     classes = list_annotated_classes(manifest, min(manifest.rows, detections.rows))
     notes = [] if detected_classes is None else compare_classes(detected_classes, classes)

@@ -175,13 +175,13 @@ def read_classes(match_schema: pa.Schema, uri: str) -> tuple[str, ...]:
     Raises:
         UnreadableDataset: there are none.
     """
-    classes = schema.read_metadata(match_schema, "classes")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+    classes = schema.read_classes(match_schema, uri)
+    if classes is None:
         raise UnreadableDataset(
             f"{uris.redact_uri(uri)} has no metadata 'classes': it is not a table of matches, or another "
             "program rewrote it"
         )
-    return tuple(classes)
+    return classes
 
 
 def _read_column(table: pa.Table, name: str, classes: Sequence[str], uri: str) -> NDArray[Any]:

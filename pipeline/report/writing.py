@@ -128,7 +128,8 @@ def plan_galleries(
 def _list_classes(metrics: Mapping[str, Any], sources: ReportSources) -> tuple[str, ...]:
     """The scored classes, then others of the manifest and of the detector."""
     scored = [row["label"] for row in metrics.get("per_class") or ()]
-    detected = schema.read_metadata(sources.detections.read_schema(), "classes") or ()
+    detections = sources.detections
+    detected = schema.read_classes(detections.read_schema(), detections.uri) or ()
     return tuple(dict.fromkeys([*scored, *(sources.manifest.classes or ()), *detected]))
 
 

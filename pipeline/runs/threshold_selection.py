@@ -76,8 +76,8 @@ def select_thresholds(parts: Parts, mean_per_image: int) -> CandidateThresholds:
         UnreadableDataset: a part lacks the column, or holds other numbers than scores.
     """
     assert parts.fingerprint is not None, "thresholds are those of a known run"
-    classes = schema.read_metadata(parts.read_schema(), "classes")
-    if not isinstance(classes, list) or not classes:
+    classes = schema.read_classes(parts.read_schema(), parts.uri)
+    if not classes:
         raise UnreadableDataset(f"{uris.redact_uri(parts.uri)}: its parts name no classes")
     upper_counts = np.zeros((len(classes), MOST_UPPER), np.int64)
     images = 0

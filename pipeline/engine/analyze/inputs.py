@@ -113,7 +113,7 @@ def open_inputs(
     """
     manifest = open_manifest(manifest_uri)
     parts = shards.open_parts(detections_uri, may_lack_shards=partial)
-    detected = schema.read_metadata(require_column(parts, "detections", "detect"), "classes")
+    detected = schema.read_classes(require_column(parts, "detections", "detect"), parts.uri)
     all_shards = tuple(shards.read_shard_table(parts.uri) or ())
     images = sum(shard.rows for shard in all_shards)
     if images > manifest.rows:

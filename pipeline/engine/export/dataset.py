@@ -35,8 +35,8 @@ def read_facts(manifest: Manifest, parts: Parts | None) -> DatasetFacts:
         annotated: tuple[str, ...] = list_annotated_classes(manifest, manifest.rows)
         classes, model_version = annotated, None
     else:
-        detected = schema.read_metadata(require_column(parts, "detections", "detect"), "classes")
-        if not isinstance(detected, list) or not all(isinstance(name, str) for name in detected):
+        detected = schema.read_classes(require_column(parts, "detections", "detect"), parts.uri)
+        if detected is None:
             raise UnreadableDataset(
                 f"{uris.redact_uri(parts.uri)}: the parts do not list the checkpoint's classes"
             )

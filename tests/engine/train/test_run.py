@@ -276,17 +276,6 @@ def test_a_damaged_state_is_named(
 
 
 @on_ray
-@pytest.mark.skipif(
-    torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this processor computes in fp16"
-)
-def test_a_precision_that_the_workers_lack_is_not_retried(
-    data: tuple[str, str], tmp_path: Path
-) -> None:
-    with pytest.raises(InvalidConfiguration, match="this processor has no fp16"):
-        train(data, tmp_path, dataclasses.replace(QUICK, precision="fp16"))
-
-
-@on_ray
 def test_missing_proposals_are_computed_into_the_output(
     data: tuple[str, str], tmp_path: Path, specs: list[TrainingSpec]
 ) -> None:
@@ -313,7 +302,6 @@ def test_more_workers_than_the_nodes_hold_are_rejected(
 def test_weights_of_another_network_are_rejected_before_ray_starts(
     data: tuple[str, str], tmp_path: Path
 ) -> None:
-    import torch
 
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(InvalidCheckpoint, match="holds nothing for tiny"):

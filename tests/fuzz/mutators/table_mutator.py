@@ -190,9 +190,13 @@ def _change_metadata(table: pa.Table, random: Random) -> tuple[pa.Table, str]:
     if random.random() < 0.2:
         del metadata[key]
         return table.replace_schema_metadata(metadata), f"without the metadata {key!r}"
-    if random.random() < 0.3:
+    try:
+        content = json.loads(metadata[key])
+    except ValueError:  # an earlier change of the same table
+        content = None
+    if content is None or random.random() < 0.3:
         metadata[key], text = mutate_bytes(metadata[key], random)
     else:
-        changed, text = mutate_json([json.loads(metadata[key])], random)
+        changed, text = mutate_json([content], random)
         metadata[key] = json.dumps(changed[0] if changed else None).encode()
     return table.replace_schema_metadata(metadata), f"metadata {key!r}: {text}"

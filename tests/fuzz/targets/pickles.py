@@ -109,7 +109,10 @@ def _write(folder: Path, random: Random) -> str:
 
 
 def _encode(content: Any, random: Random) -> bytes:
-    return pickle.dumps(content, protocol=random.choice((0, 2, 4, 5)))
+    try:
+        return pickle.dumps(content, protocol=random.choice((0, 2, 4, 5)))
+    except ValueError:  # protocol 0 writes digits, of which Python allows 4,300
+        return pickle.dumps(content, protocol=4)
 
 
 def _read(folder: Path) -> Imported:
