@@ -176,7 +176,8 @@ def read_shard_table(output: str) -> list[Shard] | None:
     except MissingObject:
         return None
     with schema.report_damage(uri):
-        table = pq.read_table(io.BytesIO(data))
+        # Without Arrow's threads: they outlive the reading, and abort a process that ends right after it.
+        table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
         schema.check_version(table.schema, uri)
     names = schema.SHARD_TABLE.names
     table = cast_table(require_columns(table, names, uri), schema.SHARD_TABLE, uri)
