@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import uris
@@ -181,6 +182,15 @@ def report_damage(uri: str) -> Iterator[None]:
 def _describe_damage(uri: str, error: Exception) -> UnreadableDataset:
     text = str(error).splitlines()[0]
     return UnreadableDataset(f"{uris.redact_uri(uri)} is not readable Parquet: {text}")
+
+
+def parse_parquet(data: bytes) -> pa.Table:
+    """The table in the bytes of a Parquet file; used inside `report_damage`.
+
+    Reads without Arrow's threads: those of `pyarrow.parquet.read_table` may outlive it, and abort a
+    process that ends right after it.
+    """
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
 
 
 def add_metadata(schema: pa.Schema, values: Mapping[str, Any]) -> pa.Schema:

@@ -176,8 +176,7 @@ def read_shard_table(output: str) -> list[Shard] | None:
     except MissingObject:
         return None
     with schema.report_damage(uri):
-        # Without Arrow's threads: they outlive the reading, and abort a process that ends right after it.
-        table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
+        table = schema.parse_parquet(data)
         schema.check_version(table.schema, uri)
     names = schema.SHARD_TABLE.names
     table = cast_table(require_columns(table, names, uri), schema.SHARD_TABLE, uri)

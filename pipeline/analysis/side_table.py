@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import schema, storage, uris
@@ -103,7 +102,7 @@ def _read_table(uri: str) -> pa.Table:
     data = storage.read(uri, _MAX_BYTES)
     if data[:4] == b"PAR1":
         with schema.report_damage(uri):
-            return pq.read_table(pa.BufferReader(data))
+            return schema.parse_parquet(data)
     try:
         # An image_id such as 0012 must stay a text.
         options = pa.csv.ConvertOptions(column_types={"image_id": pa.string()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -156,7 +155,7 @@ def read_committed_report(output: str, shard: Shard) -> Report | None:
     if find_fault_in_end(data, shard.key, shard.rows, None) is not None:
         return None
     with schema.report_damage(uri):
-        table = pq.read_table(io.BytesIO(data))
+        table = schema.parse_parquet(data)
         failed = Counter(_find_failed_rows(table).values())
     report = Report(images=shard.rows, failed=failed)
     report.counts["bytes"] = len(data)
