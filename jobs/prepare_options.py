@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from jobs.entry import JobOptions
@@ -22,7 +23,7 @@ from pipeline.sources.yolo import open_yolo
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareOptions(JobOptions):
+class PrepareOptions(JobOptions, ABC):
     """Options of every source. Paths are local or any fsspec URI, such as s3:// and gs://."""
 
     output: str
@@ -62,9 +63,9 @@ class PrepareOptions(JobOptions):
             exif=self.exif,
         )
 
+    @abstractmethod
     def open_dataset(self) -> Dataset:
         """Open the dataset that the options name."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

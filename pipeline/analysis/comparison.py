@@ -35,8 +35,9 @@ from pipeline.analysis.paired_figures import (
 from pipeline.analysis.resampling import CONFIDENCE, Resampler
 from pipeline.analysis.run_sums import RunSums, sum_run
 from pipeline.annotated_classes import list_annotated_classes
-from pipeline.errors import InvalidConfiguration, UnreadableDataset
+from pipeline.errors import UnreadableDataset
 from pipeline.manifests import Manifest, open_manifest
+from pipeline.option_ranges import check_range
 from pipeline.shards import Parts
 
 LISTED = 100
@@ -146,20 +147,17 @@ def compare(
         UnreadableDataset: the runs are of different images (names the first that differs), the
             manifest has no annotations, or as `evaluate` raises.
     """
-    if resamples < 1:
-        raise InvalidConfiguration(f"{resamples} resamples, expected at least 1")
+    check_range("resamples", resamples, at_least=1)
     manifest = open_manifest(manifest) if isinstance(manifest, str) else manifest
     runs = [shards.open_parts(run) if isinstance(run, str) else run for run in (first, second)]
-    schemas = [require_column(run, "detections", "detect") for run in runs]
+    for run in runs:
+        require_column(run, "detections", "detect")
     _check_same_images(*runs)
     classes = list_annotated_classes(manifest, min(manifest.rows, runs[0].rows))
     sums = [sum_run(run, manifest, classes, seed) for run in runs]
     resamplers = [Resampler(run.sample, resamples) for run in sums]
-    images = sums[0].images
     figures = [resample_figures(resampler, len(classes)) for resampler in resamplers]
-    by_figure = {
-        name: subtract(figures[0][index], figures[1][index]) for index, name in enumerate(FIGURES)
-    }
+    by_figure = dict(zip(FIGURES, map(subtract, *figures), strict=True))
     scores = (sums[0].score, sums[1].score)
     recalls = [resample_recall(r, s) for r, s in zip(resamplers, scores, strict=True)]
     errors = [resample_errors(r, s) for r, s in zip(resamplers, scores, strict=True)]
@@ -171,7 +169,7 @@ def compare(
         coco_ap=by_figure["coco_ap"][0],
         coco_ap50=by_figure["coco_ap50"][0],
         coco_ap75=by_figure["coco_ap75"][0],
-        images=images,
+        images=sums[0].images,
         resamples=resamples,
         seed=seed,
         confidence=CONFIDENCE,
@@ -185,14 +183,21 @@ def compare(
         images_better=images_better,
         images_worse=images_worse,
         settings=tuple(_compare_settings(runs)),
-        notes=(
-            *_compare_run_classes(schemas, classes),
-            *describe_federation(manifest),
-            *describe_coverage(runs[0].rows, manifest.rows, runs[0].rows - images),
-            *_describe_run_mismatches(sums),
-            *resamplers[0].notes,
-        ),
+        notes=(*_describe_runs(runs, manifest, classes, sums), *resamplers[0].notes),
     )
+
+
+def _describe_runs(
+    runs: Sequence[Parts], manifest: Manifest, classes: Sequence[str], sums: Sequence[RunSums]
+) -> list[str]:
+    """Write what a reader must know about the runs and their images."""
+    images = runs[0].rows
+    return [
+        *_compare_run_classes([run.read_schema() for run in runs], classes),
+        *describe_federation(manifest),
+        *describe_coverage(images, manifest.rows, images - sums[0].images),
+        *_describe_run_mismatches(sums),
+    ]
 
 
 def _build_classes(

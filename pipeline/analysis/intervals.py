@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline.analysis.estimate import Estimate
 from pipeline.analysis.match_outcomes import find_objects
-from pipeline.analysis.matching import MAX_DETECTIONS, Matches
+from pipeline.analysis.matching import Matches
+from pipeline.analysis.ranking import COCO_RANKS
 from pipeline.analysis.resampled_precision import (
     COCO_RULES,
     FIGURES,
@@ -120,7 +121,7 @@ def _build_masks(
     voc = matches.voc[detections]
     true = matches.true_all[detections].astype(np.uint16)
     ignored = matches.ignored_all[detections].astype(np.uint16)
-    ignored[matches.rank[detections] >= MAX_DETECTIONS] |= _ALL_COCO
+    ignored[matches.rank[detections] >= COCO_RANKS] |= _ALL_COCO
     true |= (voc == 1).astype(np.uint16) << np.uint16(VOC_RULE)
     ignored |= (voc == -1).astype(np.uint16) << np.uint16(VOC_RULE)
     return true, ignored

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis.matching import KINDS, MAX_DETECTIONS, Matches
+from pipeline.analysis.matching import KINDS, Matches
 from pipeline.analysis.matching_kernel import ROW
+from pipeline.analysis.ranking import COCO_RANKS
 
 Mask = NDArray[np.bool_]
 
@@ -29,7 +30,7 @@ def find_true(matches: Matches) -> Mask:
 
 def find_counted(matches: Matches) -> Mask:
     """Which rows are detections that count as true or false, `(R,)`."""
-    is_ranked: Mask = matches.is_detection & (matches.rank < MAX_DETECTIONS)
+    is_ranked: Mask = matches.is_detection & (matches.rank < COCO_RANKS)
     return matches.is_annotated & is_ranked & ~has_bit(matches.ignored_all, 0)
 
 

@@ -155,7 +155,7 @@ def read_matches(table: pa.Table, uri: str = "the table") -> Matches:
         UnreadableDataset: a column of another type, a label that the metadata does not list, or no `classes`.
     """
     table = cast_table(require_columns(table, ["kind"], uri), schema.MATCHES, uri)
-    classes = read_classes(table.schema, uri)
+    classes = read_match_classes(table.schema, uri)
     columns = {
         field.name: _read_column(table, field.name, classes, uri)
         for field in fields(Matches)
@@ -169,7 +169,7 @@ def read_matches(table: pa.Table, uri: str = "the table") -> Matches:
     return Matches(is_annotated=is_annotated, **columns)
 
 
-def read_classes(match_schema: pa.Schema, uri: str) -> tuple[str, ...]:
+def read_match_classes(match_schema: pa.Schema, uri: str) -> tuple[str, ...]:
     """The classes that a table of matches names in its metadata.
 
     Raises:

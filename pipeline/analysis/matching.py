@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from pipeline import geometry
 from pipeline.analysis import matching_kernel
 from pipeline.analysis.detection_arrays import DetectionArrays, GroundTruthArrays
+from pipeline.analysis.ranking import IOU_THRESHOLDS
 
 KINDS = ("detection", "missed", "ignored")
 """The kinds of rows; a row's `kind` is a position in it."""
@@ -35,14 +36,8 @@ KINDS = ("detection", "missed", "ignored")
 ERRORS = ("cls", "loc", "both", "dupe", "bkg", "miss")
 """TIDE's types of errors; a row's `error` is a position in it, or -1."""
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""COCO's IoU thresholds, to the last bit those of pycocotools."""
-
 AREA_LIMITS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]], np.float64)
 """The smallest and the largest area of each of `schema.AREA_RANGES`, both included."""
-
-MAX_DETECTIONS = matching_kernel.MAX_DETECTIONS
-"""Detections of an image and class that count by COCO's rule, the best ones."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +162,7 @@ def match_rows(
         objects,
         _find_ends(ground_truth.image, images),
         _prepare(is_annotated, np.bool_),
-        THRESHOLDS,
+        IOU_THRESHOLDS,
         AREA_LIMITS,
         voc_threshold,
         rows,

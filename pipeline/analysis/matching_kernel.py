@@ -15,19 +15,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.analysis.ranking import COCO_RANKS, IOU_THRESHOLDS
 from pipeline.kernel_cache import njit
+from pipeline.schema import AREA_RANGES
 
 DETECTION, MISSED, IGNORED = range(3)
 CLS, LOC, BOTH, DUPE, BKG, MISS = range(6)
 NONE = -1
 
-MAX_DETECTIONS = 100
-"""COCO looks at as many detections of an image and class, best first."""
-
 FOREGROUND, BACKGROUND = 0.5, 0.1
 """TIDE's thresholds: IoUs of a detection that is true, and of one that shows nothing."""
 
-RANGES, THRESHOLDS = 4, 10
+RANGES, THRESHOLDS = len(AREA_RANGES), len(IOU_THRESHOLDS)
 ALL_BITS = (1 << THRESHOLDS) - 1
 
 ROW = np.dtype(
@@ -187,7 +186,7 @@ def _match_detection(row, box, objects, scratch, rules):  # type: ignore[no-unty
         row.nearest_class_id = objects[nearest].class_id
     row.voc = _judge_by_voc(row.class_id, objects, overlaps, voc, rules[2])
     matched = same if same >= 0 else aside
-    if row.rank < MAX_DETECTIONS:
+    if row.rank < COCO_RANKS:
         area = (box[2] - box[0]) * (box[3] - box[1])
         counterpart = _match_ranges(row, area, objects, scratch, rules)
         if counterpart >= 0:

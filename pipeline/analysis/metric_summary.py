@@ -67,19 +67,7 @@ def summarize_detections(
         failed_by_reason=dict(sorted(images.failed.items())),
         objects=int(sums.objects[:, VOC_VARIANT].sum()),
         detections=sums.detections,
-        per_class=tuple(
-            ClassMetrics(
-                label,
-                int(sums.objects[k, VOC_VARIANT]),
-                int(sums.class_detections[k]),
-                average_defined(eleven_point[k : k + 1]),
-                average_defined(area[k : k + 1]),
-                average_defined(ap[k, 0]),
-                average_defined(ap[k, 0, :1]),
-                average_defined(recall[k, 0, :, -1]),
-            )
-            for k, label in enumerate(classes)
-        ),
+        per_class=_summarize_classes(classes, sums, (eleven_point, area), ap, recall),
         notes=(
             *notes,
             *describe_coverage(images.images, expected_images, images.unlabelled),
@@ -89,8 +77,31 @@ def summarize_detections(
     )
 
 
+def _summarize_classes(
+    classes: Sequence[str],
+    sums: MatchSums,
+    voc: tuple[NDArray[np.float64], NDArray[np.float64]],
+    ap: NDArray[np.float64],
+    recall: NDArray[np.float64],
+) -> tuple[ClassMetrics, ...]:
+    """Summarize each class, from VOC's two APs `(K,)` and COCO's AP and recall, both by class first."""
+    return tuple(
+        ClassMetrics(
+            label,
+            int(sums.objects[k, VOC_VARIANT]),
+            int(sums.class_detections[k]),
+            average_defined(voc[0][k : k + 1]),
+            average_defined(voc[1][k : k + 1]),
+            average_defined(ap[k, 0]),
+            average_defined(ap[k, 0, :1]),
+            average_defined(recall[k, 0, :, -1]),
+        )
+        for k, label in enumerate(classes)
+    )
+
+
 def _split_coco(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Reshape `(K, V)` to class, range of area and threshold, without VOC and TIDE."""
+    """Reshape `(K, V)` to class, range of area and threshold, without VOC's rule."""
     values = values.reshape(len(values), VARIANTS)[:, :COCO_VARIANTS]
     return values.reshape(len(values), len(AREA_RANGES), len(IOU_THRESHOLDS))
 

@@ -1,7 +1,7 @@
 """Detections with their outcomes as bits, and each class's detections ranked by falling score.
 
 A *variant* is one way to judge a detection: one of COCO's thresholds of IoU within one of its ranges of
-area, VOC's rule, or one of TIDE's corrections. Each is one bit of two masks: the detection is true, or it is
+area, or VOC's rule. Each is one bit of two masks: the detection is true, or it is
 ignored; without either it is false. So 24 bytes per detection are enough for all average precisions.
 """
 
@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 from pipeline.schema import AREA_RANGES
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""COCO's thresholds of IoU, in the order of their bits."""
+"""COCO's thresholds of IoU, to the last bit those of pycocotools, in the order of their bits."""
 COCO_VARIANTS = len(AREA_RANGES) * len(IOU_THRESHOLDS)
 VOC_VARIANT = COCO_VARIANTS
 """The bit of VOC's rule at IoU 0.5; bit `10 * area + threshold` is COCO's."""
-FIRST_TIDE_VARIANT = VOC_VARIANT + 1
-"""The bits from here on are free for corrections of errors."""
-MOST_VARIANTS = 64
 COCO_RANKS = 100
-"""COCO looks at so many detections of an image and class."""
+"""COCO looks at as many detections of an image and class, best first."""
 
 Mask = NDArray[np.uint64]
 

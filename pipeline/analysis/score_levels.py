@@ -107,11 +107,6 @@ class LevelCounts:
         self._collect()
         return self.__dict__
 
-    def list_groups(self) -> list[int]:
-        """Return the groups that have detections, rising."""
-        groups: list[int] = np.unique(self._collect()[0] >> _LEVEL_BITS).tolist()
-        return groups
-
     def sum_groups(self, min_score: float) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return the groups `(G,)` and their sums `(G, C)` over scores of at least a level's lowest."""
         lowest = find_levels(np.array([min_score], np.float32), self.fraction_bits)[0]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from pipeline.printable import escape_unprintable
 
@@ -242,8 +242,3 @@ def _is_number(*values: float | None) -> bool:
 def _shorten(text: str, length: int) -> str:
     text = escape_unprintable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def escape_text(text: str) -> Markup:
-    """A text as HTML that shows it: escaped, with characters that do not print as escapes."""
-    return escape(escape_unprintable(text))

@@ -289,6 +289,24 @@ def build_misses(context: ReportContext) -> Section:
         ("proposal recall", "Share of objects that a proposal covers at IoU 0.5"),
         ("at IoU 0.7", "Share of objects that a proposal covers at IoU 0.7"),
     )
+    perfect = context.get("misses", "perfect_head", "map50")
+    note = (
+        ""
+        if perfect is None
+        else f" A perfect head would reach an mAP50 of {perfect:.3f} on these proposals."
+    )
+    return Section(
+        "misses",
+        "Misses",
+        "Missed by the proposals or by the head",
+        f"Of the objects that no detection with a score of {context.plan.min_score:.3f} or more finds.{note}",
+        charts=(_draw_recall(overall),) if overall else (),
+        tables=(Table("Missed objects by cause", columns, tuple(rows), is_sortable=True),),
+    )
+
+
+def _draw_recall(overall: Mapping[str, Any]) -> Chart:
+    """The recall of proposals beside that of detections."""
     bars = [
         Bar(
             name,
@@ -302,20 +320,7 @@ def build_misses(context: ReportContext) -> Section:
             ("detections", "recall", 1),
         )
     ]
-    perfect = context.get("misses", "perfect_head", "map50")
-    note = (
-        ""
-        if perfect is None
-        else f" A perfect head would reach an mAP50 of {perfect:.3f} on these proposals."
-    )
-    return Section(
-        "misses",
-        "Misses",
-        "Missed by the proposals or by the head",
-        f"Of the objects that no detection with a score of {context.plan.min_score:.3f} or more finds.{note}",
-        charts=(Chart("Recall at IoU 0.5", draw_bars("Recall", bars, 1.0)),) if overall else (),
-        tables=(Table("Missed objects by cause", columns, tuple(rows), is_sortable=True),),
-    )
+    return Chart("Recall at IoU 0.5", draw_bars("Recall", bars, 1.0))
 
 
 def _list_recalls(row: Mapping[str, Any], href: str | None) -> tuple[Cell, ...]:

@@ -11,40 +11,14 @@ from numpy.typing import NDArray
 
 from pipeline.analysis.image_facts import ImageFacts
 from pipeline.analysis.match_outcomes import find_counted, find_objects, find_true
-from pipeline.analysis.match_table import read_classes, read_matches
+from pipeline.analysis.match_table import read_match_classes, read_matches
 from pipeline.analysis.matching import Matches
 from pipeline.analysis.side_table import SideTable
 from pipeline.analysis.slices import SlicePositions, find_slices
-from pipeline.report.drawing import SMALLEST_SHOWN, THUMBNAIL_SIDE
+from pipeline.report.drawing import DRAWN_COLUMNS, SMALLEST_SHOWN, THUMBNAIL_SIDE
 from pipeline.report.sampling import RowReferences, hash_text
 
-COLUMNS = (
-    "image_id",
-    "row",
-    "shard",
-    "kind",
-    "label",
-    "score",
-    "x1",
-    "y1",
-    "x2",
-    "y2",
-    "rank",
-    "object_index",
-    "object_x1",
-    "object_y1",
-    "object_x2",
-    "object_y2",
-    "object_difficult",
-    "object_crowd",
-    "nearest_index",
-    "nearest_label",
-    "nearest_iou",
-    "true_all",
-    "ignored_all",
-    "error",
-    "covered50",
-)
+COLUMNS = ("image_id", "shard", *DRAWN_COLUMNS, "error", "covered50")
 """The columns that the arrays are built from."""
 
 
@@ -141,7 +115,7 @@ def read_match_rows(
         UnreadableDataset: the part is no table of matches.
     """
     matches = read_matches(table)
-    part_classes = read_classes(table.schema, "the part")
+    part_classes = read_match_classes(table.schema, "the part")
     position_of = {label: position for position, label in enumerate(classes)}
     class_positions = np.array([position_of.get(label, -1) for label in part_classes], np.int64)
     rows = matches.row

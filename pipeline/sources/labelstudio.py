@@ -75,9 +75,7 @@ def open_labelstudio(
     counts = Counter(task.image for task in tasks)
     if listing is not None:
         add_repairs(tally, find_unnamed(listing, counts), options)
-    if not classes:
-        read = (task.labelled for task in tasks)
-        classes = sorted({item.label for task in read if task for item in task.objects or ()})
+    classes = classes or _list_labels(tasks)
     labels = frozenset(classes)
 
     def read_image(index: int) -> ReadImage:
@@ -99,6 +97,12 @@ def open_labelstudio(
 
     rows = stream_rows(range(len(tasks)), read_image, tally, options)
     return Dataset(tuple(classes), None, rows, tally)
+
+
+def _list_labels(tasks: Sequence[_Task]) -> list[str]:
+    """The labels of all regions, sorted."""
+    labelled = (task.labelled for task in tasks)
+    return sorted({item.label for task in labelled if task for item in task.objects or ()})
 
 
 def _read_tasks(

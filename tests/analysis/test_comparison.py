@@ -155,5 +155,5 @@ def test_runs_of_different_images_are_rejected(write_dataset, tmp_path):
         compare(run, elsewhere, manifest)
     with pytest.raises(UnreadableDataset, match=r"row 1 is '001' in .*run0 and '002' in .*a\.parq"):
         compare(run, run, another)
-    with pytest.raises(InvalidConfiguration, match="0 resamples"):
+    with pytest.raises(InvalidConfiguration, match="--resamples is 0"):
         compare(run, run, manifest, resamples=0)

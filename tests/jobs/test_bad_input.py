@@ -203,7 +203,7 @@ CASES = [
             "{w}/unlabelled.parquet": "{w}/unlabelled.parquet has no annotated objects",
         },
     ),
-    (f"{COMPARE} --resamples 0", "0 resamples, expected at least 1"),
+    (f"{COMPARE} --resamples 0", "--resamples is 0, expected at least 1"),
     *_vary(
         RECALL,
         "--proposals",

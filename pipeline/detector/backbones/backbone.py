@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 from pipeline.errors import InvalidConfiguration
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A trunk over the image and a head over each pooled RoI.
 
     Parameters have the names of the pretrained network's state dict, except those in
@@ -25,17 +26,17 @@ class Backbone(nn.Module):
     width: int
     """Length of the head's output."""
 
+    @abstractmethod
     def trunk(self, images: Tensor) -> Tensor:
         """Compute the feature map `(B, channels, h, w)` of images `(B, 3, H, W)`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def head(self, pooled: Tensor) -> Tensor:
         """Compute vectors `(R, width)` from pooled features `(R, channels, roi_size, roi_size)`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def get_stages(self) -> dict[str, Sequence[nn.Module]]:
         """Return the layers by the stage names that `freeze_until` accepts, first layer first."""
-        raise NotImplementedError
 
     def freeze(self, until: str) -> None:
         """Freeze all stages up to and including `until`, and train the others; `none` trains all.

@@ -104,7 +104,7 @@ def run_training(
     seed: int = 0,
     overwrite: bool = False,
     execution: Execution = Execution(),
-    validation: Validation | None = None,
+    validation: Validation = Validation(),
     classes: Sequence[str] = (),
 ) -> TrainingSummary:
     """Train a detector, or resume an interrupted training.
@@ -127,17 +127,16 @@ def run_training(
     cluster.check_ray_address()
     output = uris.make_absolute(output_uri)
     weights = _make_weights_absolute(weights)
-    validation = validation or Validation()
     _check_inputs(output, manifest_uris, proposals, weights, validation)
     manifests = open_annotated_manifests(manifest_uris, classes)
     check_objects(manifests)
-    settled = manifests[0].classes or ()
-    validator = validation.open_validator(settled)
+    labels = manifests[0].classes or ()
+    validator = validation.open_validator(labels)
     datasets = survey = None
     if not isinstance(proposals, ProposalSettings):
         datasets = open_annotated_datasets(manifests, proposals)
         survey = survey_datasets(datasets, recipe)
-    _check_weights(choose_architecture(recipe, settled, weights), weights, seed)
+    _check_weights(choose_architecture(recipe, labels, weights), weights, seed)
     storage.check_writable(output)
     with cluster.connect_to_cluster():
         if isinstance(proposals, ProposalSettings):
