@@ -1,4 +1,4 @@
-"""Scoring of detections: ours from Parquet, with and without stored matches, beside hotcoco and pycocotools.
+"""Scoring and diagnosing detections: from Parquet, with and without matches, beside hotcoco and pycocotools.
 
 python -m tests.benchmarks.analysis [--peers]
 
@@ -23,11 +23,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import geometry, shards, uris
+from pipeline import geometry, schema, shards, storage, uris
+from pipeline.analysis.calibration import CalibrationCounts
+from pipeline.analysis.confusion import ConfusionCounts
 from pipeline.analysis.detection_arrays import flatten_detections, flatten_ground_truth
+from pipeline.analysis.diagnostics import DiagnosticOptions, compute_diagnostics
 from pipeline.analysis.evaluation import evaluate
+from pipeline.analysis.image_facts import read_image_facts
 from pipeline.analysis.manifest_join import join_manifest
-from pipeline.analysis.match_table import build_matches
+from pipeline.analysis.match_table import build_matches, read_matches
+from pipeline.analysis.tide import TideCounts
 from pipeline.manifests import open_manifest
 from tests.benchmarks.analysis_inputs import DrawnDataset, write_inputs
 
@@ -35,6 +40,8 @@ NAMES = (
     *("coco_ap", "coco_ap50", "coco_ap75", "coco_ap_small", "coco_ap_medium", "coco_ap_large"),
     *("coco_ar_1", "coco_ar_10", "coco_ar_100", "coco_ar_small", "coco_ar_medium", "coco_ar_large"),
 )
+RESULTS = ["width", "height", "status", "stage", "error_type", "detections"]
+"""The columns of detections that diagnostics read."""
 
 
 def main() -> None:
@@ -64,6 +71,7 @@ def main() -> None:
             lambda: _write_matches(detections, manifest, uris.join(folder, "matches")),
             options.repeats,
         )
+        _measure_diagnostics(detections, manifest, uris.join(folder, "matches"), options.repeats)
         print(f"peak memory of the process so far: {_get_peak_memory():.2f} GB")
         truth, results = _write_coco_json(detections, manifest, dataset, Path(folder))
         for name, score, repeats in _list_peers(options):
@@ -92,6 +100,39 @@ def _write_matches(detections: str, manifest: str, folder: str) -> None:
         shard = by_row[batch.first_row]
         table = build_matches(batch, annotated.classes or (), shard.ordinal)
         shards.put_part(folder, shard, table, one_row_per_image=False)
+
+
+def _measure_diagnostics(detections: str, manifest: str, folder: str, repeats: int) -> None:
+    """Measure the diagnostics from matches in memory: three of them, all, and all with intervals."""
+    annotated = open_manifest(manifest)
+    classes = annotated.classes or ()
+    parts = [
+        (
+            read_matches(schema.parse_parquet(storage.read(uris.join(folder, name))), name),
+            read_image_facts(batch.results, batch.first_row, batch.manifest),
+            batch.results,
+        )
+        for name, batch in zip(
+            storage.list_names(folder),
+            join_manifest(shards.open_parts(detections), annotated, RESULTS, images=2**31),
+            strict=True,
+        )
+    ]
+
+    def diagnose_errors() -> None:
+        counts = (TideCounts(classes), ConfusionCounts(classes, 0.5), CalibrationCounts(classes))
+        for matches, _, _ in parts:
+            for count in counts:
+                count.update(matches)
+        tide, confusion, calibration = counts
+        tide.compute()
+        confusion.compute(0.5)
+        calibration.compute()
+
+    _measure("TIDE, confusion and calibration", diagnose_errors, repeats)
+    for name, resamples in (("all diagnostics", 0), ("the same, 1000 resamples", 1000)):
+        chosen = DiagnosticOptions(resamples=resamples)
+        _measure(name, lambda chosen=chosen: compute_diagnostics(parts, classes, chosen), repeats)
 
 
 def _list_peers(options: argparse.Namespace) -> list[tuple[str, Callable[..., Any], int]]:
