@@ -10,6 +10,10 @@ python jobs/prepare.py openimages --images train --boxes boxes.csv --classes cla
 
 python jobs/prepare.py labelstudio --annotations export.json --images images --output out
 
+python jobs/prepare.py webdataset --tars "s3://bucket/train-{000..127}.tar" --output s3://bucket/manifest
+
+python jobs/prepare.py parquet --data s3://bucket/dataset --output s3://bucket/manifest
+
 python jobs/prepare.py folder --images s3://bucket/images --output s3://bucket/manifest
 """
 
@@ -22,12 +26,13 @@ import contextlib
 import posixpath
 
 from jobs.entry import print_lines, run
-from jobs.prepare_options import Prepare
+from jobs.prepare_options import Parquet, Prepare
 from pipeline import storage, uris
 from pipeline.errors import InvalidConfiguration, MissingObject
 from pipeline.imaging import Decoding
 from pipeline.manifests import write_manifest
 from pipeline.runs.input_places import check_apart
+from pipeline.sources.parquet_images import list_parquet_files
 from pipeline.sources.tally import Tally, describe_count
 
 _LISTED_CLASSES = 20
@@ -49,6 +54,7 @@ def main(options: Prepare) -> None:
         dataset.category_ids,
         decoding,
         federated=dataset.federated,
+        has_members=dataset.has_members,
     )
     print_lines(describe_manifest(dataset.tally, dataset.classes, target))
     print_lines(f"left out or repaired: {dataset.tally.describe_repairs()}")
@@ -60,9 +66,10 @@ def _check_target(target: str, options: Prepare) -> None:
     Raises:
         InvalidConfiguration: it would.
     """
-    names = ("root", "annotations", "images", "boxes", "classes")
-    values = ((name, getattr(options, name, None)) for name in names)
-    check_apart(target, {name: value for name, value in values if isinstance(value, str)})
+    names = ("root", "annotations", "images", "boxes", "classes", "tars")
+    check_apart(target, {name: getattr(options, name, None) for name in names})
+    if isinstance(options, Parquet):  # a folder of Parquet files may hold the target
+        check_apart(target, {"data": list_parquet_files(options.data)})
     with contextlib.suppress(MissingObject):
         if storage.read_start(target, len(PARQUET_MAGIC)) != PARQUET_MAGIC:
             raise InvalidConfiguration(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
 
 from jobs.entry import JobOptions
 from pipeline.errors import InvalidConfiguration
@@ -13,12 +16,16 @@ from pipeline.sources.coco import open_coco
 from pipeline.sources.cvat import open_cvat
 from pipeline.sources.dataset import Dataset
 from pipeline.sources.folder import open_folder
+from pipeline.sources.img2dataset import open_img2dataset
 from pipeline.sources.labelme import open_labelme
 from pipeline.sources.labelstudio import open_labelstudio
 from pipeline.sources.lvis import open_lvis
+from pipeline.sources.object_fields import ObjectFields
 from pipeline.sources.openimages import open_openimages
 from pipeline.sources.options import SourceOptions
+from pipeline.sources.parquet_images import ParquetLayout, open_parquet_images
 from pipeline.sources.voc import open_voc
+from pipeline.sources.webdataset import WebDatasetLayout, open_webdataset
 from pipeline.sources.yolo import open_yolo
 
 
@@ -190,7 +197,7 @@ class Labelme(PrepareOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Labelstudio(PrepareOptions):
-    """A project, exported from Label Studio as JSON."""
+    """A project, exported from Label Studio as JSON or JSON-MIN."""
 
     annotations: str
     """The JSON file of the export."""
@@ -213,6 +220,70 @@ class Labelstudio(PrepareOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Webdataset(PrepareOptions):
+    """Images in uncompressed tar files, read where they lie; nothing is unpacked."""
+
+    tars: tuple[str, ...]
+    """The tar files; * and ? and {000..127} stand for several, a folder for its tar files."""
+    image_keys: tuple[str, ...] = ("jpg", "jpeg", "png", "webp")
+    """Endings of images; of a sample with several, the first of these."""
+    objects_key: str | None = None
+    """Ending of the JSON annotation beside each image, such as json; without it, the manifest has no
+    objects. An annotation is a list of objects, an object with lists of labels and boxes, or holds one of
+    these as objects or annotations."""
+    fields: Annotated[ObjectFields, tyro.conf.OmitArgPrefixes] = field(default_factory=ObjectFields)
+    classes: tuple[str, ...] = ()
+    """Labels in the order of their numbers; by default all labels, sorted, which takes a second pass over
+    the tar files."""
+    prefix_ids: bool = False
+    """image_id is TAR/KEY instead of KEY: for tar files that number their images alike."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the tar files."""
+        layout = WebDatasetLayout(
+            self.image_keys, self.objects_key, self.fields, self.classes, self.prefix_ids
+        )
+        return open_webdataset(self.tars, layout, self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parquet(PrepareOptions):
+    """Images in a column of Parquet files, as on the Hugging Face Hub, read where they lie."""
+
+    data: tuple[str, ...]
+    """The Parquet files; * and ? and {000..127} stand for several, a folder for its Parquet files."""
+    image_column: str = "image"
+    """Column of the encoded images: bytes, or a struct with the field bytes."""
+    id_column: str | None = None
+    """Column of the image ids; by default an id is the file's name and the number of the row."""
+    objects_column: str | None = None
+    """Column of the objects: a list of objects, or an object with lists of labels and boxes; by default
+    objects, if there is such a column."""
+    fields: Annotated[ObjectFields, tyro.conf.OmitArgPrefixes] = field(default_factory=ObjectFields)
+    classes: tuple[str, ...] = ()
+    """Labels in the order of their numbers; by default those in the metadata of the files, or all, sorted."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the files."""
+        layout = ParquetLayout(
+            self.image_column, self.id_column, self.objects_column, self.fields, self.classes
+        )
+        return open_parquet_images(self.data, layout, self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Img2dataset(PrepareOptions):
+    """The output of img2dataset. Images that it could not download become failed rows of every run."""
+
+    root: str
+    """Its output folder, with a table (00000.parquet) for each shard."""
+
+    def open_dataset(self) -> Dataset:
+        """Open the folder."""
+        return open_img2dataset(self.root, self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Folder(PrepareOptions):
     """All images below a folder, without annotations."""
 
@@ -224,4 +295,17 @@ class Folder(PrepareOptions):
         return open_folder(self.images, self.source)
 
 
-Prepare = Voc | Coco | Lvis | Yolo | Openimages | Cvat | Labelme | Labelstudio | Folder
+Prepare = (
+    Voc
+    | Coco
+    | Lvis
+    | Yolo
+    | Openimages
+    | Cvat
+    | Labelme
+    | Labelstudio
+    | Webdataset
+    | Parquet
+    | Img2dataset
+    | Folder
+)

@@ -47,6 +47,10 @@ class UnusableObject(MissingObject):
     """What exists at the URI is not read: a FIFO, device or socket, or a file over the size limit."""
 
 
+class ChangedContainer(MissingObject):
+    """A file that holds images is no longer the one that the manifest was made from."""
+
+
 class AccessDenied(StorageError):
     """The store answers, but rejects these credentials."""
 

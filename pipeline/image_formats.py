@@ -7,6 +7,7 @@ are tried, whatever a file's name says.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from pathlib import Path
 
@@ -90,8 +91,8 @@ def _describe_rejection(data: bytes, error: Exception) -> str:
 
 def _find_reason(name: str, data: bytes) -> str | None:
     """The error of one format, which `Image.open` drops when no format opens a file."""
-    make_image, accept = Image.OPEN[name]
-    answer = accept(data[:_PREFIX_BYTES]) if accept is not None else True
+    make_image = Image.OPEN[name][0]
+    answer = _ask(name, data)
     if isinstance(answer, str):  # this Pillow was built without the format
         return answer
     try:
@@ -102,5 +103,17 @@ def _find_reason(name: str, data: bytes) -> str | None:
 
 
 def _is_accepted(name: str, start: bytes) -> bool:
+    return bool(_ask(name, start))
+
+
+def _ask(name: str, start: bytes) -> bool | str:
+    """Whether a file may be of a format, or why this Pillow cannot read the format."""
     accept = Image.OPEN[name][1]
-    return accept is None or bool(accept(start[:_PREFIX_BYTES]))
+    try:
+        return True if accept is None else accept(start[:_PREFIX_BYTES])
+    except (
+        IndexError,
+        TypeError,
+        struct.error,
+    ):  # of a file of a few bytes; Pillow's `open` drops them
+        return False

@@ -28,6 +28,8 @@ class ManifestFooter:
     decoding: Decoding
     is_federated: bool
     """Whether the file has the columns of `schema.FEDERATED`."""
+    has_members: bool
+    """Whether the file has the columns of `schema.MEMBERS`."""
 
 
 def read_footer(path: str) -> ManifestFooter:
@@ -40,7 +42,7 @@ def read_footer(path: str) -> ManifestFooter:
     with storage.open_file(path) as source, schema.report_damage(path):
         parquet = pq.ParquetFile(source)
         file_schema, rows = parquet.schema_arrow, count_rows(parquet, path)
-    schema.check_version(file_schema, path)
+    schema.check_version(file_schema, path, schema.MEMBERS_VERSION)
     _check_columns(path, file_schema)
     if _has_lost_metadata(file_schema):
         log.warning(
@@ -59,7 +61,24 @@ def read_footer(path: str) -> ManifestFooter:
         None if categories is None else tuple(categories),
         _read_decoding(path, file_schema),
         all(field.name in file_schema.names for field in schema.FEDERATED),
+        _has_members(path, file_schema),
     )
+
+
+def _has_members(path: str, file_schema: pa.Schema) -> bool:
+    """Whether images lie inside other files. Other programs may have dropped the version, not the columns."""
+    version = schema.read_metadata(file_schema, schema.VERSION_KEY)
+    missing = [field.name for field in schema.MEMBERS if field.name not in file_schema.names]
+    if version is None:
+        return not missing
+    if version != schema.MEMBERS_VERSION:
+        return False
+    if missing:
+        raise UnreadableDataset(
+            f"{uris.redact_uri(path)} has no column {missing[0]}, which says where an image lies in its "
+            "file: copy all columns of the manifest that prepare wrote"
+        )
+    return True
 
 
 def _has_lost_metadata(file_schema: pa.Schema) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import schema, storage, uris
+from pipeline import image_members, schema, storage, uris
 from pipeline.errors import UnreadableDataset
+from pipeline.image_members import Member
 from pipeline.imaging import AS_STORED, Decoding, Exif, Truncated
 from pipeline.manifest_footers import read_footer
 from pipeline.table_checks import cast_table
@@ -50,6 +51,8 @@ class ManifestRow:
     """Classes that the image is known not to show, if the dataset is federated."""
     not_exhaustive_labels: tuple[str, ...] | None = None
     """Classes of which the image may show more than `objects`, if the dataset is federated."""
+    member: Member | None = None
+    """Where the image lies in the file `uri`; None if it is that file."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,14 @@ class Manifest:
     """Whether a JPEG that ends early is used, grey where pixels are missing."""
     is_federated: bool = False
     """Whether images are annotated for some classes only, as in LVIS."""
+    has_members: bool = False
+    """Whether images lie inside other files, such as tar files."""
+
+    @property
+    def image_columns(self) -> tuple[str, ...]:
+        """The columns that say where an image is, and of which size."""
+        members = image_members.COLUMNS if self.has_members else ()
+        return ("image_id", "uri", "width", "height", *members)
 
     @property
     def decoding(self) -> Decoding:
@@ -115,7 +126,9 @@ class Manifest:
             if start < stop:
                 tables.append(_read_slice(file.uri, start - file.first_row, stop - start, columns))
         if not tables:
-            return schema.MANIFEST.empty_table()
+            return schema.MANIFEST_COLUMNS.empty_table().select(
+                list(columns or schema.MANIFEST.names)
+            )
         return pa.concat_tables(tables)
 
 
@@ -143,10 +156,10 @@ def _read_slice(uri: str, first: int, rows: int, columns: Sequence[str] | None) 
         present = [name for name in names if name in parquet.schema_arrow.names]
         table = parquet.read_row_groups(groups, columns=present).slice(offset, rows)
         for name in names:
-            if name not in present:  # objects, width and height may be absent
-                field = schema.MANIFEST.field(name)
+            if name not in present:  # all but image_id and uri may be absent
+                field = schema.MANIFEST_COLUMNS.field(name)
                 table = table.append_column(field, pa.nulls(rows, field.type))
-    return cast_table(table.select(names), schema.MANIFEST, uri, first_row=first)
+    return cast_table(table.select(names), schema.MANIFEST_COLUMNS, uri, first_row=first)
 
 
 def open_manifest(uri: str) -> Manifest:
@@ -199,6 +212,7 @@ def open_manifest(uri: str) -> Manifest:
         first.decoding.exif,
         first.decoding.truncated,
         any(footer.is_federated for footer in footers),
+        any(footer.has_members for footer in footers),
     )
 
 
@@ -214,6 +228,7 @@ def write_manifest(
     decoding: Decoding = AS_STORED,
     *,
     federated: bool = False,
+    has_members: bool = False,
 ) -> int:
     """Write rows as one Parquet file, put whole, and return their number.
 
@@ -224,6 +239,7 @@ def write_manifest(
         category_ids: COCO's ids of these classes.
         decoding: how jobs decode the images; the rows' sizes and boxes refer to its orientation.
         federated: also write the columns of `schema.FEDERATED`.
+        has_members: also write the columns of `schema.MEMBERS`, because images lie inside other files.
 
     Raises:
         UnreadableDataset: an image_id or a class occurs twice, a label is not among `classes`, or there are
@@ -238,7 +254,13 @@ def write_manifest(
         metadata["category_ids"] = list(category_ids)
     if decoding != AS_STORED:
         metadata |= asdict(decoding)
-    columns = [*schema.MANIFEST, *(schema.FEDERATED if federated else ())]
+    if has_members:
+        metadata[schema.VERSION_KEY] = schema.MEMBERS_VERSION
+    columns = [
+        *schema.MANIFEST,
+        *(schema.FEDERATED if federated else ()),
+        *(schema.MEMBERS if has_members else ()),
+    ]
     target = schema.add_metadata(pa.schema(columns), metadata)
     class_names = None if classes is None else frozenset(classes)
     seen: set[str] = set()
@@ -259,8 +281,11 @@ def write_manifest(
 
 def _check_row(row: ManifestRow, seen: set[str], class_names: frozenset[str] | None) -> None:
     if row.image_id in seen:
+        remedy = (
+            "" if row.member is None else ": pass --prefix-ids if files number their images alike"
+        )
         raise UnreadableDataset(
-            f"image_id {row.image_id!r} occurs twice ({uris.redact_uri(row.uri)})"
+            f"image_id {row.image_id!r} occurs twice ({uris.redact_uri(row.uri)}){remedy}"
         )
     if class_names is not None:
         for item in row.objects or ():
@@ -287,6 +312,11 @@ def _build_table(rows: Sequence[ManifestRow], target: pa.Schema) -> pa.Table:
                 for field in schema.FEDERATED
                 if field.name in target.names
             },
+            **(
+                image_members.build_columns([row.member for row in rows])
+                if schema.MEMBERS[0].name in target.names
+                else {}
+            ),
         },
         schema=target,
     )

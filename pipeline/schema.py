@@ -22,6 +22,8 @@ VERSION = 1
 Each run's fingerprint and each file's schema metadata hold it. Files from before there were versions have the
 columns of version 1."""
 
+MEMBERS_VERSION = 2
+"""Version of a manifest with the columns `MEMBERS`: a reader that ignores them would read other bytes."""
 VERSION_KEY = "schema_version"
 
 _CORNERS = [pa.field(name, pa.float32()) for name in ("x1", "y1", "x2", "y2")]
@@ -54,6 +56,20 @@ FEDERATED = (
 """Optional columns of a manifest whose images are annotated for some classes only (LVIS): the classes that an
 image is known not to show, and those of which it may show more than its objects. Of classes that are neither
 here nor among the objects, nothing is known."""
+
+MEMBERS = (
+    pa.field("offset", pa.int64()),
+    pa.field("length", pa.int64()),
+    pa.field("header_checksum", pa.int64()),
+    pa.field("row", pa.int64()),
+    pa.field("image_column", pa.string()),
+    pa.field("etag", pa.string()),
+    pa.field("failure", pa.string()),
+)
+"""Optional columns of a manifest whose images lie inside other files (`pipeline/image_members.py`)."""
+
+MANIFEST_COLUMNS = pa.schema([*MANIFEST, *FEDERATED, *MEMBERS])
+"""All columns that a manifest may have."""
 
 SHARD_TABLE = pa.schema(
     [
@@ -103,6 +119,18 @@ DETECTIONS = pa.schema(
     ]
 )
 """One row per image, best detection first; metadata `classes`, `fingerprint`."""
+
+IMAGE_FACTS = (
+    pa.field("image_key", pa.string()),
+    pa.field("image_bytes", pa.int64()),
+    pa.field("image_md5", pa.string()),
+)
+"""Optional columns of proposals and detections: which image the row is about, so that a later run may take it
+over (`propose --reuse`, `detect --reuse`).
+
+- `image_key`: digest of image_id, uri and decoding (`pipeline/image_keys.py`).
+- `image_bytes`, `image_md5`: size and MD5 of the encoded image that was read; null if none was.
+"""
 
 AREA_RANGES = ("all", "small", "medium", "large")
 """COCO's ranges of an object's area: any, up to 32², 32² to 96², and from 96² pixels, both ends included."""
@@ -243,8 +271,8 @@ def read_classes(stored_schema: pa.Schema, uri: str) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def check_version(schema: pa.Schema, uri: str) -> None:
-    """Reject a file whose schema is newer than this release reads; a file without a version passes.
+def check_version(schema: pa.Schema, uri: str, newest: int = VERSION) -> None:
+    """Reject a file whose schema is newer than `newest`; a file without a version passes.
 
     Raises:
         UnreadableDataset: the version is newer, or not a number; the message names `uri`.
@@ -253,14 +281,14 @@ def check_version(schema: pa.Schema, uri: str) -> None:
         version = read_metadata(schema, VERSION_KEY)
     except UnreadableDataset as error:
         raise UnreadableDataset(f"{uris.redact_uri(uri)}: {error}") from error
-    if version is not None and (type(version) is not int or version > VERSION):
-        raise UnreadableDataset(f"{uris.redact_uri(uri)} {describe_newer_version(version)}")
+    if version is not None and (type(version) is not int or version > newest):
+        raise UnreadableDataset(f"{uris.redact_uri(uri)} {describe_newer_version(version, newest)}")
 
 
-def describe_newer_version(version: object) -> str:
+def describe_newer_version(version: object, newest: int = VERSION) -> str:
     """How messages name a schema version that this release cannot read, and what to do."""
     return (
-        f"has schema version {version!r}, and this release reads versions up to {VERSION}: "
+        f"has schema version {version!r}, and this release reads versions up to {newest}: "
         "use the release that wrote it, or a newer one"
     )
 

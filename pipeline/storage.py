@@ -106,6 +106,11 @@ def read_start(uri: str, size: int) -> bytes:
     return _read_span(uri, start=0, end=size)
 
 
+def read_span(uri: str, start: int, end: int) -> bytes:
+    """Read bytes `start` to `end` (excluded) of an object, or what there is of them; errors as for `read`."""
+    return _read_span(uri, start=start, end=end)
+
+
 def read_end(uri: str, size: int) -> bytes:
     """Read the last `size` bytes of an object, or all of a smaller one; errors as for `read`."""
     return _read_span(uri, start=-size)
@@ -150,14 +155,19 @@ def _read_remote_span(
 
 
 @contextlib.contextmanager
-def open_file(uri: str) -> Iterator[Any]:
-    """Open an object as a seekable binary file, to read parts of it such as a Parquet footer."""
+def open_file(uri: str, block_size: int | None = None) -> Iterator[Any]:
+    """Open an object as a seekable binary file, to read parts of it such as a Parquet footer.
+
+    Args:
+        uri: the object; on a local disk only a regular file.
+        block_size: bytes of one request to a store; None takes its client's default.
+    """
     store, path = get_filesystem(uri)
     with translate_errors(uri, "read", in_block=True):
         if isinstance(store, LocalFileSystem):
             _check_regular(path, uri)
         store.invalidate_cache()  # the cached size of an object that was replaced would truncate it
-        with store.open(path, "rb") as file:
+        with store.open(path, "rb", block_size=block_size) as file:
             yield file
 
 
@@ -195,6 +205,26 @@ def get_size(uri: str) -> int:
     if size is None:
         raise StorageError(f"{uris.redact_uri(uri)}: its store does not report its size")
     return int(size)
+
+
+def get_etag(uri: str) -> str | None:
+    """A text that changes when an object does: its ETag, or else its size and time of change.
+
+    Raises:
+        MissingObject: the object does not exist.
+        StorageError: the store cannot be reached.
+    """
+    store, path = get_filesystem(uri)
+    with translate_errors(uri, "looked up"):
+        store.invalidate_cache()
+        info = store.info(path, **_limit_time(store))
+    if info.get("ETag"):
+        return str(info["ETag"]).strip('"')
+    changed = next(
+        (info[key] for key in ("mtime", "LastModified", "updated") if info.get(key)), None
+    )
+    values = [str(value) for value in (info.get("size"), changed) if value is not None]
+    return " ".join(values) or None
 
 
 def is_folder(uri: str) -> bool:

@@ -107,3 +107,10 @@ def test_an_image_that_a_format_rejects_is_called_one_of_that_format() -> None:
         UnreadableImage, match=r"cannot be opened as TIFF \(.*\): unknown pixel mode"
     ):
         imaging.read_size(header + directory + rgb.tobytes())
+
+
+@pytest.mark.parametrize("data", [b"1", b"ab", b"\xff\xd8", b"\x00\x00\x01"])
+def test_a_file_of_a_few_bytes_is_no_image(data: bytes) -> None:
+    with pytest.raises(UnreadableImage):
+        imaging.read_header(data)
+    assert not image_formats.may_be_image(b"1")

@@ -301,9 +301,10 @@ def test_a_manifest_has_the_schema_version_and_a_newer_one_is_rejected(tmp_path:
     write_manifest(str(path), _rows(0, 2), ["cat"])
     table = pq.read_table(path)
     assert schema.read_metadata(table.schema, "schema_version") == schema.VERSION
-    newer = {**table.schema.metadata, b"schema_version": b"%d" % (schema.VERSION + 1)}
+    newer = {**table.schema.metadata, b"schema_version": b"%d" % (schema.MEMBERS_VERSION + 1)}
     pq.write_table(table.replace_schema_metadata(newer), path)
-    expected = rf"m\.parquet has schema version {schema.VERSION + 1}, .* up to {schema.VERSION}:"
+    newest = schema.MEMBERS_VERSION
+    expected = rf"m\.parquet has schema version {newest + 1}, .* up to {newest}:"
     with pytest.raises(UnreadableDataset, match=expected):
         open_manifest(str(path))
     older = {key: value for key, value in newer.items() if key != b"schema_version"}

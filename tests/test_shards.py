@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -208,6 +210,19 @@ def test_an_unfinished_output_is_rejected(
         shards.open_parts(str(tmp_path))
 
 
+def test_parts_that_a_store_does_not_list_yet_are_looked_up_by_name(
+    output: tuple[str, list[shards.Shard]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, planned = output
+    monkeypatch.setattr(storage, "list_names", lambda uri: [planned[0].part_name])
+    assert shards.open_parts(folder).shards == tuple(planned)
+    partial = shards.open_parts(folder, may_lack_shards=True)
+    assert partial.shards == (planned[0],)
+    storage.remove(uris.join(folder, planned[1].part_name))
+    with pytest.raises(UnreadableDataset, match="lacks"):
+        shards.open_parts(folder)
+
+
 def test_damaged_parts_are_rejected(output: tuple[str, list[shards.Shard]]) -> None:
     out, planned = output
     uri = uris.join(out, planned[0].part_name)
@@ -306,3 +321,18 @@ def test_a_part_of_another_shard_or_run_is_rejected_by_readers(tmp_path: Path) -
     (Path(out) / "run.json").write_text("{}")
     with pytest.raises(UnreadableDataset, match=r"run\.json is damaged"):
         shards.open_parts(out)
+
+
+def test_floats_of_a_flat_table_have_no_dictionary() -> None:
+    scores = np.random.default_rng(0).random(1000).astype(np.float32)
+    flat = pa.table({"label": ["cat", "dog"] * 500, "score": scores})
+    nested = pa.table({"boxes": [[{"label": "cat", "x1": 0.5}]] * 1000})
+    for table, expected in (
+        (flat, {"label": True, "score": False}),
+        (nested, {"boxes.list.element.label": True, "boxes.list.element.x1": True}),
+    ):
+        file = pq.ParquetFile(io.BytesIO(shards.encode_part(table)))
+        assert file.read().equals(table)
+        group = file.metadata.row_group(0)
+        columns = [group.column(index) for index in range(group.num_columns)]
+        assert {c.path_in_schema: c.has_dictionary_page for c in columns} == expected

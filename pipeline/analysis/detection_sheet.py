@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import geometry, imaging, shards, storage, uris
+from pipeline import geometry, imaging, shards, uris
 from pipeline.analysis.manifest_join import check_images, require_column
 from pipeline.errors import StorageError, UnreadableDataset, UnreadableImage
+from pipeline.image_members import read_members
+from pipeline.image_reader import read_image
 from pipeline.manifests import Manifest, open_manifest
 
 _log = logging.getLogger(__name__)
@@ -56,9 +58,8 @@ def draw_detection_sheet(
             break
         uri = annotated.column("uri")[0].as_py()
         try:
-            image = imaging.decode_image(
-                storage.read(uri, imaging.MAX_FILE_BYTES), manifest.decoding
-            )
+            (member,) = read_members(annotated, manifest.uri, 0)
+            image = imaging.decode_image(read_image(uri, member), manifest.decoding)
         except (UnreadableImage, StorageError) as error:
             _log.info("%s is not on the sheet: %s", uris.redact_uri(uri), error)
             continue
@@ -78,7 +79,7 @@ def _shuffle_rows(
     for row in np.random.default_rng(seed).permutation(parts.rows):
         shard = parts.shards[int(np.searchsorted(ends, row, side="right"))]
         results = parts.read(shard, ["image_id", "detections"])
-        annotated = manifest.read(int(row), 1)
+        annotated = manifest.read(int(row), 1, [*manifest.image_columns, "objects"])
         result = results.slice(int(row) - shard.first_row, 1)
         check_images(parts, manifest, int(row), result, annotated)
         yield result, annotated

@@ -22,6 +22,7 @@ from pipeline.exports.image_batch import (
     build_detection_batch,
     build_object_batch,
 )
+from pipeline.image_members import read_members
 from pipeline.manifests import Manifest
 from pipeline.shards import Parts, Shard, compute_shard_key, digest_images
 
@@ -83,8 +84,10 @@ class ShardExport:
         return self._build_table([image.image_id], texts, [0])
 
     def _read(self, shard: Shard, numbers: NDArray[np.int64] | None) -> ImageBatch:
-        rows = self.manifest.read(shard.first_row, shard.rows, _COLUMNS)
-        digest = digest_images(rows["image_id"].to_pylist(), rows["uri"].to_pylist())
+        columns = dict.fromkeys((*_COLUMNS, *self.manifest.image_columns))
+        rows = self.manifest.read(shard.first_row, shard.rows, list(columns))
+        members = read_members(rows, self.manifest.uri, shard.first_row)
+        digest = digest_images(rows["image_id"].to_pylist(), rows["uri"].to_pylist(), members)
         if compute_shard_key(self.fingerprint, digest) != shard.key:
             raise UnreadableDataset(
                 f"{uris.redact_uri(self.manifest.uri)}: rows from {shard.first_row} changed while the export "

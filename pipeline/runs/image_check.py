@@ -14,6 +14,7 @@ from pipeline.errors import (
     UnreadableDataset,
     UnusableObject,
 )
+from pipeline.image_members import Member, read_members
 from pipeline.manifests import Manifest
 
 SAMPLE_SIZE = 16
@@ -44,8 +45,12 @@ def check_sampled_images(
 
     def check_image(index: int) -> None:
         with contextlib.suppress(PipelineError):  # the manifest's store fails by now
-            uri = manifest.read(sample[index], 1, ["uri"])["uri"][0].as_py()
-            sizes[index] = _find_size(uri, own_disk)
+            row = manifest.read(sample[index], 1, manifest.image_columns)
+            (member,) = read_members(row, manifest.uri, sample[index])
+            if (
+                member is None or member.failure is None
+            ):  # else the dataset says that it has no image
+                sizes[index] = _find_size(row["uri"][0].as_py(), member, own_disk)
 
     # Daemons: a store that hangs must not keep the process alive after the run.
     threads = [
@@ -72,10 +77,11 @@ def _is_missing(outcome: object) -> bool:
     return isinstance(outcome, MissingObject) and not isinstance(outcome, UnusableObject)
 
 
-def _find_size(uri: str, own_disk: bool) -> int | MissingObject | None:
-    """A file's size in bytes, the error if it is missing, or None if that is unknown from here."""
+def _find_size(uri: str, member: Member | None, own_disk: bool) -> int | MissingObject | None:
+    """An image's size in bytes, the error if it is missing, or None if that is unknown from here."""
     try:
-        return storage.get_size(uri)
+        size = storage.get_size(uri)
+        return size if member is None else member.length
     except StorageError:  # a link that is signed for reading may not give its size
         pass
     if uris.get_protocol(uri) == "file" and not own_disk:

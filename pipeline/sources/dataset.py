@@ -25,6 +25,8 @@ READER_THREADS = 16
 """Threads that read annotations and headers: enough to hide a remote store's latency."""
 AHEAD = 4 * READER_THREADS
 """Images in flight, which bounds the memory of a stream."""
+IMAGE_FAULTS = (UnreadableDataset, MissingObject, AccessDenied)
+"""Errors of a single image, which is left out."""
 LOGGED = 20
 """Invalid images, and losses of each kind, that are logged; the others are only counted."""
 FEWEST_BOXES = 20
@@ -54,6 +56,8 @@ class Dataset:
     tally: Tally
     federated: bool = False
     """Rows say which classes they are annotated for."""
+    has_members: bool = False
+    """Images lie inside other files."""
 
 
 def stream_rows(
@@ -80,23 +84,63 @@ def stream_rows(
     for outcome in map_in_order(read_image, items):
         try:
             image = outcome.result()
-        except (UnreadableDataset, MissingObject, AccessDenied) as error:
-            if options.strict:
-                raise
+        except IMAGE_FAULTS as error:
             first_fault = first_fault or error
-            tally.invalid_images += 1
-            if tally.invalid_images <= LOGGED:
-                log.warning("image left out: %s", error)
+            _leave_out(tally, error, options)
             _check_share(tally, len(items), options, first_fault)
             continue
-        add_repairs(tally, image.repairs, options)
-        tally.images += 1
-        for item in image.row.objects or ():
-            tally.objects[item.label] += 1
-            tally.difficult += item.difficult
-            tally.crowd += item.crowd
-        yield image.row
+        yield _count_row(tally, image, options)
     _check_boxes(tally, options)
+
+
+def stream_groups(
+    items: Sequence[Item],
+    read_group: Callable[[Item], Sequence[ReadImage | Exception]],
+    tally: Tally,
+    options: SourceOptions,
+) -> Iterator[ManifestRow]:
+    """Read several rows per item, such as the images of a tar file, in order; otherwise as `stream_rows`.
+
+    Args:
+        items: the source's files, or parts of them.
+        read_group: returns the images of an item, each as its row or as the error that it has; called in
+            threads. An error that it raises ends the stream.
+        tally: updated row by row.
+        options: how many images may be invalid; how many there are is known at the end only.
+
+    Raises:
+        TooManyInvalidImages, UnreadableDataset, InvalidBox, StorageError: as for `stream_rows`.
+    """
+    first_fault: Exception | None = None
+    for outcome in map_in_order(read_group, items, ahead=READER_THREADS):
+        for image in outcome.result():
+            if isinstance(image, Exception):
+                first_fault = first_fault or image
+                _leave_out(tally, image, options)
+            else:
+                yield _count_row(tally, image, options)
+    if first_fault is not None:
+        _check_share(tally, tally.images + tally.invalid_images, options, first_fault)
+    _check_boxes(tally, options)
+
+
+def _leave_out(tally: Tally, error: Exception, options: SourceOptions) -> None:
+    """Count and log an invalid image; with `strict`, raise its error."""
+    if options.strict:
+        raise error
+    tally.invalid_images += 1
+    if tally.invalid_images <= LOGGED:
+        log.warning("image left out: %s", error)
+
+
+def _count_row(tally: Tally, image: ReadImage, options: SourceOptions) -> ManifestRow:
+    add_repairs(tally, image.repairs, options)
+    tally.images += 1
+    for item in image.row.objects or ():
+        tally.objects[item.label] += 1
+        tally.difficult += item.difficult
+        tally.crowd += item.crowd
+    return image.row
 
 
 def add_repairs(tally: Tally, repairs: Iterable[Repair], options: SourceOptions) -> None:
@@ -136,12 +180,12 @@ def _check_boxes(tally: Tally, options: SourceOptions) -> None:
 
 
 def map_in_order(
-    function: Callable[[Item], Result], items: Sequence[Item]
+    function: Callable[[Item], Result], items: Sequence[Item], ahead: int = AHEAD
 ) -> Iterator[Future[Result]]:
     """Call `function` on each item in a pool of threads; yield the finished futures in order."""
     source = iter(items)
     with ThreadPoolExecutor(READER_THREADS, thread_name_prefix="source") as pool:
-        pending = deque(pool.submit(function, item) for item in islice(source, AHEAD))
+        pending = deque(pool.submit(function, item) for item in islice(source, ahead))
         try:
             while pending:
                 first = pending.popleft()

@@ -45,7 +45,7 @@ def open_labelstudio(
     classes: Sequence[str] = (),
     options: SourceOptions = DEFAULT,
 ) -> Dataset:
-    """The images of a Label Studio export in the format JSON, in its order.
+    """The images of a Label Studio export in the format JSON or JSON-MIN, in its order.
 
     `image_id` is the image's path below the folder, or its address. A task that nobody annotated has null
     `objects`; one with an annotation of no region is known to be empty. The export is read task by task, and
@@ -114,7 +114,7 @@ def _read_tasks(
             stream = JsonStream(file)
             if not stream.is_list():
                 raise UnreadableDataset(
-                    f"{where} is no list of tasks; export the project in the format JSON"
+                    f"{where} is no list of tasks; export the project in the format JSON or JSON-MIN"
                 )
             for content in stream.iterate_list():
                 tasks.append(_read_task(content, f"{where}: task {len(tasks)}", names, image_key))

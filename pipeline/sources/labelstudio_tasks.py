@@ -10,6 +10,7 @@ from pipeline.errors import UnreadableDataset
 from pipeline.manifests import AnnotatedObject
 from pipeline.sources.checking import LARGEST_SIDE
 from pipeline.sources.hulls import Corners, enclose_ellipse, enclose_points, enclose_rotated
+from pipeline.sources.labelstudio_min import expand_min_task, is_min_task
 from pipeline.sources.scalars import check_text, is_absent, read_number
 from pipeline.sources.tally import Repair
 
@@ -34,7 +35,7 @@ class LabelledTask:
 
 
 def read_task(task: Any, image_key: str | None, where: str) -> LabelledTask:
-    """Read a task of the JSON export: the one of its annotations that counts.
+    """Read a task of the export JSON or JSON-MIN: the one of its annotations that counts.
 
     That is the one that is marked as ground truth, or else the newest; skipped ones never count, and neither
     do predictions. Rectangles, polygons and ellipses become the upright box around them. A region of several
@@ -48,9 +49,11 @@ def read_task(task: Any, image_key: str | None, where: str) -> LabelledTask:
     Raises:
         UnreadableDataset: a field is missing or of the wrong kind.
     """
+    if is_min_task(task):
+        task = expand_min_task(task)
     if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
         raise UnreadableDataset(
-            f"{where} has no field data; export the project as JSON, not as JSON-MIN"
+            f"{where} has no field data; export the project as JSON or JSON-MIN"
         )
     image = _read_image(task["data"], image_key, where)
     annotation, repairs = _choose_annotation(task, where)

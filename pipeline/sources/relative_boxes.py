@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from pipeline.imaging import ImageHeader
 from pipeline.manifests import AnnotatedObject
 from pipeline.sources.options import SourceOptions
 from pipeline.sources.sizes import Settled, settle_size
 
 
 def settle_relative(
-    uri: str, objects: Sequence[AnnotatedObject], options: SourceOptions, where: str
+    uri: str,
+    objects: Sequence[AnnotatedObject],
+    options: SourceOptions,
+    where: str,
+    *,
+    read_header: Callable[[], ImageHeader] | None = None,
 ) -> Settled:
     """Read an image's size and give its objects boxes in pixels, not yet clipped.
 
@@ -20,12 +26,13 @@ def settle_relative(
         objects: with boxes from 0 to 1.
         options: which orientation of the image the shares refer to.
         where: the annotation that errors name.
+        read_header: as for `settle_size`.
 
     Raises:
         UnreadableDataset: the image is unreadable.
         StorageError: the image cannot be read.
     """
-    settled = settle_size(uri, (0, 0), objects, options, where)
+    settled = settle_size(uri, (0, 0), objects, options, where, read_header=read_header)
     return replace(settled, objects=scale_objects(objects, settled.width, settled.height))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline import geometry, image_formats, imaging, storage, uris
@@ -43,6 +43,8 @@ def settle_size(
     objects: Sequence[AnnotatedObject],
     options: SourceOptions,
     where: str,
+    *,
+    read_header: Callable[[], ImageHeader] | None = None,
 ) -> Settled:
     """Decide an image's size, from its header where the annotation alone does not suffice.
 
@@ -52,6 +54,8 @@ def settle_size(
         objects: with boxes in pixels, not yet clipped.
         options: whether to check every size, and which orientation rows refer to.
         where: the annotation that errors name.
+        read_header: reads the header of an image that is no file of its own; errors as for
+            `read_image_header`.
 
     Raises:
         UnreadableDataset: the image is unreadable, or has another size than the one its boxes refer to.
@@ -63,7 +67,7 @@ def settle_size(
     is_checked = is_beyond or is_absurd or options.check_sizes or options.exif == "apply"
     if is_stated and not is_checked:
         return Settled(*stated, tuple(objects))
-    header = read_image_header(uri)
+    header = read_image_header(uri) if read_header is None else read_header()
     turned = options.exif == "apply"
     stored = (header.width, header.height)
     actual = header.displayed_size if turned else stored

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from pipeline import manifests, schema, uris
 from pipeline.annotated_classes import list_annotated_classes
 from pipeline.errors import InvalidConfiguration, UnreadableDataset
+from pipeline.image_members import Member, read_members
 from pipeline.manifests import Manifest
 from pipeline.proposals.stored_proposals import StoredProposals, open_stored_proposals
 from pipeline.stated_sizes import pair_sizes
 
 log = logging.getLogger(__name__)
-
-_COLUMNS = ("image_id", "uri", "width", "height", "objects")
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class AnnotatedShard:
 
     image_ids: list[str]
     uris: list[str]
+    members: list[Member | None]
+    """Where each image lies in the file of its URI; None if it is that file."""
     annotations: list[Annotations | None]
     """None for an image that is not annotated."""
     proposals: list[NDArray[np.float32]]
@@ -70,7 +71,8 @@ class AnnotatedDataset:
     def read(self, ordinal: int, with_proposals: bool = True) -> AnnotatedShard:
         """The images of one shard."""
         first, count = sum(self.shard_rows[:ordinal]), self.shard_rows[ordinal]
-        rows = self.manifest.read(first, count, list(_COLUMNS)).combine_chunks()
+        columns = [*self.manifest.image_columns, "objects"]
+        rows = self.manifest.read(first, count, columns).combine_chunks()
         boxes: list[NDArray[np.float32]] = []
         proposed_sizes: list[tuple[int, int] | None] = []
         if with_proposals:
@@ -79,6 +81,7 @@ class AnnotatedDataset:
         return AnnotatedShard(
             rows["image_id"].to_pylist(),
             rows["uri"].to_pylist(),
+            read_members(rows, self.manifest.uri, first),
             read_annotations(rows, self.classes),
             boxes,
             pair_sizes(rows),

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import geometry, imaging, storage
+from pipeline import geometry, imaging
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.detector.sampling import sample_rois
 from pipeline.detector.targets import TargetStatistics
 from pipeline.errors import AccessDenied, MissingObject, StorageError, UnreadableImage
+from pipeline.image_members import Member
+from pipeline.image_reader import read_image
 from pipeline.stated_sizes import check_proposed_size, check_size
 from pipeline.training.annotated_dataset import AnnotatedDataset, Annotations
 from pipeline.training.recipe import Recipe
@@ -41,6 +43,8 @@ class Sample:
     """`(S,)`, 0 for background."""
     targets: NDArray[np.float32]
     """`(S, 4)`, normalised."""
+    bytes_read: int = 0
+    """Of the encoded image."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class SampleLoader:
         image_id = shard.image_ids[row]
         decoding = self._decodings[planned.location.dataset]
         try:
-            image = imaging.decode_image(read_with_retries(shard.uris[row]), decoding)
+            encoded = read_with_retries(shard.uris[row], shard.members[row])
+            image = imaging.decode_image(encoded, decoding)
             size = (image.shape[1], image.shape[0])
             check_size(size, shard.stated_sizes[row], turned=decoding.exif == "apply")
             check_proposed_size(size, shard.proposed_sizes[row])
@@ -91,7 +96,8 @@ class SampleLoader:
         rng = make_generator(self._seed, planned.epoch, image_id)
         annotations = shard.annotations[row]
         assert annotations is not None, "the survey leaves out images that are not annotated"
-        return self.prepare(image_id, image, annotations, shard.proposals[row], rng)
+        sample = self.prepare(image_id, image, annotations, shard.proposals[row], rng)
+        return replace(sample, bytes_read=len(encoded))
 
     def prepare(
         self,
@@ -131,11 +137,11 @@ class SampleLoader:
         return Sample(image_id, np.array(resized), rois, sampled.labels, targets)
 
 
-def read_with_retries(uri: str) -> bytes:
+def read_with_retries(uri: str, member: Member | None) -> bytes:
     """The bytes of an image; retries a store that does not answer."""
     for attempt in range(ATTEMPTS):
         try:
-            return storage.read(uri, imaging.MAX_FILE_BYTES)
+            return read_image(uri, member)
         except (MissingObject, AccessDenied):
             raise
         except StorageError:

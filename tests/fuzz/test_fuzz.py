@@ -12,6 +12,7 @@ CASES = 16
 SLOW = {
     **{"pickle": 5, "mat": 5, "resume": 8, "detections": 8, "proposals": 8, "output_place": 8},
     **dict.fromkeys(("yolo", "openimages", "lvis", "cvat", "labelme", "labelstudio"), 8),
+    **dict.fromkeys(("webdataset", "image_table", "img2dataset"), 8),
 }
 """Cases of the kinds that take longest."""
 

@@ -273,10 +273,10 @@ def test_other_files_are_rejected(tmp_path: Path, content: bytes, message: str) 
         open_labelstudio(annotations, images)
 
 
-def test_json_min_is_named(tmp_path: Path) -> None:
+def test_a_record_without_annotation_is_named(tmp_path: Path) -> None:
     arguments = write_export(tmp_path, {"id": 1, "image": "a.jpg", "label": []})
     with pytest.raises(
-        UnreadableDataset, match=r"task 0 has no field data; export .* not as JSON-MIN"
+        UnreadableDataset, match=r"task 0 has no field data; export .* as JSON or JSON-MIN"
     ):
         list(open_labelstudio(*arguments, options=STRICT).rows)
 
@@ -291,3 +291,29 @@ def test_byte_order_marks_and_line_ends(tmp_path: Path) -> None:
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingObject, match=r"gone\.json"):
         open_labelstudio(str(tmp_path / "gone.json"), str(tmp_path))
+
+
+def test_json_min_says_the_same(tmp_path: Path) -> None:
+    full, images = write_export(
+        tmp_path, task("a.jpg", region(), region("ellipse", x=50, y=50, radiusX=5, radiusY=10)), B
+    )
+    expected = read(open_labelstudio(full, images))
+
+    def shorten(whole: dict[str, Any]) -> dict[str, Any]:
+        results = whole["annotations"][0]["result"]
+        sizes = ("original_width", "original_height", "image_rotation")
+        regions = [{**r["value"], **{name: r[name] for name in sizes}} for r in results]
+        fields = {"id": 1, "annotator": 1, "annotation_id": 5, "created_at": "2026-01-01T00:00:00Z"}
+        return {
+            "image": whole["data"]["image"],
+            **fields,
+            **({"label": regions} if regions else {}),
+        }
+
+    tasks = [shorten(item) for item in json.loads(Path(full).read_text())]
+    small, _ = write_export(tmp_path, *tasks)
+    assert read(open_labelstudio(small, images)) == expected
+    assert [len(objects or ()) for objects in expected.values()] == [2, 0]
+    unlabelled, _ = write_export(tmp_path, {"image": "a.jpg", "label": []}, *tasks[1:])
+    with pytest.raises(UnreadableDataset, match="task 0 has no field data"):
+        list(open_labelstudio(unlabelled, images, options=STRICT).rows)

@@ -10,9 +10,11 @@ import pytest
 from pipeline import geometry, storage
 from pipeline.detector.targets import TargetStatistics
 from pipeline.errors import StorageError
+from pipeline.sources.webdataset import open_webdataset
 from pipeline.training.sample_loader import Sample
 from pipeline.training.sample_order import ImageLocation, PlannedSample, SampleOrder, make_generator
 from pipeline.training.survey import survey_datasets
+from tests.sources.containers import write_tar
 from tests.training.training_dataset import (
     RECIPE,
     assert_same_samples,
@@ -142,3 +144,21 @@ def test_an_image_without_proposals_samples_its_objects(data):
         "p", drawn[0].image, annotations, np.zeros((0, 4), np.float32), make_generator(0)
     )
     assert sorted(sample.labels) == sorted(annotations.labels)
+
+
+def test_images_in_a_tar_file_are_loaded(data, tmp_path):
+    datasets, _ = data
+    shard = datasets[0].read(0)
+    images = {f"{i}.jpg": storage.read(uri) for i, uri in enumerate(shard.uris)}
+    write_tar(tmp_path / "a.tar", images)
+    rows = list(open_webdataset([f"{tmp_path}/a.tar"]).rows)
+
+    class InTar(type(datasets[0])):
+        def read(self, ordinal, with_proposals=True):
+            shard = super().read(ordinal, with_proposals)
+            members = [row.member for row in rows]
+            return dataclasses.replace(shard, uris=[row.uri for row in rows], members=members)
+
+    in_tar = [InTar(datasets[0].manifest, datasets[0].proposals)]
+    planned = PlannedSample(0, 0, ImageLocation(0, 0, 1))
+    assert_same_samples(make_loader(in_tar).load(planned), make_loader(datasets).load(planned))

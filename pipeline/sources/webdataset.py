@@ -1,0 +1,222 @@
+"""WebDataset: tar files of images, each with its annotation beside it under the same key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+from pipeline import imaging, storage, uris
+from pipeline.errors import UnreadableDataset, UnreadableImage
+from pipeline.image_members import Member
+from pipeline.imaging import ImageHeader
+from pipeline.json_reader import InvalidJson, parse_json
+from pipeline.manifests import AnnotatedObject
+from pipeline.sources.contained_images import ContainedImage, build_contained_row
+from pipeline.sources.dataset import IMAGE_FAULTS, Dataset, ReadImage, map_in_order, stream_groups
+from pipeline.sources.object_fields import ObjectFields, parse_objects
+from pipeline.sources.options import DEFAULT, SourceOptions
+from pipeline.sources.patterns import expand_patterns
+from pipeline.sources.sizes import HEADER_BYTES
+from pipeline.sources.tally import Repair, Tally
+from pipeline.sources.tar_index import BLOCK_BYTES, TarIndex, TarMember
+
+_KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
+"""A key, and behind the first dot of the file's name its ending, as WebDataset splits them."""
+_LARGEST_OBJECTS = 64 << 20
+"""Bytes of the annotation of one image."""
+_NO_END = ("tar file", "without the mark of its end: it may be cut off")
+_PLACES = ("objects", "annotations")
+"""Fields of a JSON annotation that hold its objects, if the annotation itself does not."""
+
+
+@dataclass(frozen=True)
+class WebDatasetLayout:
+    """Which members of the tar files are images, and which their annotations."""
+
+    image_keys: tuple[str, ...] = ("jpg", "jpeg", "png", "webp")
+    """Endings of images; of a sample with several, the first of these."""
+    objects_key: str | None = None
+    """Ending of the JSON annotation beside an image, such as json; without it, images are not annotated."""
+    fields: ObjectFields = field(default_factory=ObjectFields)
+    """Where labels and boxes are in the annotation."""
+    classes: tuple[str, ...] = ()
+    """Labels in the order of their numbers."""
+    prefix_ids: bool = False
+    """Put the tar file's name before each key: for tar files that number their images alike."""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The members of one key."""
+
+    key: str
+    members: dict[str, TarMember]
+    """By ending."""
+
+
+def open_webdataset(
+    tars: Sequence[str],
+    layout: WebDatasetLayout | None = None,
+    options: SourceOptions = DEFAULT,
+) -> Dataset:
+    """The images of uncompressed tar files, in the order of the files; `image_id` is the sample's key.
+
+    Only headers are read: of the tar files in blocks of 64 KiB, and in them of the images. The manifest's
+    rows hold where each image lies, so nothing is unpacked. Several tar files are read side by side.
+
+    Args:
+        tars: tar files in any store; `*`, `?` and `{000..127}` stand for several, a folder for its tar files.
+        layout: which members are images and annotations.
+        options: how many images may be invalid, and what is checked.
+
+    Raises:
+        UnreadableDataset: there is no tar file, one is compressed or damaged, or (while streaming) too many
+            images are invalid.
+        StorageError: a tar file does not exist, or its store cannot be reached.
+    """
+    layout = layout or WebDatasetLayout()
+    tar_uris = expand_patterns(tars, (".tar",))
+    tally = Tally()
+    reader = _TarReader(layout, options)
+    classes: tuple[str, ...] | None = None
+    if layout.objects_key is not None:
+        classes = layout.classes or _list_labels(reader, tar_uris)
+        reader.labels = frozenset(classes)
+    rows = stream_groups(tar_uris, reader.read, tally, options)
+    return Dataset(classes, None, rows, tally, has_members=True)
+
+
+def _list_labels(reader: _TarReader, tar_uris: Sequence[str]) -> tuple[str, ...]:
+    """The labels of all annotations, sorted: a pass of its own over the tar files."""
+    labels: set[str] = set()
+    for outcome in map_in_order(reader.list_labels, tar_uris, ahead=16):
+        labels |= outcome.result()
+    if not labels:
+        raise UnreadableDataset(
+            f"{uris.redact_uri(tar_uris[0])} and the other tar files hold no object in members "
+            f".{reader.layout.objects_key}: check --objects-key, or leave it out if nothing is annotated"
+        )
+    return tuple(sorted(labels))
+
+
+class _TarReader:
+    """Reads the images of one tar file at a time; used by several threads."""
+
+    def __init__(self, layout: WebDatasetLayout, options: SourceOptions) -> None:
+        self.layout = layout
+        self.labels: frozenset[str] = frozenset()
+        self._options = options
+
+    def list_labels(self, uri: str) -> set[str]:
+        """The labels of a tar file's annotations; invalid ones are left out here and reported later."""
+        labels: set[str] = set()
+        with storage.open_file(uri, BLOCK_BYTES) as file:
+            index = TarIndex(file, uris.redact_uri(uri))
+            for sample in _iterate_samples(index):
+                try:
+                    objects = self._read_objects(index, sample, uris.redact_uri(uri))
+                except UnreadableDataset:
+                    continue
+                labels.update(item.label for item in objects or ())
+        return labels
+
+    def read(self, uri: str) -> list[ReadImage | Exception]:
+        """The images of a tar file, each as its row or the error that it has.
+
+        Raises:
+            UnreadableDataset: the file is compressed or no tar file.
+            StorageError: it cannot be read.
+        """
+        images: list[ReadImage | Exception] = []
+        where = uris.redact_uri(uri)
+        etag = storage.get_etag(uri)
+        with storage.open_file(uri, BLOCK_BYTES) as file:
+            index = TarIndex(file, where)
+            for sample in _iterate_samples(index):
+                try:
+                    images.append(self._read_sample(index, sample, uri, etag))
+                except IMAGE_FAULTS as error:
+                    images.append(error)
+        if not index.has_end_mark and images and isinstance(images[-1], ReadImage):
+            images[-1] = replace(images[-1], repairs=[*images[-1].repairs, Repair(*_NO_END, where)])
+        if not images:
+            raise UnreadableDataset(
+                f"{where} holds no files with the endings {', '.join(self.layout.image_keys)}"
+            )
+        return images
+
+    def _read_sample(
+        self, index: TarIndex, sample: _Sample, uri: str, etag: str | None
+    ) -> ReadImage:
+        endings = [ending for ending in self.layout.image_keys if ending in sample.members]
+        place = f"{uris.redact_uri(uri)}: {sample.key}"
+        if not endings:
+            raise UnreadableDataset(
+                f"{place} has no image, only {', '.join(f'.{ending}' for ending in sample.members)}"
+            )
+        image = sample.members[endings[0]]
+        objects = self._read_objects(index, sample, uris.redact_uri(uri))
+
+        def read_header() -> ImageHeader:
+            return _read_header(index, image, f"{place}.{endings[0]}")
+
+        image_id = sample.key
+        if self.layout.prefix_ids:
+            image_id = f"{uri.rpartition('/')[2].removesuffix('.tar')}/{sample.key}"
+        member = Member(image.offset, image.length, image.checksum, etag=etag)
+        contained = ContainedImage(image_id, uri, member, place, read_header, objects)
+        read = build_contained_row(
+            contained, self._options, self.labels, is_relative=self.layout.fields.is_relative
+        )
+        others = [
+            Repair("image", "of a sample with several: left out", f"{place}.{ending}", is_loss=True)
+            for ending in endings[1:]
+        ]
+        return ReadImage(read.row, [*others, *read.repairs])
+
+    def _read_objects(
+        self, index: TarIndex, sample: _Sample, where: str
+    ) -> tuple[AnnotatedObject, ...] | None:
+        """The objects of a sample; None if its dataset or the sample has no annotation."""
+        ending = self.layout.objects_key
+        member = sample.members.get(ending) if ending is not None else None
+        if member is None:
+            return None
+        place = f"{where}: {sample.key}.{ending}"
+        if member.length > _LARGEST_OBJECTS:
+            raise UnreadableDataset(
+                f"{place} has {member.length} bytes, too many for an annotation"
+            )
+        try:
+            content = parse_json(index.read_span(member.offset, member.length))
+        except InvalidJson as error:
+            raise UnreadableDataset(f"{place} is not well-formed JSON: {error}") from error
+        if isinstance(content, dict):
+            content = next((content[name] for name in _PLACES if name in content), content)
+        return parse_objects(content, self.layout.fields, self.layout.classes, place)
+
+
+def _iterate_samples(index: TarIndex) -> Iterator[_Sample]:
+    """The samples of a tar file: neighbours of one key."""
+
+    def split(member: TarMember) -> tuple[str, str]:
+        match = _KEY.fullmatch(member.name.removeprefix("./"))
+        return (match[1], match[2].lower()) if match else (member.name, "")
+
+    for key, members in groupby(index.iterate(), lambda member: split(member)[0]):
+        yield _Sample(key, {split(member)[1]: member for member in members})
+
+
+def _read_header(index: TarIndex, image: TarMember, where: str) -> ImageHeader:
+    """The header of an image in a tar file, and as little of the image as possible."""
+    for size in (*(size for size in HEADER_BYTES if size < image.length), image.length):
+        try:
+            return imaging.read_header(
+                index.read_span(image.offset, min(size, imaging.MAX_FILE_BYTES))
+            )
+        except UnreadableImage as error:
+            if size == image.length:
+                raise UnreadableDataset(f"{where}: {error}") from error
+    raise UnreadableDataset(f"{where} is empty")
