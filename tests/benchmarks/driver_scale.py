@@ -7,6 +7,7 @@ work with tasks and actors that do nothing. Then a driver resumes and closes an 
 shard is committed. Each measurement runs in a separate driver process.
 
 `loop` starts no task: each piece's result already exists, so that only the driver's own loop remains.
+`unlogged` is the same without the run's logs (`OUTPUT/logs`), which shows what these cost.
 `propose` starts one task per shard, `detect` a reading task and an actor call. The wall time of these two
 is mostly Ray's and the workers', which share the cores with the driver. CPU time is that of the driver
 process, including all its threads.
@@ -20,6 +21,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -36,10 +38,12 @@ from pipeline.runs.cut_planning import plan_cut
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import open_run
 from pipeline.runs.report import Report
+from pipeline.runs.run_logs import RunLogs
 from pipeline.runs.summary import WorkDone, complete_run
 from tests.benchmarks.driver_scale_inputs import build_record, write_committed, write_manifest_files
 from tests.benchmarks.driver_scale_work import WORK_BY_KIND
 
+KINDS = ["unlogged", "loop", "propose", "detect", "resume"]
 SETTLING = 0.1
 """Share of the first shards that is not measured, because workers are still starting."""
 
@@ -56,7 +60,7 @@ def main() -> None:
         help="committed shards of the output to resume",
     )
     parser.add_argument(
-        "--only", choices=["loop", "propose", "detect", "resume"], help="the only measurement"
+        "--only", nargs="+", choices=KINDS, default=KINDS, help="the only measurements"
     )
     parser.add_argument("--json", help="output file for the figures")
     parser.add_argument("--drive", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
@@ -69,7 +73,7 @@ def main() -> None:
     result: dict[str, Any] = {"images": options.images, "cores": len(os.sched_getaffinity(0))}
     with tempfile.TemporaryDirectory(prefix="driver-scale-") as folder:
         write_manifest_files(Path(folder) / "manifest", options.images)
-        for kind in [options.only] if options.only else ["loop", "propose", "detect", "resume"]:
+        for kind in options.only:
             if kind == "resume":
                 write_committed(folder, options.committed)
             result[kind] = _measure_in_process(kind, folder, options.shard_size)
@@ -112,8 +116,8 @@ def _read_peak_mb() -> float:
 class _Clock(RunProgress):
     """Progress that records the time of each committed shard."""
 
-    def __init__(self, total: int) -> None:
-        super().__init__("drive", total, 0)
+    def __init__(self, total: int, logs: RunLogs | None) -> None:
+        super().__init__("drive", total, 0, logs=logs)
         self.ticks = [(perf_counter(), process_time())]
 
     def advance(self, report: Report) -> None:
@@ -142,9 +146,15 @@ def _drive(kind: str, folder: str, shard_size: int) -> dict[str, Any]:
         cut = plan_cut(manifest, target, options)
         cut_seconds = perf_counter() - connected
         ready = open_run(target, build_record(cut), cut, options)
-        with WORK_BY_KIND[kind](manifest, target) as work, _Clock(ready.rows) as clock:
+        logs = None if kind == "unlogged" else ready.logs
+        with (
+            nullcontext() if logs is None else logs,
+            WORK_BY_KIND[kind](manifest, target) as work,
+            _Clock(ready.rows, logs) as clock,
+        ):
             metrics = RunMetrics("benchmark", ready.record.fingerprint)
-            report = ShardRunner(work, ready.uri, ready.todo, clock, metrics=metrics).run()
+            runner = ShardRunner(work, ready.uri, ready.todo, clock, metrics=metrics, logs=logs)
+            report = runner.run()
         assert report.images == manifest.rows
     return {
         "shards": len(ready.shards),

@@ -18,6 +18,7 @@ from pipeline.engine import cluster
 from pipeline.engine.detect.launcher import ActorLauncher
 from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.detect.pool import DetectorPool
+from pipeline.engine.detect.read_task import ReadEnd
 from pipeline.engine.detect.resources import ActorResources
 from pipeline.engine.detect.work import DetectionWork
 from pipeline.engine.monitor.stages import FlowState, StageLoad
@@ -28,13 +29,14 @@ from pipeline.engine.shards.work import Flight, ShardWork
 from pipeline.manifests import Manifest
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
+from pipeline.runs.placement import Need
 from pipeline.runs.report import Failure, Report
 
 
 class _ReadyWork:
     """Work whose pieces are done as soon as they start, without a task."""
 
-    def follow(self, capacity: cluster.Capacity) -> None:
+    def follow(self, capacity: cluster.Capacity, queued: int) -> None:
         """Ignore the nodes, since no task runs on them."""
 
     def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
@@ -43,8 +45,8 @@ class _ReadyWork:
     def measure_flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
         return FlowState([StageLoad("none", "no work", capacity.cpus, 0, 0)])
 
-    def list_needs(self) -> Sequence[dict[str, float]]:
-        return [{"CPU": 1.0}]
+    def list_needs(self) -> Sequence[Need]:
+        return [Need({"CPU": 1.0})]
 
     def start(self, flight: Flight) -> Any:
         return ray.put(Report(images=flight.piece.shard.rows))
@@ -60,16 +62,18 @@ class _ReadyWork:
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _propose_nothing(plan: ProposalPlan, piece: Piece, is_last_chance: bool) -> Report:
+def _propose_nothing(
+    plan: ProposalPlan, piece: Piece, is_last_chance: bool, reusable: None
+) -> Report:
     return Report(images=piece.shard.rows, seconds={"propose": 0.0})
 
 
 @ray.remote(num_cpus=1, max_retries=0)
 def _read_nothing(
-    plan: DetectionPlan, piece: Piece, stored: None, is_last_chance: bool
+    plan: DetectionPlan, piece: Piece, stored: None, is_last_chance: bool, reusable: None
 ) -> Iterator[Any]:
     yield [], Report()
-    yield 1, ray.get_runtime_context().get_node_id()
+    yield ReadEnd(1, ray.get_runtime_context().get_node_id(), piece.shard.rows)
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -113,7 +117,7 @@ def _open_detect_work(manifest: Manifest, target: str) -> Iterator[ShardWork]:
         resources=resources,
     )
     plan_reference = ray.put(plan)
-    launcher = ActorLauncher(plan_reference, resources.gpus, _IdleDetector)
+    launcher = ActorLauncher(plan_reference, resources, _IdleDetector)
     pool = DetectorPool(launcher, resources, 60.0, "fp32")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.engine.detect.work.read_piece", _read_nothing)
@@ -122,6 +126,7 @@ def _open_detect_work(manifest: Manifest, target: str) -> Iterator[ShardWork]:
 
 
 WORK_BY_KIND = {
+    "unlogged": _open_ready_work,
     "loop": _open_ready_work,
     "propose": _open_propose_work,
     "detect": _open_detect_work,

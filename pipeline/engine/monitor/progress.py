@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,12 +16,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from pipeline.engine.monitor.stages import FlowState, Utilisation
+from pipeline.engine.shards.node_images import NODE_DIGITS
+from pipeline.progress_samples import ProgressSample
 from pipeline.runs.report import Report
+from pipeline.runs.run_logs import RunLogs
 
 log = logging.getLogger(__name__)
 
 PLAIN_LINE_SECONDS = 30.0
 """Seconds between plain lines."""
+MOST_NODES = 200
+"""Nodes that a sample lists."""
 REFRESH_SECONDS = 0.2
 """Seconds between observations of the stages."""
 
@@ -28,7 +35,12 @@ class RunProgress:
     """Counts images as shards are committed; shows rate, failures, time left and the limiting stage."""
 
     def __init__(
-        self, title: str, total: int, done: int, clock: Callable[[], float] = monotonic
+        self,
+        title: str,
+        total: int,
+        done: int,
+        clock: Callable[[], float] = monotonic,
+        logs: RunLogs | None = None,
     ) -> None:
         """Prepare the display.
 
@@ -37,6 +49,7 @@ class RunProgress:
             total: images in the output.
             done: images that earlier runs committed.
             clock: the time in seconds.
+            logs: gets samples of the progress.
         """
         self.title = title
         self.total = total
@@ -46,6 +59,10 @@ class RunProgress:
         self.utilisation = Utilisation(clock)
         self.seconds: dict[str, float] = {}
         """Worker time of the committed shards by stage."""
+        self.counts: Counter[str] = Counter()
+        """Other sums over the committed shards, such as bytes."""
+        self.images_by_node: Counter[str] = Counter()
+        self._logs = logs
         self._clock = clock
         self.started = clock()
         self._next_line = self.started + PLAIN_LINE_SECONDS
@@ -78,6 +95,7 @@ class RunProgress:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+        self._add_sample()
 
     @property
     def rate(self) -> float:
@@ -90,6 +108,8 @@ class RunProgress:
         self.failed += sum(report.failed.values())
         for stage, seconds in report.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.counts.update(report.counts)
+        self.images_by_node.update(report.images_by_node)
 
     def is_due(self) -> bool:
         """Whether it is time to observe the stages again."""
@@ -99,6 +119,8 @@ class RunProgress:
         """Observe the stages and show them; the runner calls this a few times a second, at least once."""
         self._next_refresh = self._clock() + REFRESH_SECONDS
         self.utilisation.observe(state)
+        if self._logs is not None and self._logs.is_sample_due():
+            self._add_sample()
         if self._live is None and self._clock() >= self._next_line:
             self._next_line = self._clock() + PLAIN_LINE_SECONDS
             log.info(
@@ -109,6 +131,38 @@ class RunProgress:
                 self._describe_state(),
                 self.utilisation.describe(self.seconds),
             )
+
+    def _add_sample(self) -> None:
+        if self._logs is None:
+            return
+        sample = ProgressSample(
+            self._logs.elapsed,
+            self.done - self.before,
+            self.utilisation.sum_stages(),
+            self._describe_sample(),
+        )
+        self._logs.add_sample(sample)
+
+    def _describe_sample(self) -> dict[str, Any]:
+        """What a sample tells beside images and stages."""
+        state, by_stage = self.utilisation.state, dict[str, dict[str, int]]()
+        for name, images in self.images_by_node.items():
+            stage, _, node = name.partition(" ")
+            by_stage.setdefault(stage, {})[node] = images
+        return {
+            "failed": self.failed,
+            "left": self.total - self.done,
+            "queued": state.queued,
+            "bytes_in_flight": round(state.bytes_in_flight),
+            "bytes_read": self.counts["bytes_read"],
+            "bytes_written": self.counts["bytes"],
+            "stage_seconds": {name: round(seconds, 1) for name, seconds in self.seconds.items()},
+            "nodes": {
+                host.node[:NODE_DIGITS]: {"cpus": host.cpus, "gpus": host.gpus}
+                for host in state.hosts[:MOST_NODES]
+            },
+            "images_by_node": by_stage,
+        }
 
     def _render(self) -> Group:
         self._bar.update(self._task, completed=self.done, state=self._describe_state())

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from math import exp
 from time import monotonic
 
+from pipeline.engine.cluster import Host
+from pipeline.progress_samples import StageSums
+
 SHARE_WINDOW = 30.0
 """Seconds that the displayed busy shares cover."""
 FULL_SHARE = 0.85
@@ -41,6 +44,8 @@ class FlowState:
     """Limit of `bytes_in_flight`; 0 if the run keeps no images there."""
     queued: int = 0
     """Pieces that no stage has yet."""
+    hosts: Sequence[Host] = ()
+    """The living nodes."""
 
 
 @dataclass
@@ -94,6 +99,18 @@ class Utilisation:
             name: track.busy_seconds / track.slot_seconds
             for name, track in self._tracks.items()
             if track.slot_seconds > 0
+        }
+
+    def sum_stages(self) -> dict[str, StageSums]:
+        """The latest load of each stage, and its sums since the start."""
+        return {
+            load.name: StageSums(
+                load.slots,
+                load.waiting,
+                self._tracks[load.name].slot_seconds,
+                self._tracks[load.name].busy_seconds,
+            )
+            for load in self.state.stages
         }
 
     def find_limit(self) -> str:

@@ -1,0 +1,17 @@
+"""Counts on which node images went through a stage, in the report that the worker returns."""
+
+from __future__ import annotations
+
+import ray
+
+from pipeline.runs.report import Report
+
+NODE_DIGITS = 8
+"""Digits of a node's id that logs show."""
+
+
+def count_on_node(report: Report, stage: str, images: int) -> None:
+    """Add images that went through a stage in this process, if it is a worker of Ray."""
+    if ray.is_initialized():
+        node = ray.get_runtime_context().get_node_id()[:NODE_DIGITS]
+        report.images_by_node[f"{stage} {node}"] += images
