@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from pipeline import storage, uris
 from pipeline.detector.backbones.catalog import is_torchvision_name
+from pipeline.errors import PipelineError
 from pipeline.run_record import RunRecord
 from pipeline.runs.resume import check_not_taken_over, find_run_to_resume
+from pipeline.runs.run_plan import remove_foreign_plan
 from pipeline.training import state
 from pipeline.training.annotated_dataset import AnnotatedDataset
 from pipeline.training.specification import TrainingSpec
@@ -38,12 +42,31 @@ def prepare_output(output: str, record: RunRecord, *, overwrite: bool) -> Latest
     if earlier is None:
         if overwrite:
             clear_training(output)
+            remove_foreign_plan(output, record.fingerprint)
         record.write(output)
     check_not_taken_over(output, record)
     latest = state.read_latest_state(output, record.fingerprint)
     if latest is not None and latest.step:
         log.info("an earlier run of this training came to step %d", latest.step)
     return latest
+
+
+@contextlib.contextmanager
+def report_stop(spec: TrainingSpec, record: RunRecord, *, overwrite: bool) -> Iterator[None]:
+    """If a signal ends the block, log the step that the same command goes on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        step = "an unknown step"  # the store does not say
+        with contextlib.suppress(PipelineError):
+            latest = state.read_latest_state(spec.output, record.fingerprint)
+            step = f"step {0 if latest is None else latest.step}"
+        log.warning(
+            "stopped: %s of %d is kept in %s; %s goes on from it",
+            *(step, spec.steps, uris.redact_uri(spec.output)),
+            "the same command" + (" without --overwrite" if overwrite else ""),
+        )
+        raise
 
 
 def make_run_record(spec: TrainingSpec) -> RunRecord:

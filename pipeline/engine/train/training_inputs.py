@@ -1,0 +1,142 @@
+"""What a training reads: opened and checked before Ray starts, whoever is to train."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline import storage, uris
+from pipeline.detector.architecture import Architecture
+from pipeline.detector.backbones.catalog import is_torchvision_name
+from pipeline.engine.train.validation import Validation, Validator
+from pipeline.manifests import Manifest
+from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.input_places import check_apart
+from pipeline.training import training_files
+from pipeline.training.annotated_dataset import (
+    AnnotatedDataset,
+    check_objects,
+    open_annotated_datasets,
+    open_annotated_manifests,
+)
+from pipeline.training.recipe import Recipe
+from pipeline.training.specification import (
+    TrainingSpec,
+    build_initial_network,
+    choose_architecture,
+)
+from pipeline.training.survey import Survey, survey_datasets
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """A training before it begins: its inputs, opened and checked."""
+
+    output: str
+    manifests: Sequence[Manifest]
+    weights: str | None
+    validator: Validator | None
+    datasets: Sequence[AnnotatedDataset] | None
+    """The manifests joined with their proposals; None until these are computed."""
+    survey: Survey | None
+    """Of the datasets."""
+
+    def build_spec(
+        self,
+        recipe: Recipe,
+        *,
+        seed: int,
+        checkpoint_every: int,
+        log_every: int,
+        validate_every: int,
+    ) -> TrainingSpec:
+        """The training of one worker, once the proposals exist."""
+        assert self.datasets is not None, "proposals are computed first"
+        assert self.survey is not None, "proposals are computed first"
+        return TrainingSpec(
+            self.output,
+            recipe,
+            self.datasets,
+            self.survey,
+            weights=self.weights,
+            seed=seed,
+            checkpoint_every=checkpoint_every,
+            log_every=log_every,
+            validate_every=None if self.validator is None else validate_every,
+            validation=None if self.validator is None else self.validator.digest,
+        )
+
+
+def open_training_inputs(
+    manifest_uris: Sequence[str],
+    proposals: Sequence[str] | ProposalSettings,
+    output_uri: str,
+    recipe: Recipe,
+    *,
+    weights: str | None,
+    seed: int,
+    validation: Validation,
+    classes: Sequence[str],
+) -> TrainingInputs:
+    """Open and check what `run_training` reads; nothing is written.
+
+    Raises:
+        PipelineError: a subclass that names the problem.
+    """
+    output = uris.make_absolute(output_uri)
+    weights = _make_weights_absolute(weights)
+    _check_inputs(output, manifest_uris, proposals, weights, validation)
+    manifests = open_annotated_manifests(manifest_uris, classes)
+    check_objects(manifests)
+    labels = manifests[0].classes or ()
+    validator = validation.open_validator(labels)
+    datasets = survey = None
+    if not isinstance(proposals, ProposalSettings):
+        datasets = open_annotated_datasets(manifests, proposals)
+        survey = survey_datasets(datasets, recipe)
+    _check_weights(choose_architecture(recipe, labels, weights), weights, seed)
+    storage.check_writable(output)
+    return TrainingInputs(output, manifests, weights, validator, datasets, survey)
+
+
+def _make_weights_absolute(weights: str | None) -> str | None:
+    """The URI of a weights file; torchvision's names stay as they are."""
+    if weights is None or is_torchvision_name(weights):
+        return weights
+    return uris.make_absolute(weights)
+
+
+def _check_inputs(
+    output: str,
+    manifest_uris: Sequence[str],
+    proposals: Sequence[str] | ProposalSettings,
+    weights: str | None,
+    validation: Validation,
+) -> None:
+    """Reject an output that would overwrite an input.
+
+    Raises:
+        InvalidConfiguration: the output is an input, or an input is among what training writes.
+    """
+    is_file = weights is not None and not is_torchvision_name(weights)
+    check_apart(
+        output,
+        {
+            "manifest": manifest_uris,
+            "proposals": None if isinstance(proposals, ProposalSettings) else proposals,
+            "weights": weights if is_file else None,
+            "validation.manifest": validation.manifest,
+            "validation.proposals": validation.proposals,
+        },
+        training_files.WRITES,
+    )
+
+
+def _check_weights(architecture: Architecture, weights: str | None, seed: int) -> None:
+    """Build the network once before Ray starts, so that wrong weights fail here."""
+    _, loaded = build_initial_network(architecture, weights, seed)
+    for line in [] if weights is None else loaded.describe():
+        log.info("%s", line)

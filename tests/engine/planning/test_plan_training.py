@@ -1,0 +1,99 @@
+"""The plan of a small training, and what the training says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.engine.planning.plan_training import plan_training
+from pipeline.engine.train.run import Execution, run_training
+from pipeline.engine.train.validation import Validation
+from pipeline.errors import InvalidConfiguration, MismatchedOutput
+from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.plan_options import GpuPlanOptions
+from pipeline.runs.run_plan import RunPlan
+from pipeline.training.recipes import get_recipe
+from tests.training.training_dataset import write_dataset
+
+QUICK = dataclasses.replace(get_recipe("tiny"), short_sides=(64,), max_side=96, iterations=12)
+EXECUTION = Execution(workers=1, checkpoint_every=5, log_every=2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    manifest, proposals, _ = write_dataset(tmp_path_factory.mktemp("drawn"))
+    return manifest, proposals
+
+
+def _plan(data: tuple[str, str], output: Path, **changes: Any) -> RunPlan:
+    options = {
+        "proposals": [data[1]],
+        "recipe": QUICK,
+        "overwrite": False,
+        "plan_options": GpuPlanOptions(plan=True, plan_images=8, cores=2, gpus=0),
+        **changes,
+    }
+    return plan_training(
+        [data[0]],
+        options["proposals"],
+        str(output),
+        options["recipe"],
+        weights=None,
+        seed=0,
+        overwrite=options["overwrite"],
+        execution=EXECUTION,
+        validation=Validation(),
+        classes=(),
+        plan_options=options["plan_options"],
+    )
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_training_is_planned_from_its_first_steps(data: tuple[str, str], tmp_path: Path) -> None:
+    plan = _plan(data, tmp_path / "out")
+    assert (plan.images, plan.parts, plan.sampled) == (24, 3, 8)  # states at 5, 10 and 12
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
+
+    summary = run_training([data[0]], [data[1]], str(tmp_path / "out"), QUICK, execution=EXECUTION)
+    stored = json.loads((tmp_path / "out" / "summary.json").read_bytes())
+    assert stored["cpu_seconds"]["train"] > 0
+    assert abs(stored["plan"]["bytes_read"]["relative"]) < 0.3  # 8 of 12 steps were measured
+    assert {"core_hours", "wall_seconds"} <= stored["plan"].keys()
+    assert summary.format_lines()[1].startswith("plan against run: core-hours of computing ")
+    with pytest.raises(MismatchedOutput, match="the training in --output is finished"):
+        _plan(data, tmp_path / "out")
+
+
+def test_steps_of_the_box_layer_alone_are_measured_apart(
+    data: tuple[str, str], tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(QUICK, iterations=6, box_epochs=5.0)  # 20 steps of two images
+    plan = _plan(data, tmp_path / "out", recipe=recipe)
+    assert (plan.images, plan.sampled) == (2 * (6 + 20), 2 * 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"overwrite": True}, "--plan does not take --overwrite into account"),
+        ({"proposals": ProposalSettings()}, "--plan of a training needs stored --proposals"),
+        (
+            {"plan_options": GpuPlanOptions(plan=True, gpus=1)},
+            "GPU-hours of a training need a GPU on this machine",
+        ),
+    ],
+)
+def test_what_cannot_be_planned_is_rejected(
+    changes: dict[str, Any],
+    message: str,
+    data: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.engine.planning.plan_training.count_gpus", lambda: 0)
+    with pytest.raises(InvalidConfiguration, match=message):
+        _plan(data, tmp_path / "out", **changes)
