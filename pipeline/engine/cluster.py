@@ -7,8 +7,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -17,6 +17,7 @@ import ray
 from pipeline.engine.local_ray import prepare_session_folder, provide_token
 from pipeline.engine.ray_address import check_address, get_address
 from pipeline.errors import InvalidConfiguration, NoCapacity
+from pipeline.runs.placement import ANYWHERE, Need, Placement
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,15 @@ class Host:
     gpus: float
     memory: float
     """Bytes."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """All of its resources by name, custom ones included."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def count_tasks(self, placement: Placement) -> int:
+        """How many tasks of a core each it can run at once."""
+        return placement.build_need(CPU=1.0).count_on(
+            {**self.resources, "CPU": self.cpus}, self.labels
+        )
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,12 @@ class Capacity:
     def nodes(self) -> tuple[str, ...]:
         """Ids of the living nodes that have cores."""
         return tuple(host.node for host in self.hosts if host.cpus)
+
+    def count_tasks(self, placement: Placement) -> int:
+        """How many tasks of a core each the nodes can run at once, but at least one: a node may join."""
+        if placement == ANYWHERE:
+            return self.cpus
+        return max(1, sum(host.count_tasks(placement) for host in self.hosts))
 
 
 def _list_nodes() -> list[dict[str, Any]]:
@@ -155,6 +171,8 @@ def get_capacity() -> Capacity:
                 int(node["Resources"].get("CPU", 0)),
                 node["Resources"].get("GPU", 0),
                 node["Resources"].get("memory", 0),
+                node["Resources"],
+                node["Labels"],
             )
             for node in sorted(alive, key=lambda node: str(node["NodeID"]))
         ),
@@ -166,18 +184,21 @@ def _do_nothing() -> None:
     pass
 
 
-def await_core(seconds: float) -> None:
+def await_core(seconds: float, placement: Placement = ANYWHERE) -> None:
     """Wait until a task of one core can run: other jobs may hold all cores, and Ray queues without limit.
+
+    An autoscaler starts a node for the task.
 
     Raises:
         NoCapacity: none could within `seconds`; nothing is written yet.
     """
-    task = _do_nothing.remote()
+    task = _do_nothing.options(**placement.build_options()).remote()
     start = monotonic()
     while not ray.wait([task], timeout=max(0.1, min(LOG_EVERY, start + seconds - monotonic())))[0]:
         has_free_core = ray.available_resources().get("CPU", 0.0) >= 1  # type: ignore[no-untyped-call]
-        awaited = "a worker to start" if has_free_core else "CPU 1, which other jobs hold"
-        lack = describe_missing({"CPU": 1.0}) or awaited
+        need = placement.build_need(CPU=1.0)
+        awaited = "a worker to start" if has_free_core else f"{need}, which other jobs hold"
+        lack = describe_missing(need) or awaited
         if monotonic() - start >= seconds:
             ray.cancel(task)
             raise NoCapacity(
@@ -187,16 +208,29 @@ def await_core(seconds: float) -> None:
         log.info("waiting for %s", lack)
 
 
-def describe_missing(need: dict[str, float]) -> str | None:
+def check_needs(needs: Sequence[Need], seconds: float, *, may_grow: bool) -> None:
+    """Name what no living node has of a run's needs: a log line, or an error if no node can join.
+
+    Args:
+        needs: of each kind of task and actor.
+        seconds: how long the run will wait for such nodes.
+        may_grow: whether nodes may join; a Ray that this process started stays one node.
+
+    Raises:
+        NoCapacity: the run would wait in vain.
+    """
+    for need in needs:
+        lack = describe_missing(need)
+        if lack is not None and not may_grow:
+            raise NoCapacity(
+                f"this machine lacks {lack}, and no other can join the Ray of this job"
+            )
+        if lack is not None:
+            log.info("waiting up to %.0f s for %s", seconds, lack)
+
+
+def describe_missing(need: Need) -> str | None:
     """What no living node has of a task's or actor's need, in words; None if one node has all of it."""
-    alive = [node["Resources"] for node in _list_nodes() if node["Alive"]]
-    if any(all(has.get(name, 0) >= amount for name, amount in need.items()) for has in alive):
-        return None
-    most = {name: max((has.get(name, 0) for has in alive), default=0) for name in need}
-    short = [
-        f"{name} {amount:g} (of {len(alive)} living nodes none has more than {most[name]:g})"
-        for name, amount in need.items()
-        if most[name] < amount
-    ]
-    together = " and ".join(f"{name} {amount:g}" for name, amount in need.items())
-    return ", ".join(short) or f"{together} on one node"
+    return need.find_shortage(
+        [(node["Resources"], node["Labels"]) for node in _list_nodes() if node["Alive"]]
+    )

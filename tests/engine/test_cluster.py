@@ -15,6 +15,7 @@ from pipeline.engine.propose.run import run_proposals
 from pipeline.errors import NoCapacity
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
+from pipeline.runs.placement import Need, Placement
 from tests.engine.drawn_images import write_damaged_manifest
 from tests.project_log import read_project_log
 
@@ -54,6 +55,20 @@ def test_a_run_waits_for_cores_that_other_jobs_hold_and_then_fails(
         )
     assert "waiting for CPU 1, which other jobs hold" in read_project_log(caplog)
     assert not list(output.glob("part-*"))
+
+
+def test_a_resource_that_no_node_has_is_named_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    place = Placement({"cheap": 0.01}, {"market": "spot"})
+    needs = [place.build_need(CPU=1), Need({"CPU": 2})]
+    lack = r"cheap 0.01 \(of 1 living node none has more than 0\), a label market: spot \(of 1"
+    with pytest.raises(NoCapacity, match=f"this machine lacks {lack}"):
+        cluster.check_needs(needs, 300, may_grow=False)
+    cluster.check_needs(needs, 300, may_grow=True)
+    assert "waiting up to 300 s for cheap 0.01 (of 1 living node" in read_project_log(caplog)
+    assert "CPU 2" not in read_project_log(caplog)
 
 
 def test_a_free_core_needs_no_wait(

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from time import process_time
 
-import numpy as np
 import pyarrow as pa
 import ray
 from ray import ObjectRef
 
-from pipeline import store_options, uris
+from pipeline import store_options
 from pipeline.engine.detect.chunk_detector import ChunkDetector
+from pipeline.engine.detect.detector_loading import load_detector
 from pipeline.engine.detect.plan import DetectionPlan
+from pipeline.engine.shards.node_images import count_on_node
 from pipeline.engine.shards.piece import Piece, commit_or_return
-from pipeline.errors import InvalidCheckpoint, NoCapacity
 from pipeline.runs.encoded_image import EncodedImage
 from pipeline.runs.report import Report
+from pipeline.runs.reusable_rows import ReusedRows
 
-if TYPE_CHECKING:
-    from pipeline.detector.predictor import Predictor
-
-
-def check_torch() -> None:
-    """Say in one line that this node cannot hold a detector.
-
-    Raises:
-        NoCapacity: torch is not installed here; other nodes may have it.
-    """
-    if find_spec("torch") is None:
-        raise NoCapacity(
-            "nodes without torch cannot hold detectors: install the extra, '.[torch]', on them, or send "
-            "detectors to GPU nodes that have it with --gpus-per-actor 1 (cluster/README.md)"
-        )
+Chunk = tuple[list[EncodedImage], Report] | ReusedRows
+"""What a reading task yields for an actor: images to detect in, or rows that stand for images."""
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -58,55 +43,29 @@ class DetectorActor:
             NoCapacity: torch is missing on this node, or the device does not work there or is full.
             InvalidCheckpoint: the checkpoint changed since the run started, or cannot be used.
         """
-        check_torch()
-        import torch  # noqa: PLC0415  (the driver imports this module and must not load torch)
+        self._detector, precision = load_detector(self._plan, self._precision)
+        return precision
 
-        device, options = self._plan.resources.device, self._plan.options
-        with _report_device_errors(device, RuntimeError, AssertionError):
-            torch.zeros(1, device=device)
-        with _report_device_errors(device, torch.AcceleratorError, torch.OutOfMemoryError):
-            predictor = self._load_predictor()
-            predictor([np.zeros((64, 64, 3), np.uint8)], [np.array([[0, 0, 64, 64]], np.float32)])
-        self._detector = ChunkDetector(
-            predictor,
-            one_by_one=device == "cpu",
-            image_seconds=options.image_seconds,
-            threads=self._plan.resources.threads,
-            decoding=self._plan.manifest.decoding,
-        )
-        return str(predictor.precision)
-
-    def _load_predictor(self) -> Predictor:
-        import torch  # noqa: PLC0415
-
-        from pipeline.detector.checkpoint import load_checkpoint  # noqa: PLC0415
-        from pipeline.detector.predictor import Predictor  # noqa: PLC0415
-
-        plan = self._plan
-        torch.set_num_threads(plan.resources.threads)
-        loaded = load_checkpoint(plan.checkpoint_uri)
-        if loaded.digest != plan.checkpoint.digest:
-            raise InvalidCheckpoint(
-                f"{uris.redact_uri(plan.checkpoint_uri)} has changed since the run started"
-            )
-        return Predictor(
-            loaded,
-            postprocessing=plan.settings.postprocessing,
-            device=plan.resources.device,
-            precision=self._precision,
-            pyramid=plan.settings.pyramid,
-        )
-
-    def detect(
-        self, piece: Piece, chunks: Sequence[ObjectRef[tuple[list[EncodedImage], Report]]]
-    ) -> Report:
+    def detect(self, piece: Piece, chunks: Sequence[ObjectRef[Chunk]]) -> Report:
         """Detect in a piece's images; a whole shard is committed, a single image's row returned."""
+        began = process_time()
         report = Report()
         tables = []
-        for encoded_images, read_report in _fetch_ahead(chunks, report):
+        reused = None
+        for chunk in _fetch_ahead(chunks, report):
+            if isinstance(chunk, ReusedRows):
+                reused = chunk
+                continue
+            encoded_images, read_report = chunk
             report.add(read_report)
             tables.append(self._detect_chunk(encoded_images, report))
-        return commit_or_return(piece, self._plan.output, pa.concat_tables(tables), report)
+        count_on_node(report, "detect", sum(map(len, tables)))
+        table = pa.concat_tables(tables)
+        if reused is not None:
+            table = reused.merge(table)
+        commit_or_return(piece, self._plan.output, table, report)
+        report.add_cpu_seconds("detect", process_time() - began)
+        return report
 
     def _detect_chunk(self, encoded_images: list[EncodedImage], report: Report) -> pa.Table:
         assert self._detector is not None, "the pool hands out pieces after load has returned"
@@ -120,9 +79,7 @@ class DetectorActor:
         return self._plan.build_table(encoded_images, detections)
 
 
-def _fetch_ahead(
-    chunks: Sequence[ObjectRef[tuple[list[EncodedImage], Report]]], report: Report
-) -> Iterator[tuple[list[EncodedImage], Report]]:
+def _fetch_ahead(chunks: Sequence[ObjectRef[Chunk]], report: Report) -> Iterator[Chunk]:
     """Fetch one chunk ahead: it may have to come from another node."""
     with ThreadPoolExecutor(1) as fetching:
         pending = fetching.submit(ray.get, chunks[0])
@@ -132,17 +89,3 @@ def _fetch_ahead(
             if number + 1 < len(chunks):
                 pending = fetching.submit(ray.get, chunks[number + 1])
             yield chunk
-
-
-@contextmanager
-def _report_device_errors(device: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turn these errors into this node's trouble with its device.
-
-    Raises:
-        NoCapacity: instead of one of `errors`.
-    """
-    try:
-        yield
-    except errors as error:
-        message = str(error).splitlines()[0]
-        raise NoCapacity(f"{device} does not work on {platform.node()}: {message}") from error

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import sleep
 from typing import Any
 
 import ray
 from ray import ObjectRef
 from ray import exceptions as rx
-from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine import cluster
 from pipeline.engine.cluster import Capacity, Host
 from pipeline.engine.detect.actor import DetectorActor
 from pipeline.engine.detect.plan import DetectionPlan
+from pipeline.engine.detect.resources import ActorResources
+from pipeline.engine.node_demand import NodeDemand
+from pipeline.runs.placement import Need
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,25 +40,27 @@ class ActorLauncher:
     def __init__(
         self,
         plan: ObjectRef[DetectionPlan],
-        gpus_per_actor: float,
+        resources: ActorResources,
         actor_class: Any = DetectorActor,
     ) -> None:
         """Prepare a launcher.
 
         Args:
             plan: the run's plan in the object store.
-            gpus_per_actor: GPUs of one actor; 0 computes on cores.
+            resources: what an actor takes of its node.
             actor_class: the remote class, created with the plan and a precision.
         """
         self._plan = plan
-        self._gpus_per_actor = gpus_per_actor
+        self._resources = resources
         self._actor_class = actor_class
+        self._demand = NodeDemand()
 
     def launch(self, host: Host, cpus: float, precision: str) -> LaunchedActor:
         """Ask Ray for an actor on this node that reserves `cpus` cores."""
         handle = self._actor_class.options(
             num_cpus=cpus,
-            num_gpus=self._gpus_per_actor,
+            num_gpus=self._resources.gpus,
+            resources=dict(self._resources.placement.resources),
             scheduling_strategy=NodeAffinitySchedulingStrategy(host.node, soft=False),
         ).remote(self._plan, precision)
         return LaunchedActor(handle, handle.__ray_ready__.remote(), handle.load.remote())
@@ -67,6 +72,9 @@ class ActorLauncher:
 
     def wait(self, actors: Sequence[LaunchedActor], seconds: float) -> list[LaunchedActor]:
         """Wait at most `seconds`; returns the actors that have loaded the checkpoint or failed to."""
+        if not actors:
+            sleep(seconds)
+            return []
         by_reference = {actor.loaded: actor for actor in actors}
         ended, _ = ray.wait(list(by_reference), num_returns=len(by_reference), timeout=seconds)
         return [by_reference[reference] for reference in ended]
@@ -88,10 +96,13 @@ class ActorLauncher:
         """What the living nodes have."""
         return cluster.get_capacity()
 
-    def find_missing(self, requirements: dict[str, float]) -> str | None:
-        """What no living node can give of an actor's requirements, in words; None if one has it all."""
-        return cluster.describe_missing(requirements)
+    def find_missing(self, need: Need) -> str | None:
+        """What no living node has of an actor's need, in words; None if one has it all."""
+        return cluster.describe_missing(need)
 
-    def request_nodes(self, bundles: list[dict[str, float]]) -> None:
-        """Ask an autoscaler, if there is one, for nodes that can hold these; none withdraws the request."""
-        request_resources(bundles=bundles)
+    def request_places(self, need: Need, count: int) -> None:
+        """Ask an autoscaler, if there is one, for places that the nodes lack; 0 withdraws the request."""
+        if count:
+            self._demand.ask(need, count)
+        else:
+            self._demand.close()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import ray
 
-from pipeline import manifests, storage, uris
-from pipeline.detector.checkpoint_record import CheckpointRecord, read_checkpoint_record
+from pipeline import uris
 from pipeline.detector.detection_settings import DetectionSettings
-from pipeline.detector.version import ALGORITHM_VERSION
 from pipeline.engine import cluster
+from pipeline.engine.detect.detection_inputs import open_detection_inputs
 from pipeline.engine.detect.launcher import ActorLauncher
 from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.detect.pool import DetectorPool
@@ -21,18 +19,14 @@ from pipeline.engine.detect.resources import ActorOptions, choose_actor_resource
 from pipeline.engine.detect.work import DetectionWork
 from pipeline.engine.propose.warm_up import warm_up_workers
 from pipeline.engine.shards.runner import run_shards
-from pipeline.errors import InvalidCheckpoint
-from pipeline.manifests import Manifest
+from pipeline.errors import MismatchedOutput
 from pipeline.proposals.settings import ProposalSettings
-from pipeline.proposals.stored_proposals import StoredProposals, open_stored_proposals
-from pipeline.run_record import RunRecord
-from pipeline.runs.cut_planning import plan_cut
+from pipeline.proposals.stored_proposals import StoredProposals
 from pipeline.runs.image_check import check_sampled_images
-from pipeline.runs.input_places import RUN_WRITES, check_apart
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import RunOutput, open_run
+from pipeline.runs.reuse import EarlierOutput, ReusePlan, open_earlier_output
 from pipeline.runs.summary import Summary, WorkDone, complete_run
-from pipeline.shards import Cut
 
 log = logging.getLogger(__name__)
 
@@ -62,114 +56,85 @@ def run_detection(
         PipelineError: a subclass that says what is wrong.
     """
     cluster.check_ray_address()
-    manifest = manifests.open_manifest(manifest_uri)
-    checkpoint = read_checkpoint_record(checkpoint_uri)
-    check_classes(checkpoint.classes, manifest)
-    settings.pyramid.build_levels(checkpoint.preprocessing)  # rejects a scale above the cap now
-    target = uris.make_absolute(output_uri)
-    inputs = _list_inputs(manifest, checkpoint_uri, proposals)
-    check_apart(target, inputs, RUN_WRITES)
-    storage.check_writable(target)
-    stored = computed = None
-    if isinstance(proposals, str):
-        stored = open_stored_proposals(proposals, manifest, options.limit)
-        provenance = stored.provenance
-    else:
-        computed, provenance = proposals, proposals.to_provenance()
-    cut = plan_cut(manifest, target, options, stored.rows if stored else None)
-    record = _build_record(inputs, cut, checkpoint, provenance, settings)
+    inputs = open_detection_inputs(
+        manifest_uri,
+        checkpoint_uri,
+        output_uri,
+        proposals=proposals,
+        settings=settings,
+        options=options,
+    )
+    manifest, cut, record = inputs.manifest, inputs.cut, inputs.record
+    earlier = open_earlier_output(options, record, manifest)
     all_may_fail, own_disk = options.max_failed_fraction == 1, cluster.is_local()
     check_images = functools.partial(
         check_sampled_images, manifest, cut.images, all_may_fail=all_may_fail, own_disk=own_disk
     )
-    ready = open_run(target, record, cut, options, check_images)
+    ready = open_run(inputs.output, record, cut, options, check_images)
+    precision = _choose_precision(settings, ready, earlier)
+    reuse = None if earlier is None else earlier.locate(ready, manifest)
     with cluster.connect_to_cluster():
-        plan = DetectionPlan(
-            manifest,
-            target,
-            record.fingerprint,
-            uris.make_absolute(checkpoint_uri),
-            checkpoint,
-            settings,
-            options,
-            computed,
-            choose_actor_resources(cluster.get_capacity(), actors),
+        resources = choose_actor_resources(cluster.get_capacity(), actors)
+        plan = inputs.build_plan(settings, options, resources)
+        detect = functools.partial(
+            _detect, plan, inputs.stored, ready, reuse, precision, may_grow=not own_disk
         )
-        detect = functools.partial(_detect, plan, stored, ready)
         return complete_run(ready, options, detect, is_labelled=manifest.classes is not None)
 
 
-def _list_inputs(
-    manifest: Manifest, checkpoint_uri: str, proposals: str | ProposalSettings
-) -> dict[str, str | None]:
-    """The URI of each input by the name of its option; None for proposals that the run computes."""
-    return {
-        "manifest": manifest.uri,
-        "checkpoint": uris.make_absolute(checkpoint_uri),
-        "proposals": uris.make_absolute(proposals) if isinstance(proposals, str) else None,
-    }
-
-
-def _build_record(
-    inputs: Mapping[str, str | None],
-    cut: Cut,
-    checkpoint: CheckpointRecord,
-    provenance: Any,
-    settings: DetectionSettings,
-) -> RunRecord:
-    return RunRecord(
-        "detect",
-        {
-            "dataset": cut.dataset,
-            "images": cut.images,
-            "detector": {"version": ALGORITHM_VERSION},
-            "checkpoint": checkpoint.digest,
-            "proposals": provenance,
-            **settings.to_record(),
-        },
-        {name: uri and uris.redact_uri(uri) for name, uri in inputs.items()},
-    )
-
-
-def _detect(plan: DetectionPlan, stored: StoredProposals | None, ready: RunOutput) -> WorkDone:
+def _detect(
+    plan: DetectionPlan,
+    stored: StoredProposals | None,
+    ready: RunOutput,
+    reuse: ReusePlan | None,
+    precision: str,
+    *,
+    may_grow: bool,
+) -> WorkDone:
     """Start the detectors, settle their precision, and work through the shards."""
     options, resources = plan.options, plan.resources
-    count = resources.count_all(cluster.get_capacity())
-    log.info("detecting with %d actors, %g GPUs each", count, resources.gpus)
-    cluster.await_core(options.no_capacity_after)
-    precision = ready.record.resolved.get("precision", plan.settings.precision)
+    count = resources.count_all(cluster.get_capacity().hosts)
+    if count:
+        log.info("detecting with %d actors, %g GPUs each", count, resources.gpus)
+    needs = [options.placement.build_need(CPU=1.0), resources.need]
+    cluster.check_needs(needs, options.no_capacity_after, may_grow=may_grow)
     plan_reference = ray.put(plan)
-    launcher = ActorLauncher(plan_reference, resources.gpus)
-    pool = DetectorPool(launcher, resources, options.no_capacity_after, precision)
-    mean_size = ready.mean_image_bytes
-    with DetectionWork(plan, plan_reference, pool, stored=stored, mean_size=mean_size) as work:
+    launcher = ActorLauncher(plan_reference, resources)
+    pieces = len(ready.todo) + sum(len(rows) for rows in ready.retry.values())
+    pool = DetectorPool(launcher, resources, options.no_capacity_after, precision, pieces=pieces)
+    with DetectionWork(
+        plan,
+        plan_reference,
+        pool,
+        stored=stored,
+        mean_size=ready.mean_image_bytes,
+        placement=options.placement,
+        reuse=reuse,
+    ) as work:
         if plan.settings.precision == "auto":
             ready = ready.resolve({"precision": work.precision})
         log.info("the network computes in %s", work.precision)
         if plan.proposals is not None:
-            warm_up_workers(plan.proposals)
-        return run_shards(work, "detect", ready, options)
+            warm_up_workers(plan.proposals, options.placement)
+        done = run_shards(work, "detect", ready, options)
+        return replace(done, gpus_per_detector=resources.gpus)
 
 
-def check_classes(checkpoint_classes: Sequence[str], manifest: Manifest) -> None:
-    """Reject a checkpoint that shares no class with a labelled manifest; log the classes that it lacks.
+def _choose_precision(
+    settings: DetectionSettings, ready: RunOutput, earlier: EarlierOutput | None
+) -> str:
+    """What the actors compute in: what the run, or the rows that it takes over, were computed in.
 
     Raises:
-        InvalidCheckpoint: they have no class in common.
+        MismatchedOutput: these two differ.
     """
-    annotated = manifest.classes or ()
-    missing = [name for name in annotated if name not in checkpoint_classes]
-    if annotated and len(missing) == len(annotated):
-        raise InvalidCheckpoint(
-            f"the checkpoint has no class of {uris.redact_uri(manifest.uri)}: it detects "
-            f"{', '.join(checkpoint_classes[:10])}, the images show {', '.join(annotated[:10])}; "
-            "use another checkpoint, or a manifest without classes (prepare folder)"
+    own = ready.record.resolved.get("precision")
+    if earlier is None:
+        return str(own or settings.precision)
+    reused = earlier.resolved.get("precision")
+    if own is not None and reused is not None and own != reused:
+        raise MismatchedOutput(
+            f"--reuse {uris.redact_uri(earlier.parts.uri)} was computed with other settings "
+            f"(precision: {reused} there, {own} now): its rows cannot be taken over"
         )
-    if missing:
-        log.warning(
-            "the checkpoint lacks %d of the %d classes of %s and will not detect them: %s",
-            len(missing),
-            len(annotated),
-            uris.redact_uri(manifest.uri),
-            ", ".join(missing[:10]),
-        )
+    return str(own or reused or settings.precision)

@@ -23,6 +23,11 @@ class StartFailures:
         self._counts[node] += 1
         self._last_times[node] = self._clock()
 
+    def avoid(self, node: str) -> None:
+        """Avoid a node from now on."""
+        self._counts[node] = MAX_FAILED_STARTS
+        self._last_times[node] = self._clock()
+
     def should_avoid(self, node: str) -> bool:
         """Whether starts failed there repeatedly, the last one less than `AVOID_SECONDS` ago."""
         if self._counts[node] < MAX_FAILED_STARTS:

@@ -19,14 +19,16 @@ from ray.actor import ActorHandle
 from pipeline.engine import cluster
 from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.detect.pool import DetectorPool
-from pipeline.engine.detect.read_task import read_piece
+from pipeline.engine.detect.read_task import ReadEnd, read_piece
 from pipeline.engine.monitor.stages import FlowState, StageLoad
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.retry_policy import NoActorLeft, classify_error
 from pipeline.engine.shards.work import Flight
 from pipeline.proposals.stored_proposals import StoredProposals
 from pipeline.runs.encoded_image import EncodedImage
+from pipeline.runs.placement import ANYWHERE, Need, Placement
 from pipeline.runs.report import Failure, Report
+from pipeline.runs.reuse import ReusePlan
 
 STORE_SHARE = 0.5
 """Share of Ray's object stores that images in flight may take before no further shard is read."""
@@ -43,6 +45,8 @@ class DetectionWork:
         *,
         stored: StoredProposals | None = None,
         mean_size: float = 0.0,
+        placement: Placement = ANYWHERE,
+        reuse: ReusePlan | None = None,
     ) -> None:
         """Prepare the work.
 
@@ -52,9 +56,13 @@ class DetectionWork:
             pool: the detectors; this work starts and ends them as a context manager.
             stored: the images' proposals, if the plan does not say how to compute them.
             mean_size: bytes per image, estimated before any is read; 0 if unknown.
+            placement: which nodes may run the tasks that read.
+            reuse: which rows of an earlier output may be taken over.
         """
         self.plan = plan
         self.stored = stored
+        self._placement = placement
+        self._reuse = reuse
         self._plan_reference = plan_reference
         self._pool = pool
         self._mean_size = mean_size
@@ -67,6 +75,9 @@ class DetectionWork:
 
     def __enter__(self) -> DetectionWork:
         try:
+            # An autoscaler starts nodes for detectors and tasks at the same time.
+            self._pool.follow(cluster.get_capacity())
+            cluster.await_core(self.plan.options.no_capacity_after, self._placement)
             self._pool.await_first()
         except BaseException:
             self.close()
@@ -85,9 +96,9 @@ class DetectionWork:
         """What the actors compute in."""
         return self._pool.precision
 
-    def follow(self, capacity: cluster.Capacity) -> None:
-        """Start detectors on nodes that joined, forget those of nodes that are gone."""
-        self._pool.follow(capacity)
+    def follow(self, capacity: cluster.Capacity, queued: int) -> None:
+        """Start detectors on nodes that joined, forget those of nodes that are gone, release idle ones."""
+        self._pool.follow(capacity, queued + len(self._chunks))
 
     def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
         """Whether a piece may start: one per core and two per actor, while their bytes fit the budget.
@@ -107,7 +118,8 @@ class DetectionWork:
 
     def _count_task_cores(self, capacity: cluster.Capacity) -> int:
         """The cores that the actors leave to the tasks."""
-        return max(1, int(capacity.cpus - self._pool.reserved_cpus))
+        tasks = capacity.count_tasks(self._placement)
+        return max(1, int(min(tasks, capacity.cpus - self._pool.reserved_cpus)))
 
     def measure_flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
         """The load of the tasks on the cores and of the detectors, with what waits in front of each."""
@@ -133,9 +145,9 @@ class DetectionWork:
             budget=STORE_SHARE * capacity.object_store,
         )
 
-    def list_needs(self) -> Sequence[dict[str, float]]:
-        """A core for the tasks and what an actor requires."""
-        return [{"CPU": 1.0}, self.plan.resources.requirements]
+    def list_needs(self) -> Sequence[Need]:
+        """What a task and an actor need."""
+        return [self._placement.build_need(CPU=1.0), self.plan.resources.need]
 
     def start(self, flight: Flight) -> ObjectRef[Any]:
         """Start reading a piece; returns the end of its generator, which the runner waits for."""
@@ -144,8 +156,11 @@ class DetectionWork:
         if self.stored is not None:  # a task gets the rows of its own images only
             first_row = piece.shard.first_row + (piece.row or 0)
             stored_rows = self.stored.locate(first_row, piece.rows)
-        arguments = (self._plan_reference, piece, stored_rows, flight.is_last_chance)
-        chunks: ObjectRefGenerator = read_piece.remote(*arguments)
+        reusable = None if self._reuse is None else self._reuse.select(piece.shard, piece.row)
+        last = flight.is_last_chance
+        arguments = (self._plan_reference, piece, stored_rows, last, reusable)
+        task = read_piece.options(**self._placement.build_options())
+        chunks: ObjectRefGenerator = task.remote(*arguments)
         self._chunks[flight] = chunks
         end: ObjectRef[Any] = chunks.completed()
         return end
@@ -156,12 +171,18 @@ class DetectionWork:
             del self._handles[flight]
             self._pool.take_back(flight)
             return None
-        *chunks, end = list(self._chunks.pop(flight))
-        flight.size, node = ray.get(end)
-        images_read = self._images_read + flight.piece.rows
+        if flight.stage == "reuse":
+            return None
+        *chunks, last = list(self._chunks.pop(flight))
+        end: ReadEnd = ray.get(last)
+        if end.is_committed:
+            flight.stage = "reuse"
+            return chunks[0]  # type: ignore[no-any-return]  # the task's report
+        flight.size = end.size
+        images_read = self._images_read + end.images
         self._mean_size = (self._mean_size * self._images_read + flight.size) / images_read
         self._images_read = images_read
-        handle = self._pool.hand_out(flight, node)
+        handle = self._pool.hand_out(flight, end.node)
         if handle is None:
             raise NoActorLeft("no detector is left to take the images")
         flight.stage = "detect"
@@ -182,5 +203,5 @@ class DetectionWork:
     def build_failed_row(self, piece: Piece, failure: Failure) -> pa.Table:
         """The row of an image that ended its workers."""
         (listed,) = piece.read_images(self.plan.manifest, self.plan.fingerprint)
-        failed_image = EncodedImage(listed.image_id, listed.uri, failure=failure)
+        failed_image = EncodedImage(listed.image_id, listed.uri, failure=failure, key=listed.key)
         return self.plan.build_table([failed_image], [None])

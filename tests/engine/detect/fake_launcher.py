@@ -9,6 +9,7 @@ from typing import Any
 from ray import exceptions as rx
 
 from pipeline.engine.cluster import Capacity, Host
+from pipeline.runs.placement import Need
 
 GB = 1e9
 
@@ -57,7 +58,8 @@ class FakeLauncher:
 
     def __init__(self, capacity: Callable[[], Capacity] = make_capacity) -> None:
         self.launched: list[FakeActor] = []
-        self.requested: list[list[dict[str, float]]] = []
+        self.requested: list[int] = []
+        """Places that an autoscaler was asked for, whenever the number changed."""
         self.missing: str | None = None
         self.start: Callable[[FakeActor], StartResult] = lambda actor: (
             "fp32" if actor.precision == "auto" else actor.precision
@@ -89,11 +91,12 @@ class FakeLauncher:
     def end(self, actor: FakeActor) -> None:
         actor.is_ended = True
 
-    def find_missing(self, requirements: dict[str, float]) -> str | None:
+    def find_missing(self, need: Need) -> str | None:
         return self.missing
 
-    def request_nodes(self, bundles: list[dict[str, float]]) -> None:
-        self.requested.append(bundles)
+    def request_places(self, need: Need, count: int) -> None:
+        if count != (self.requested[-1] if self.requested else 0):
+            self.requested.append(count)
 
 
 def start_error(cause: Exception) -> Any:

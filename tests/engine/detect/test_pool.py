@@ -9,11 +9,11 @@ import pytest
 from ray import exceptions as rx
 
 from pipeline.engine.cluster import Capacity
-from pipeline.engine.detect.pool import (
+from pipeline.engine.detect.actor_losses import (
     MAX_LOSSES_IN_A_ROW,
     MAX_SINGLE_LOSSES_IN_A_ROW,
-    DetectorPool,
 )
+from pipeline.engine.detect.pool import PLACE_SECONDS, DetectorPool
 from pipeline.engine.detect.resources import ActorResources
 from pipeline.engine.detect.start_failures import AVOID_SECONDS
 from pipeline.engine.shards.piece import Piece
@@ -272,8 +272,75 @@ def test_an_autoscaler_is_asked_for_gpus_that_no_node_has_yet(clock: Clock) -> N
     launcher = FakeLauncher(capacity)
     pool = _pool(launcher, clock, max_actors=2, precision="fp32")
     pool.await_first()
-    assert launcher.requested == [[{"GPU": 1.0}] * 2]
+    assert launcher.requested == [2, 0]
     assert pool.size == 2
     pool.close()
-    assert launcher.requested[1:] == [[]]
     assert all(actor.is_ended for actor in launcher.launched)
+
+
+def test_detectors_without_work_are_released_while_others_finish(
+    launcher: FakeLauncher, clock: Clock
+) -> None:
+    """As long as pieces are queued or read, each keeps its place; at the end only busy ones do."""
+    capacity = make_capacity(*(make_host(name, gpus=1) for name in "abc"))
+    pool = _pool(launcher, clock)
+    pool.follow(capacity, waiting=9)
+    flights = [_flight(), _flight()]
+    nodes = {pool.hand_out(flight).node for flight in flights}  # type: ignore[union-attr]
+    pool.follow(capacity, waiting=1)
+    assert pool.size == 3
+    pool.follow(capacity, waiting=0)
+    assert pool.size == 2
+    assert {actor.node for actor in launcher.launched if not actor.is_ended} == nodes
+    pool.take_back(flights[0])
+    pool.follow(capacity, waiting=0)
+    assert (pool.size, len(launcher.launched)) == (1, 3)
+    assert pool.replace_lost(flights[1], rx.ActorDiedError())  # its piece needs an actor again
+    assert (pool.size, len(launcher.launched)) == (1, 4)
+
+
+def test_a_run_starts_no_more_detectors_than_it_has_pieces(
+    launcher: FakeLauncher, clock: Clock
+) -> None:
+    resources = ActorResources(1.0, 1, 8)
+    pool = DetectorPool(launcher, resources, START_SECONDS, "fp32", clock, pieces=3)  # type: ignore[arg-type]
+    pool.follow(make_capacity(make_host("a", gpus=8)))
+    assert pool.size == 3
+    assert not launcher.requested
+
+
+def test_detectors_on_gpus_double_while_each_has_a_piece_waiting(
+    launcher: FakeLauncher, clock: Clock
+) -> None:
+    capacity = make_capacity(make_host("a", gpus=2))
+    pool = _pool(launcher, clock)
+    pool.follow(capacity, waiting=9)
+    for _ in range(3):
+        pool.hand_out(_flight())
+    pool.follow(capacity, waiting=9)
+    assert not launcher.requested, "one has nothing to do after its present piece"
+    pool.hand_out(_flight())
+    pool.follow(capacity, waiting=1)
+    assert launcher.requested == [1], "no more than there are pieces"
+    pool.follow(capacity, waiting=9)
+    assert launcher.requested == [1, 2]
+    pool.close()
+    assert launcher.requested == [1, 2, 0]
+
+
+def test_a_place_that_others_hold_is_given_up_for_a_new_node(
+    launcher: FakeLauncher, clock: Clock
+) -> None:
+    """Another job's detectors hold the GPUs of node a, which count as places but are none."""
+    launcher.start = lambda actor: None if actor.node == "a" else "fp32"
+    first, second = make_host("a", gpus=1), make_host("b", gpus=1)
+    resources = ActorResources(1.0, 1, 1)
+    pool = DetectorPool(launcher, resources, 1000.0, "fp32", clock)  # type: ignore[arg-type]
+    pool.follow(make_capacity(first))
+    assert (launcher.nodes, launcher.requested) == (["a"], [])
+    clock.now += PLACE_SECONDS + 1
+    pool.follow(make_capacity(first))
+    assert (pool.size, launcher.requested) == (0, [1])
+    pool.follow(make_capacity(first, second))
+    assert (launcher.nodes, launcher.requested) == (["a", "b"], [1, 0])
+    assert pool.has_ready()

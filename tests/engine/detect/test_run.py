@@ -15,8 +15,9 @@ from pipeline import imaging, manifests, proposals, shards
 from pipeline.detector.detection_settings import DetectionSettings
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.pyramid import Pyramid
+from pipeline.engine.detect.detection_inputs import check_classes
 from pipeline.engine.detect.resources import ActorOptions
-from pipeline.engine.detect.run import check_classes, run_detection
+from pipeline.engine.detect.run import run_detection
 from pipeline.engine.propose.run import run_proposals
 from pipeline.errors import (
     InvalidCheckpoint,
@@ -277,7 +278,7 @@ def test_a_rerun_with_other_settings_is_rejected_by_name(
     computed, stored = tmp_path / "computed", tmp_path / "stored"
     _detect(manifest_uri, checkpoint, computed, limit=2)
     _detect(manifest_uri, checkpoint, stored, limit=2, proposals=str(tmp_path / "boxes"))
-    before = {path: path.read_bytes() for path in computed.iterdir()}
+    before = {p: p.read_bytes() for p in computed.rglob("*") if p.is_file()}
 
     def expect_rejection(message: str, output: Path = computed, **changed: Any) -> None:
         arguments = {"uri": manifest_uri, "checkpoint": checkpoint, "limit": 2} | changed
@@ -309,7 +310,7 @@ def test_a_rerun_with_other_settings_is_rejected_by_name(
     )
     monkeypatch.setattr("pipeline.engine.detect.run.ALGORITHM_VERSION", 0)
     expect_rejection(r"detector.version: \d+ there, 0 now")
-    assert {path: path.read_bytes() for path in computed.iterdir()} == before
+    assert {p: p.read_bytes() for p in computed.rglob("*") if p.is_file()} == before
 
 
 def test_reruns_keep_the_precision_that_auto_chose(
