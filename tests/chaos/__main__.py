@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import image_faults, process_faults, store_faults, training_faults
+from tests.chaos import (
+    head_faults,
+    image_faults,
+    node_faults,
+    object_store_faults,
+    process_faults,
+    reuse_faults,
+    stopped_drivers,
+    store_faults,
+    training_faults,
+)
 from tests.chaos.outcome import Outcome, format_table
 from tests.chaos.stage import Stage, set_up_stage
 from tests.swift import Swift
@@ -25,6 +36,7 @@ Fault = Callable[[Stage], Any]
 ON_DISK: dict[str, Fault] = {
     "driver_killed": process_faults.kill_driver,
     "driver_killed_stored_proposals": process_faults.kill_driver_with_stored_proposals,
+    "driver_killed_reuse": reuse_faults.kill_reusing_driver,
     "proposal_worker_killed": process_faults.kill_proposal_worker,
     "detector_killed": process_faults.kill_detector,
     "node_killed_another_joins": process_faults.kill_node_and_add_another,
@@ -34,7 +46,18 @@ ON_DISK: dict[str, Fault] = {
     "two_drivers": process_faults.run_two_drivers,
     "overwrite_killed": process_faults.kill_overwriting_driver,
     "disk_full": process_faults.fill_disk,
+    "driver_stopped": stopped_drivers.stop_driver,
+    "driver_stopped_overwritten": stopped_drivers.stop_overwritten_driver,
+    "node_preempted": node_faults.preempt_node,
+    "nodes_terminated": node_faults.terminate_nodes,
+    "node_stopped": node_faults.stop_node,
+    "clocks_apart": node_faults.shift_clocks,
+    "head_restarted": head_faults.restart_head,
+    "head_lost": head_faults.lose_head,
+    "object_store_full": object_store_faults.fill_object_store,
+    "spilling_folder_full": object_store_faults.fill_spilling_folder,
     "training_driver_killed": training_faults.kill_driver,
+    "training_driver_stopped": training_faults.stop_driver,
     "training_two_drivers": training_faults.run_two_drivers,
     "training_two_equal_drivers": training_faults.run_two_equal_drivers,
     "training_overwrite_killed": training_faults.kill_overwriting_driver,
@@ -46,6 +69,7 @@ IN_STORE: dict[str, Fault] = {
     "store_slow": store_faults.build_store_fault("slow", seconds=4.0),
     "store_reset": store_faults.build_store_fault("reset", share=0.7),
     "store_silent": store_faults.build_store_fault("silent"),
+    "store_lists_late": store_faults.list_late,
     "store_down": store_faults.stop_store,
     "training_store_down": training_faults.stop_store,
 }
@@ -91,6 +115,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="output file for the outcomes")
     parser.add_argument("--markdown", type=Path, help="output file for the table")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all that was started ends too
     faults = {name: fault for name, fault in all_faults.items() if name in options.only}
     why_no_store = Swift.find_obstacle() if faults.keys() & IN_STORE.keys() else None
     if why_no_store:

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from tests.chaos import outputs
+from tests.chaos.outputs import Row
 from tests.chaos.stage import Driver, Inputs, Stage
 
 MOST_RERUNS = 3
@@ -77,10 +78,23 @@ class Trial:
         fault: str,
         *options: str,
         inputs: Inputs | None = None,
+        expected: Sequence[Row] | None = None,
         begin: bool = True,
     ) -> None:
-        """Prepare the output, and start the job if `begin`."""
+        """Prepare the output, and start the job if `begin`.
+
+        Args:
+            stage: where it runs.
+            fault: its name.
+            options: more options of the job.
+            inputs: images, checkpoint and folder of outputs; by default those on disk.
+            expected: the rows of an undisturbed run; by default those of the stage for these inputs.
+            begin: start the job at once.
+        """
         self.stage = stage
+        is_in_store = inputs is not None and inputs is stage.stored
+        default = stage.stored_expected if is_in_store else stage.expected
+        self.expected = default if expected is None else expected
         self.fault = fault
         self.options = options
         self.inputs = inputs
@@ -135,15 +149,15 @@ class Trial:
         allowed_redone: int = 0,
     ) -> Outcome:
         """Compare the output with the undisturbed run."""
-        is_in_store = self.inputs is not None and self.inputs is self.stage.stored
-        expected = self.stage.stored_expected if is_in_store else self.stage.expected
+        expected = self.expected
         rows = outputs.read_rows(self.output)
         difference = outputs.compare_rows(rows, expected, poison)
         after = outputs.list_parts(self.output)
         rewritten = [name for name, stamp in self.committed.items() if after.get(name) != stamp]
         lost = difference.lost
-        if not lost and not outputs.is_readable(self.output):
-            lost = ("unreadable",)
+        manifest = (self.inputs or self.stage.local).manifest
+        if not lost and (fault := outputs.find_fault(self.output, manifest)):
+            lost = (fault,)
         per_part = len(expected) / max(1, len(after))
         return Outcome(
             self.fault,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ import pyarrow.parquet as pq
 
 from pipeline import shards, storage, uris
 from pipeline.errors import PipelineError
+from pipeline.image_keys import compute_image_key
+from pipeline.imaging import Decoding
+from pipeline.runs.verification import verify_output
 
 Row = dict[str, Any]
 SCORE_TOLERANCE = 1e-3
@@ -44,12 +48,42 @@ def read_rows(output: str) -> list[Row]:
     return rows
 
 
+def move_rows(rows: Sequence[Row], image_uris: Mapping[str, str]) -> list[Row]:
+    """The rows that a run would have of the same images in other places, or with other bytes.
+
+    Args:
+        rows: rows of an undisturbed run.
+        image_uris: the other place of each image.
+    """
+    moved = []
+    for row in rows:
+        uri = image_uris[row["image_id"]]
+        data = storage.read(uri)
+        facts = {
+            "uri": uri,
+            "image_key": compute_image_key(row["image_id"], uri, None, Decoding()),
+            "image_bytes": len(data),
+            "image_md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
+        }
+        moved.append(row | facts)
+    return moved
+
+
 def is_readable(output: str) -> bool:
     """Whether the pipeline's own readers accept the output."""
     try:
         return sum(len(table) for table in shards.open_parts(output).read_tables()) > 0
     except PipelineError:
         return False
+
+
+def find_fault(output: str, manifest: str) -> str | None:
+    """The first fault that the pipeline's own verification finds, or why it cannot read the output."""
+    try:
+        faults = verify_output(output, manifest, processes=1).contents.faults.kept
+    except PipelineError as error:
+        return str(error)
+    return f"{faults[0].check}: {faults[0].file}: {faults[0].text}" if faults else None
 
 
 @dataclass(frozen=True)

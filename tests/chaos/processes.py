@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def list_descendants(pid: int) -> list[int]:
@@ -40,7 +41,7 @@ def send_signal(pids: list[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def kill_tree(process: subprocess.Popen[bytes]) -> None:
+def kill_tree(process: subprocess.Popen[Any]) -> None:
     """SIGKILL a process with all its descendants and wait until they have ended."""
     descendants = list_descendants(process.pid)
     send_signal([*descendants, process.pid], signal.SIGKILL)

@@ -19,7 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["pass", "500", "503", "slow", "reset", "silent"]
+from tests.chaos.late_listing import LateListing, find_listing, list_late
+
+Kind = Literal["pass", "500", "503", "slow", "reset", "silent", "late"]
 METHODS = (b"GET ", b"PUT ", b"HEAD ", b"POST ", b"DELETE ")
 ANSWERS = {
     "500": ("500 Internal Server Error", "InternalError"),
@@ -35,7 +37,7 @@ class Fault:
     kind: Kind = "pass"
     share: float = 1.0
     seconds: float = 2.0
-    """Longest delay of a request, for kind `slow`."""
+    """Longest delay of a request, for kind `slow`; how late listings are, for kind `late`."""
 
 
 class FaultProxy:
@@ -48,6 +50,7 @@ class FaultProxy:
         self.requests = 0
         self.faulty_requests = 0
         """Requests that met a fault."""
+        self._listing = LateListing()
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         proxy = self
@@ -95,7 +98,13 @@ class FaultProxy:
                     data = client.recv(1 << 16)
                     if not data:
                         return
+                    self._listing.note_change(data)
                     fault = self._choose_fault(data)
+                    if fault == "late":
+                        target = find_listing(data) or ""
+                        seconds = self.fault.seconds
+                        client.sendall(list_late(store, data, self._listing, target, seconds))
+                        continue
                     if fault in ANSWERS:
                         send_error(client, *ANSWERS[fault], data)
                         return
@@ -123,6 +132,8 @@ class FaultProxy:
             self.requests += 1
             fault = self.fault
             if fault.kind == "pass" or self._random.random() >= fault.share:
+                return "pass"
+            if fault.kind == "late" and find_listing(data) is None:
                 return "pass"
             self.faulty_requests += 1
             return fault.kind

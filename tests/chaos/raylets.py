@@ -17,22 +17,15 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tests.chaos.processes import (
-    find_by_path,
-    kill_tree,
-    list_descendants,
-    read_command,
-    send_signal,
-    wait_until,
-)
+from tests.chaos.node import Node, find_free_ports
+from tests.chaos.processes import find_by_path, kill_tree, send_signal, wait_until
 from tests.swift import find_free_port
 
 START_SECONDS = 300
@@ -49,26 +42,6 @@ QUIET = {
 }
 
 
-class Node:
-    """One raylet with its workers, as descendants of a `ray start --block` process."""
-
-    def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
-        self.process = process
-        self.name = name
-
-    def find_raylet(self) -> int | None:
-        """The raylet's pid, or None before it runs."""
-        for pid in list_descendants(self.process.pid):
-            if "/raylet/raylet " in read_command(pid):
-                return pid
-        return None
-
-    def list_workers(self, title: str) -> list[int]:
-        """The pids of workers whose title starts with `title`, such as `_read_piece`."""
-        pids = list_descendants(self.process.pid)
-        return [pid for pid in pids if read_command(pid).startswith(f"ray::{title}")]
-
-
 class Raylets:
     """A head without cores and nodes that can be killed, on which all work runs."""
 
@@ -78,13 +51,17 @@ class Raylets:
         head_cpus: int = 0,
         *,
         dashboard: bool = False,
+        store_bytes: int = STORE_BYTES,
+        keeps_state: bool = False,
     ) -> None:
         """Prepare a cluster; the `with` block starts it.
 
         Args:
             environment: variables of the workers and drivers.
-            head_cpus: cores of the head; without the head the cluster ends.
+            head_cpus: cores of the head.
             dashboard: start the dashboard, which accepts submitted jobs.
+            store_bytes: size of each node's object store.
+            keeps_state: keep the head's state in a RocksDB on disk, so that the cluster survives its restart.
         """
         # A socket's path may have 107 characters, and Ray uses most of them.
         self.folder = Path(tempfile.mkdtemp(prefix="rl-", dir="/tmp"))
@@ -95,6 +72,14 @@ class Raylets:
         self._token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._environment = dict(environment or {})
         self.dashboard_port = find_free_port() if dashboard else None
+        self.store_bytes = store_bytes
+        self._head_environment = {}
+        if keeps_state:
+            self._head_environment = {
+                "RAY_gcs_storage": "rocksdb",
+                "RAY_gcs_storage_path": str(self.folder / "state"),
+            }
+        self._joined = 1
 
     @property
     def environment(self) -> dict[str, str]:
@@ -103,19 +88,25 @@ class Raylets:
 
     def __enter__(self) -> Raylets:
         try:
-            self._start(
-                "head", self.head_cpus, "--head", f"--port={self.port}", *self._head_options()
-            )
+            self.start_head()
         except BaseException:
             self.close()
             raise
         return self
 
+    def start_head(self) -> None:
+        """Start the head, on the same port as before if it was killed."""
+        options = ("--head", f"--port={self.port}", *self._head_options())
+        self.head = self._start("head", self.head_cpus, *options, more=self._head_environment)
+
     def _head_options(self) -> list[str]:
         if self.dashboard_port is None:
-            return ["--include-dashboard=false", f"--temp-dir={self.folder}"]
+            return ["--include-dashboard=false"]
+        client_port = (
+            f"--ray-client-server-port={find_free_port()}"  # all clusters share the default
+        )
         port = f"--dashboard-port={self.dashboard_port}"
-        return ["--include-dashboard=true", port, f"--temp-dir={self.folder}"]
+        return ["--include-dashboard=true", port, client_port]
 
     def __exit__(
         self,
@@ -126,21 +117,64 @@ class Raylets:
         self.close()
 
     def add_node(
-        self, cpus: int = 1, resources: Mapping[str, float] | None = None, name: str | None = None
+        self,
+        cpus: int = 1,
+        resources: Mapping[str, float] | None = None,
+        name: str | None = None,
+        *,
+        options: Sequence[str] = (),
+        before: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> Node:
-        """Start a node and wait until it has joined the cluster."""
-        name = name or f"node{len(self.nodes)}"
+        """Start a node and wait until it has joined the cluster.
+
+        Args:
+            cpus: its cores.
+            resources: its custom resources.
+            name: its name; by default a number.
+            options: more options of `ray start`.
+            before: a command that runs `ray start`, such as `unshare`.
+            environment: variables of this node alone.
+        """
+        name = name or f"node{self._joined}"
+        self._joined += 1
         encoded = json.dumps(dict(resources or {}))
-        return self._start(name, cpus, f"--address={self.address}", f"--resources={encoded}")
+        options = (f"--address={self.address}", f"--resources={encoded}", *options)
+        return self._start(name, cpus, *options, before=before, more=environment)
 
     def kill_node(self, node: Node) -> None:
         """SIGKILL a raylet with its workers and all other processes of the node."""
         kill_tree(node.process)
         self.nodes.remove(node)
 
+    def drain_node(self, node: Node, seconds: int) -> None:
+        """Announce that a node ends in some seconds, as autoscalers do for spot instances."""
+        reason = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "preempted")
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "ray.scripts.scripts", "drain-node", *reason),
+                *(f"--address={self.address}", f"--node-id={node.read_id()}"),
+                f"--deadline-remaining-seconds={seconds}",
+            ],
+            env=os.environ | self.environment,
+            capture_output=True,
+            check=True,
+        )
+
+    def terminate_node(self, node: Node, seconds: float = 30) -> None:
+        """SIGTERM all processes of a node, as a machine that shuts down does, and SIGKILL what is left."""
+        node.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            node.process.wait(seconds)
+        self.kill_node(node)
+
     def list_workers(self, title: str) -> list[int]:
         """The pids of all nodes' workers whose title starts with `title`."""
         return [pid for node in self.nodes for pid in node.list_workers(title)]
+
+    def list_busy_workers(self) -> list[int]:
+        """The pids of all nodes' workers that belong to a job."""
+        return [pid for node in self.nodes for pid in node.list_busy_workers()]
 
     def close(self) -> None:
         """Kill all nodes, the head last, and remove their files."""
@@ -150,22 +184,40 @@ class Raylets:
         send_signal(find_by_path(self.folder), signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _start(self, name: str, cpus: int, *options: str) -> Node:
+    def _start(
+        self,
+        name: str,
+        cpus: int,
+        *options: str,
+        before: Sequence[str] = (),
+        more: Mapping[str, str] | None = None,
+    ) -> Node:
         for _ in range(STARTS - 1):
             with contextlib.suppress(RuntimeError):
-                return self._start_once(name, cpus, *options)
-        return self._start_once(name, cpus, *options)
+                return self._start_once(name, cpus, options, before, more or {})
+        return self._start_once(name, cpus, options, before, more or {})
 
-    def _start_once(self, name: str, cpus: int, *options: str) -> Node:
+    def _start_once(
+        self,
+        name: str,
+        cpus: int,
+        options: Sequence[str],
+        before: Sequence[str],
+        more: Mapping[str, str],
+    ) -> Node:
         first = find_free_ports(60)
+        # Nodes that share a folder unpack a submitted job's code under each other's running workers.
+        folder = tempfile.mkdtemp(prefix="", dir=self.folder)
         command = [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options),
+            *(*before, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options),
             *("--node-ip-address=127.0.0.1", f"--node-name={name}", f"--num-cpus={cpus}"),
             *(
                 f"--dashboard-agent-listen-port={find_free_port()}",  # all clusters share the default port
+                f"--metrics-export-port={find_free_port()}",
+                f"--temp-dir={folder}",
                 "--num-gpus=0",
                 "--include-log-monitor=false",
-                f"--object-store-memory={STORE_BYTES}",
+                f"--object-store-memory={self.store_bytes}",
                 "--disable-usage-stats",
             ),
             *(f"--min-worker-port={first}", f"--max-worker-port={first + 59}"),
@@ -174,7 +226,7 @@ class Raylets:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
-                env=os.environ | self._environment | self._token | QUIET,
+                env=os.environ | self._environment | self._token | QUIET | dict(more),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -193,20 +245,3 @@ class Raylets:
         finally:
             log.unlink()
         return node
-
-
-def find_free_ports(count: int) -> int:
-    """The first of `count` consecutive free ports."""
-    while True:
-        first = find_free_port()
-        if first + count < 65_000 and all(_is_free(port) for port in range(first, first + count)):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True

@@ -28,6 +28,8 @@ ROOT = Path(__file__).parents[2]
 HOSTILE = Path(__file__).parent / "hostile"
 BUCKET = "chaos"
 SHARD_SIZE = 4
+AT_WORK = 6 * SHARD_SIZE
+"""The most images at work on two cores with two detectors: a shard for each core, two for each detector."""
 PROPOSING = (
     *("--strategy", "single", "--max-boxes", "50", "--min-side", "8"),
     *("--shard-size", str(SHARD_SIZE)),
@@ -102,6 +104,20 @@ class Stage:
     """The same images in the object store."""
     stored_expected: list[Row] = field(default_factory=list)
     drivers: list[Driver] = field(default_factory=list)
+    store_environment: dict[str, str] = field(default_factory=dict)
+    """Variables by which jobs access the store through the proxy."""
+
+    @contextlib.contextmanager
+    def use_cluster(self, cluster: Raylets, nodes: int = 2) -> Iterator[Raylets]:
+        """Start a cluster of `nodes` nodes of one core, on which jobs run while the block does."""
+        previous, self.cluster = self.cluster, cluster
+        try:
+            with cluster:
+                for _ in range(nodes):
+                    cluster.add_node()
+                yield cluster
+        finally:
+            self.cluster = previous
 
     @property
     def third_of_parts(self) -> int:
@@ -197,15 +213,16 @@ def set_up_stage(images: int, *, store: bool = True, nodes: int = 2) -> Iterator
         manifest = str(folder / "manifest.parquet")
         write_manifest(manifest, [ManifestRow(p.stem, str(p), 80, 60, None) for p in paths], None)
         local = Inputs(manifest, write_random_checkpoint(folder), str(folder))
-        stage = Stage(folder, cluster, paths, local)
+        stage = Stage(folder, cluster, paths, local, store_environment=proxied)
         stack.callback(lambda: [kill_tree(driver.process) for driver in stage.drivers])
         if proxy and swift:
             stage.swift, stage.proxy, stage.stored = swift, proxy, upload_inputs(stage)
         output = stage.locate_output("undisturbed")
         stage.run_job(output)
         stage.expected = outputs.read_rows(output)
-        uris = {path.stem: f"s3://{BUCKET}/images/{path.name}" for path in paths}
-        stage.stored_expected = [row | {"uri": uris[row["image_id"]]} for row in stage.expected]
+        if stage.stored is not None:
+            uris = {path.stem: f"s3://{BUCKET}/images/{path.name}" for path in paths}
+            stage.stored_expected = outputs.move_rows(stage.expected, uris)
         yield stage
 
 

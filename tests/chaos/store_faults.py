@@ -6,11 +6,17 @@ import functools
 import time
 from collections.abc import Callable
 
+import pytest
+
+from tests.chaos import outputs
 from tests.chaos.outcome import Outcome, Trial
 from tests.chaos.proxy import Kind
 from tests.chaos.stage import Stage
+from tests.swift import forget_clients
 
 TROUBLE_SECONDS = 12.0
+LATE_SECONDS = 30.0
+"""How late listings are."""
 
 
 def restart_store(stage: Stage) -> Outcome:
@@ -59,6 +65,31 @@ def _disturb_store(
     trial.wait_for_end()
     trial.rerun_until_done()
     return trial.compare(note=f"{affected} requests affected")
+
+
+def list_late(stage: Stage) -> Outcome:
+    """Listings lag behind during the run, a rerun of it and the reading of its output."""
+    proxy = stage.proxy
+    assert proxy is not None
+    trial = Trial(stage, "store_lists_late", begin=False, inputs=stage.stored)
+    before = proxy.faulty_requests
+    with proxy.inject("late", seconds=LATE_SECONDS), pytest.MonkeyPatch.context() as patch:
+        trial.driver = trial.start_job()
+        trial.wait_for_third()
+        trial.wait_for_end()
+        for name, value in stage.store_environment.items():
+            patch.setenv(name, value)
+        forget_clients()
+        listed = len(outputs.list_parts(trial.output))
+        if not outputs.is_readable(trial.output):
+            raise AssertionError("readers reject a complete output whose parts are listed late")
+    forget_clients()
+    parts = len(outputs.list_parts(trial.output))
+    if listed == parts:
+        raise AssertionError("the run was so slow that its last parts were listed")
+    trial.rerun_until_done()
+    affected = proxy.faulty_requests - before
+    return trial.compare(note=f"{affected} listings, the last lacks {parts - listed} parts")
 
 
 def build_store_fault(

@@ -56,3 +56,22 @@ def test_a_faulty_store_is_never_reported_as_a_missing_object(
 def test_a_slow_answer_is_awaited(folder: str, proxy: FaultProxy) -> None:
     with proxy.inject("slow", seconds=0.5):
         assert storage.read(f"{folder}/x") == b"old"
+
+
+def test_late_listings_lack_new_objects_and_hold_removed_ones(
+    folder: str, proxy: FaultProxy
+) -> None:
+    with proxy.inject("late", seconds=60):
+        assert storage.list_names(folder) == []
+        assert storage.read(f"{folder}/x") == b"old"
+        assert storage.exists(f"{folder}/x")
+    assert storage.list_names(folder) == ["x"]
+    storage.put(f"{folder}/y", b"new")
+    storage.remove(f"{folder}/x")
+    assert storage.list_names(folder) == ["y"]
+    with proxy.inject("late", seconds=60):
+        assert storage.list_names(folder) == ["x"]
+        with pytest.raises(MissingObject):
+            storage.read(f"{folder}/x")
+    with proxy.inject("late", seconds=0):
+        assert storage.list_names(folder) == ["y"]

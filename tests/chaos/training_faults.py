@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,11 +25,11 @@ from pipeline.errors import PipelineError
 from pipeline.run_record import read_record
 from pipeline.training import state
 from tests.chaos.outcome import MOST_RERUNS, Outcome
-from tests.chaos.processes import kill_tree, wait_until
+from tests.chaos.processes import kill_tree, send_signal, wait_until
 from tests.chaos.stage import DRIVER_SECONDS, ROOT, Driver, Stage
 from tests.training.training_dataset import write_dataset
 
-STEPS = 400
+STEPS = 160
 SETTINGS = (
     *("--recipe", "tiny", "--iterations", str(STEPS), "--short-sides", "64", "--max-side", "96"),
     *("--workers", "1", "--gpu", "False", "--checkpoint-every", "20", "--log-every", "10"),
@@ -95,6 +96,11 @@ class TrainingTrial:
 
         wait_until(is_there, f"step {step} of {self.fault}", DRIVER_SECONDS, 0.1)
 
+    def read_seed(self) -> int | None:
+        """The seed of the training that owns the output; None while it has no record."""
+        record = read_record(self.output)
+        return None if record is None else int(record.settings["seed"])
+
     def rerun_until_done(self, *more: str) -> None:
         """Run the same command again until it succeeds.
 
@@ -112,9 +118,7 @@ class TrainingTrial:
     def compare(self, expected: Tensors, seed: int, note: str = "") -> Outcome:
         """Compare the network with the undisturbed training's, and the record with the settings."""
         tensors = _read_tensors(self.output)
-        record = read_record(self.output)
-        is_own = record is not None and record.settings["seed"] == seed
-        is_own = is_own and storage.exists(uris.join(self.output, "model.json"))
+        is_own = self.read_seed() == seed and storage.exists(uris.join(self.output, "model.json"))
         shared = tensors.keys() & expected.keys()
         differing = [
             name
@@ -165,13 +169,39 @@ def kill_driver(stage: Stage) -> Outcome:
     return trial.compare(expected, 0)
 
 
+def stop_driver(stage: Stage) -> Outcome:
+    """Stop a driver with its workers, finish its training with the same command, and continue it."""
+    expected = _train_undisturbed(stage, 0)
+    trial = TrainingTrial(stage, "driver_stopped")
+    first = trial.start_job("--seed", "0")
+    trial.wait_for_step(first, STEPS // 4)
+    stopped = [first.process.pid, *stage.cluster.list_busy_workers()]
+    send_signal(stopped, signal.SIGSTOP)
+    try:
+        second = trial.start_job("--seed", "0")
+        codes = [second.wait()]
+    finally:
+        send_signal(stopped, signal.SIGCONT)
+    codes.append(first.wait())
+    if any(codes):
+        logs = "".join(driver.read_log()[-1500:] for driver in (first, second))
+        raise AssertionError(f"exit codes {codes}:\n{logs}")
+    return trial.compare(expected, 0, "continued when another driver had finished")
+
+
 def run_two_drivers(stage: Stage) -> Outcome:
     """A second driver with another seed overwrites the output: the first must end with an error."""
     expected = _train_undisturbed(stage, 1)
     trial = TrainingTrial(stage, "two_drivers")
     first = trial.start_job("--seed", "0")
     trial.wait_for_step(first, 20)
-    second = trial.start_job("--seed", "1", "--overwrite")
+    workers = stage.cluster.list_workers("RayTrainWorker")
+    send_signal(workers, signal.SIGSTOP)  # else a quick training ends before the other one begins
+    try:
+        second = trial.start_job("--seed", "1", "--overwrite")
+        wait_until(lambda: trial.read_seed() == 1, "record of the second", DRIVER_SECONDS, 0.1)
+    finally:
+        send_signal(workers, signal.SIGCONT)
     codes = [first.wait(), second.wait()]
     log = first.read_log()
     if codes != [2, 0] or "is not of this run" not in log:

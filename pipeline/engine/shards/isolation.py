@@ -54,7 +54,9 @@ class IsolatedShards:
         if len(tables) < shard.rows:
             before = Parts(self.output, (shard,)).read(shard)
             tables = {row: before.slice(row, 1) for row in range(shard.rows)} | tables
-        table = pa.concat_tables(tables[row] for row in range(shard.rows))
+        # Rows of an earlier release lack the optional columns, which then become null.
+        ordered = [tables[row] for row in range(shard.rows)]
+        table = pa.concat_tables(ordered, promote_options="default")
         isolated.report.counts["bytes"] += put_part(self.output, shard, table)
         del self._shards[shard]
         return isolated.report

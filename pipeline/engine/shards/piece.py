@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from pipeline import uris
 from pipeline.errors import UnreadableDataset
+from pipeline.image_keys import compute_image_key
+from pipeline.image_members import read_members
 from pipeline.manifests import Manifest
 from pipeline.runs.encoded_image import ListedImage
 from pipeline.runs.report import Report
 from pipeline.shards import Shard, compute_shard_key, digest_images, put_part
 from pipeline.stated_sizes import pair_sizes
-
-_COLUMNS = ("image_id", "uri", "width", "height")
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,11 @@ class Piece:
         Raises:
             UnreadableDataset: the manifest no longer holds the images that the shard was made of.
         """
-        table = manifest.read(self.shard.first_row, self.shard.rows, list(_COLUMNS))
+        table = manifest.read(self.shard.first_row, self.shard.rows, manifest.image_columns)
         image_ids, image_uris = table["image_id"].to_pylist(), table["uri"].to_pylist()
-        if compute_shard_key(fingerprint, digest_images(image_ids, image_uris)) != self.shard.key:
+        members = read_members(table, manifest.uri, self.shard.first_row)
+        digest = digest_images(image_ids, image_uris, members)
+        if compute_shard_key(fingerprint, digest) != self.shard.key:
             raise UnreadableDataset(
                 f"{uris.redact_uri(manifest.uri)}: rows from {self.shard.first_row} changed "
                 "while the run was working"
@@ -51,7 +53,11 @@ class Piece:
         sizes: list[tuple[int, int] | None] = [None] * len(table)
         if manifest.classes is not None:  # boxes refer to these sizes
             sizes = pair_sizes(table)
-        images = list(map(ListedImage, image_ids, image_uris, sizes))
+        keys = [
+            compute_image_key(*identity, manifest.decoding)
+            for identity in zip(image_ids, image_uris, members, strict=True)
+        ]
+        images = list(map(ListedImage, image_ids, image_uris, sizes, members, keys))
         return images if self.row is None else images[self.row : self.row + 1]
 
 

@@ -15,6 +15,8 @@ from ray.exceptions import (
     LocalRayletDiedError,
     NodeDiedError,
     ObjectLostError,
+    ObjectStoreFullError,
+    OutOfDiskError,
     OutOfMemoryError,
     RayActorError,
     RayError,
@@ -105,6 +107,18 @@ def classify_error(error: BaseException) -> Cause:
 def unwrap_error(error: BaseException) -> BaseException:
     """The error that the code of a task raised, or the error itself if Ray raised it."""
     return error.cause if isinstance(error, RayTaskError) else error
+
+
+_FULL = (ObjectStoreFullError, OutOfDiskError)
+"""Errors of a node that has no room for what tasks send to each other; no image is to blame."""
+
+
+def _describe_error(error: BaseException) -> str:
+    """The type of an error and the first line of what it says."""
+    name = type(error).__name__
+    if isinstance(error, _FULL):  # Ray's "Local disk is full" misleads
+        return f"{name}: a node's object store is full, and its disk has no room to spill objects"
+    return f"{name}: {error}".splitlines()[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,11 +248,12 @@ class RetryPolicy:
             self._code_errors[piece] += 1
             self._code_error_stage[piece] = stage
         attempt = self._errors[piece]
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = _describe_error(error)
         message = f"shard {piece.shard.ordinal}, attempt {attempt}: {reason}"
         if attempt < self._count_attempts(piece):
             return Retry(self.backoff.wait(attempt), message=message)
-        if not (self._isolates and self._have_others_succeeded(piece, stage)):
+        may_be_image = self._isolates and not isinstance(error, _FULL)
+        if not (may_be_image and self._have_others_succeeded(piece, stage)):
             return self._give_up(reason, message)
         if not piece.is_whole:
             return FailImage(Failure.from_error(stage, error), message=message)

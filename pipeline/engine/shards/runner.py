@@ -22,7 +22,9 @@ from ray.exceptions import RayError
 from pipeline.engine import cluster
 from pipeline.engine.monitor.metrics import RunMetrics
 from pipeline.engine.monitor.progress import RunProgress
+from pipeline.engine.shards.error_records import record_error
 from pipeline.engine.shards.isolation import IsolatedShards
+from pipeline.engine.shards.output_watch import OutputWatch
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.piece_queue import PieceQueue
 from pipeline.engine.shards.retry_policy import (
@@ -42,6 +44,7 @@ from pipeline.runs.options import RunOptions
 from pipeline.runs.output import RunOutput
 from pipeline.runs.part_inspection import read_committed_report
 from pipeline.runs.report import Failure, Report
+from pipeline.runs.run_logs import RunLogs
 from pipeline.runs.summary import RunInterrupted, WorkDone
 from pipeline.shards import Shard
 
@@ -65,6 +68,8 @@ class ShardRunner:
         retry: Mapping[Shard, Sequence[int]] | None = None,
         no_capacity_after: float = 300.0,
         policy: RetryPolicy | None = None,
+        watch: OutputWatch | None = None,
+        logs: RunLogs | None = None,
     ) -> None:
         """Prepare a run.
 
@@ -77,6 +82,8 @@ class ShardRunner:
             retry: rows of committed shards to do again, one image per task.
             no_capacity_after: seconds to wait for a node that can hold what the work needs.
             policy: decides what follows an error; None takes the default waits.
+            watch: notices what other drivers do in the output.
+            logs: keeps what lies behind errors.
         """
         self.work = work
         self.output = output
@@ -84,10 +91,14 @@ class ShardRunner:
         self.metrics = metrics
         self.no_capacity_after = no_capacity_after
         self.policy = policy or RetryPolicy()
+        self.logs = logs
         self.total = Report()
         """Sums over what is done so far."""
         self._queue = PieceQueue(Piece(shard) for shard in todo)
         self._flights: dict[ObjectRef[Any], Flight] = {}
+        self._watch = watch
+        self._committed_elsewhere: set[int] = set()
+        """Ordinals of shards that another driver had committed when this one had stood still."""
         self._isolated = IsolatedShards(output)
         for shard, rows in (retry or {}).items():
             self._isolate(shard, rows)
@@ -120,6 +131,8 @@ class ShardRunner:
         self._start_pieces()
         self._take_due_steps()
         ended = self._wait_for_stages()
+        if self._watch is not None:  # before anything goes on that puts a part
+            self._committed_elsewhere |= self._watch.check()
         for reference in ended:
             self._handle_end(reference)
         if self.progress.is_due():
@@ -129,7 +142,7 @@ class ShardRunner:
 
     def _refresh_displays(self) -> None:
         flow = self.work.measure_flow(self._flights.values(), self._capacity)
-        state = replace(flow, queued=len(self._queue))
+        state = replace(flow, queued=len(self._queue), hosts=self._capacity.hosts)
         self.progress.refresh(state)
         if self.metrics is not None:
             self.metrics.record_flow(state)
@@ -137,11 +150,14 @@ class ShardRunner:
     def _start_pieces(self) -> None:
         if monotonic() - self._capacity_asked > CAPACITY_EVERY:
             self._capacity, self._capacity_asked = cluster.get_capacity(), monotonic()
-            self.work.follow(self._capacity)
+            self.work.follow(self._capacity, len(self._queue))
         while self._queue and self.work.has_room(self._flights.values(), self._capacity):
             piece = self._queue.take()
             if piece is None:
                 return
+            is_elsewhere = piece.shard.ordinal in self._committed_elsewhere
+            if is_elsewhere and self._count_if_committed(piece):
+                continue
             flight = Flight(piece, is_last_chance=self.policy.is_last_chance(piece))
             self._flights[self.work.start(flight)] = flight
 
@@ -192,7 +208,13 @@ class ShardRunner:
         decision = self.policy.after(
             piece, cause, stage=flight.stage, was_at_work=was_at_work, now=monotonic()
         )
+        self._record_error(piece, error, decision, flight.stage)
         self._carry_out(decision, piece)
+
+    def _record_error(self, piece: Piece, error: Exception, decision: Decision, stage: str) -> None:
+        if self.logs is not None:
+            cause = unwrap_error(error)
+            record_error(self.logs, piece, error, decision, stage=stage, cause=cause)
 
     def _count_error(self, error: BaseException) -> None:
         if self.metrics is not None:
@@ -247,6 +269,7 @@ class ShardRunner:
         except StorageError as error:
             self._count_error(error)
             decision = self.policy.after_driver_error(piece, error)
+            self._record_error(piece, error, decision, "driver")
             if isinstance(decision, Retry):
                 log.warning("%s", decision.message)
                 self._postponed.append((monotonic() + decision.wait, piece, step))
@@ -292,7 +315,7 @@ def run_shards(
         RunInterrupted: Ctrl-C; it says how much was committed.
         PipelineError: as `ShardRunner.run` does.
     """
-    with RunProgress(title, ready.rows, ready.rows_committed) as progress:
+    with RunProgress(title, ready.rows, ready.rows_committed, logs=ready.logs) as progress:
         runner = ShardRunner(
             work,
             ready.uri,
@@ -302,10 +325,14 @@ def run_shards(
             retry=ready.retry,
             no_capacity_after=options.no_capacity_after,
             policy=policy,
+            watch=OutputWatch(ready),
+            logs=ready.logs,
         )
         work_began = monotonic()
         try:
             report = runner.run()
         except KeyboardInterrupt as interrupt:
             raise RunInterrupted(runner.total.images) from interrupt
-    return WorkDone(ready, report, work_began, progress.utilisation.compute_shares())
+    shares = progress.utilisation.compute_shares()
+    capacity = cluster.get_capacity()
+    return WorkDone(ready, report, work_began, shares, capacity.cpus, capacity.gpus)

@@ -11,6 +11,7 @@ from pipeline.engine.cluster import Capacity
 from pipeline.engine.monitor.stages import FlowState, StageLoad
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.work import Flight
+from pipeline.runs.placement import Need
 from pipeline.runs.report import Failure, Report
 
 
@@ -37,7 +38,7 @@ class SingleTaskWork:
         self._start_task = start_task
         self._build_failed_row = build_failed_row
 
-    def follow(self, capacity: Capacity) -> None:
+    def follow(self, capacity: Capacity, queued: int) -> None:
         """Do nothing: Ray sends tasks to new nodes by itself."""
 
     def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
@@ -50,9 +51,9 @@ class SingleTaskWork:
         waiting = len(flights) - busy
         return FlowState([StageLoad(self.name, self.title, capacity.cpus, busy, waiting)])
 
-    def list_needs(self) -> Sequence[dict[str, float]]:
+    def list_needs(self) -> Sequence[Need]:
         """A core."""
-        return [{"CPU": 1.0}]
+        return [Need({"CPU": 1.0})]
 
     def start(self, flight: Flight) -> ObjectRef[Report]:
         """Start the one task of a piece."""

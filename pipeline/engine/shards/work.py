@@ -13,6 +13,7 @@ from ray import ObjectRef, ObjectRefGenerator
 from pipeline.engine.cluster import Capacity
 from pipeline.engine.monitor.stages import FlowState
 from pipeline.engine.shards.piece import Piece
+from pipeline.runs.placement import Need
 from pipeline.runs.report import Failure
 
 
@@ -34,8 +35,13 @@ class Flight:
 class ShardWork(Protocol):
     """One kind of work over shards; `Flight` objects carry its state between the calls."""
 
-    def follow(self, capacity: Capacity) -> None:
-        """Adapt to the living nodes: some may have joined or left."""
+    def follow(self, capacity: Capacity, queued: int) -> None:
+        """Adapt to the living nodes, of which some may have joined or left.
+
+        Args:
+            capacity: the living nodes.
+            queued: pieces that have not started.
+        """
 
     def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
         """Whether one more piece may start beside those at work."""
@@ -43,8 +49,8 @@ class ShardWork(Protocol):
     def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
         """How busy the stages are and what waits in front of them."""
 
-    def list_needs(self) -> Sequence[dict[str, float]]:
-        """The resources of each kind of task or actor, to detect a cluster that cannot hold one."""
+    def list_needs(self) -> Sequence[Need]:
+        """What each kind of task or actor needs of its node, to detect a cluster that cannot hold one."""
 
     def start(self, flight: Flight) -> ObjectRef[Any]:
         """Start the first stage of a piece."""

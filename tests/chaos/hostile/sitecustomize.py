@@ -1,8 +1,9 @@
-"""A format whose images end the process that decodes them, for processes with this folder on their path.
+"""Hostile images and a wrong clock, for processes with this folder on their path.
 
-Python imports a module of this name when it starts. The format takes the place of PPM, because the project
-lets Pillow open only the formats that it names. Its format's decoder fails like compiled decoders: it
-crashes, allocates memory until the process is killed, or holds the interpreter's lock and never returns.
+Python imports a module of this name when it starts. It adds a format whose images end the process that
+decodes them. The format takes the place of PPM, because the project lets Pillow open only the formats that it
+names. Its decoder fails like compiled decoders: it crashes, allocates memory until the process is killed, or
+holds the interpreter's lock and never returns. CHAOS_CLOCK_SHIFT sets the clock ahead by so many seconds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 
 from PIL import Image, ImageFile, PpmImagePlugin
 
@@ -57,3 +59,13 @@ class _ChaosFile(ImageFile.ImageFile):
 Image.register_open(
     PpmImagePlugin.PpmImageFile.format, _ChaosFile, lambda prefix: prefix.startswith(MAGIC)
 )
+
+
+def _shift_clock(seconds: int) -> None:
+    real_time, real_time_ns = time.time, time.time_ns
+    time.time = lambda: real_time() + seconds
+    time.time_ns = lambda: real_time_ns() + seconds * 10**9
+
+
+if "CHAOS_CLOCK_SHIFT" in os.environ:
+    _shift_clock(int(os.environ["CHAOS_CLOCK_SHIFT"]))

@@ -10,6 +10,8 @@ from ray.exceptions import (
     ActorUnavailableError,
     NodeDiedError,
     ObjectLostError,
+    ObjectStoreFullError,
+    OutOfDiskError,
     OutOfMemoryError,
     RaySystemError,
     RayTaskError,
@@ -147,6 +149,18 @@ def test_an_image_is_failed_if_pieces_that_started_later_succeed(
     _decide(policy, piece, [STORE], now=100.0)
     policy.note_success("detect", success_started_at)
     assert _decide(policy, piece, [STORE] * (ATTEMPTS - 1), now=200.0)[-1] == decision
+
+
+@pytest.mark.parametrize("piece", [SHARD, IMAGE])
+@pytest.mark.parametrize("error", [ObjectStoreFullError(), OutOfDiskError()])
+def test_a_full_object_store_fails_no_image(piece: Piece, error: Exception) -> None:
+    policy = RetryPolicy()
+    decisions = _decide(policy, piece, [error] * (ATTEMPTS - 1))
+    policy.note_success("detect", started_at=200.0)
+    decisions += _decide(policy, piece, [error])
+    assert all(isinstance(decision, Retry) for decision in decisions[:-1])
+    assert isinstance(decisions[-1], GiveUp)
+    assert "object store is full" in decisions[-1].reason
 
 
 def test_success_at_another_stage_fails_no_image() -> None:

@@ -33,6 +33,7 @@ from pipeline.engine.shards.work import Flight
 from pipeline.engine.watchdog import time_limit
 from pipeline.errors import MismatchedProposals, NoCapacity, ShardFailed, StorageError
 from pipeline.runs.backoff import ATTEMPTS, Backoff
+from pipeline.runs.placement import Need
 from pipeline.runs.report import Failure, Report
 from pipeline.shards import Shard, put_part
 
@@ -104,7 +105,7 @@ class CountingWork:
         self.faults = faults
         self.need = need or {"CPU": 1.0}
 
-    def follow(self, capacity: Capacity) -> None:
+    def follow(self, capacity: Capacity, queued: int) -> None:
         pass
 
     def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
@@ -113,8 +114,8 @@ class CountingWork:
     def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
         return FlowState([StageLoad("count", "counting", capacity.cpus, len(flights), 0)])
 
-    def list_needs(self) -> Sequence[dict[str, float]]:
-        return [self.need]
+    def list_needs(self) -> Sequence[Need]:
+        return [Need(self.need)]
 
     def start(self, flight: Flight) -> Any:
         flight.stage = "count"
@@ -138,6 +139,7 @@ def _run(
     shards: int = 3,
     need: dict[str, float] | None = None,
     backoff: Backoff = SHORT_WAITS,
+    watch: Any = None,
 ) -> Report:
     planned = [Shard(i, f"{i:024x}", 4 * i, 4) for i in range(shards)]
     with RunProgress("count", 4 * shards, 0) as progress:
@@ -148,6 +150,7 @@ def _run(
             progress,
             no_capacity_after=1.0,
             policy=RetryPolicy(backoff),
+            watch=watch,
         )
         return runner.run()
 
@@ -166,6 +169,27 @@ def test_every_image_is_done_once(tmp_path: Path) -> None:
     assert report.images == 12
     assert not report.failed
     assert _read_rows(tmp_path) == dict.fromkeys(range(12), "ok")
+
+
+def test_shards_that_another_driver_committed_meanwhile_are_counted_and_not_redone(
+    tmp_path: Path,
+) -> None:
+    class Watch:
+        """After a standstill, another driver's part of the last shard is there; another one is damaged."""
+
+        def check(self) -> frozenset[int]:
+            return frozenset({10, 11})
+
+    faults = Faults(str(tmp_path))
+    table = pa.table({"number": range(44, 48), "status": ["ok"] * 3 + ["failed"]})
+    table = table.append_column("error_type", pa.array([None] * 3 + ["UnreadableImage"]))
+    put_part(str(tmp_path), Shard(11, f"{11:024x}", 44, 4), table)
+    (tmp_path / Shard(10, f"{10:024x}", 40, 4).part_name).write_bytes(b"half a part")
+    report = _run(faults, shards=12, watch=Watch())
+    assert report.images == 48
+    assert dict(report.failed) == {"propose: UnreadableImage": 1}
+    assert _read_rows(tmp_path) == dict.fromkeys(range(48), "ok") | {47: "failed"}
+    assert [_count_tries(faults, number) for number in (0, 40, 44, 47)] == [1, 1, 0, 0]
 
 
 def test_only_images_that_end_their_worker_alone_are_failed(tmp_path: Path) -> None:
@@ -204,7 +228,7 @@ def test_wrong_input_is_not_retried(tmp_path: Path) -> None:
 
 def test_a_need_that_no_node_fulfils_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        NoCapacity, match=r"lacked unobtainium 1 \(of 1 living nodes none has more than 0\)"
+        NoCapacity, match=r"lacked unobtainium 1 \(of 1 living node none has more than 0\)"
     ):
         _run(Faults(str(tmp_path)), shards=1, need={"unobtainium": 1.0})
 
@@ -286,7 +310,7 @@ class ScriptedWork:
         """The row of each attempt, None for the whole shard."""
         self._errors: dict[Flight, Exception] = {}
 
-    def follow(self, capacity: Capacity) -> None:
+    def follow(self, capacity: Capacity, queued: int) -> None:
         pass
 
     def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
@@ -295,8 +319,8 @@ class ScriptedWork:
     def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
         return FlowState([StageLoad("read", "reading", 1, len(flights), 0)])
 
-    def list_needs(self) -> Sequence[dict[str, float]]:
-        return [{"CPU": 1.0}]
+    def list_needs(self) -> Sequence[Need]:
+        return [Need({"CPU": 1.0})]
 
     def start(self, flight: Flight) -> Any:
         flight.stage = "read"

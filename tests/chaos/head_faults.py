@@ -1,0 +1,55 @@
+"""The head node dies. With its state in a store it restarts; without one the cluster is lost."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tests.chaos.outcome import Outcome, Trial
+from tests.chaos.raylets import Raylets
+from tests.chaos.stage import Driver, Stage
+
+DOWN_SECONDS = 10
+"""Between the death of the head and its restart; nodes wait for it for a minute."""
+PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "20"}
+"""How long nodes and drivers wait for a head that does not come back; a minute by default."""
+
+
+def restart_head(stage: Stage) -> Outcome:
+    """SIGKILL the head, whose state is in a RocksDB, and start it again during the run."""
+    cluster = Raylets(stage.store_environment, keeps_state=True)
+    with stage.use_cluster(cluster):
+        trial = Trial(stage, "head_restarted", begin=False)
+        trial.driver = _start_on_node(trial)
+        trial.wait_for_third()
+        cluster.kill_node(cluster.head)
+        time.sleep(DOWN_SECONDS)
+        cluster.start_head()
+        trial.wait_for_end()
+        if trial.codes[-1]:
+            trial.remember_parts()
+        trial.rerun_until_done()
+        return trial.compare(note="its state in RocksDB")
+
+
+def lose_head(stage: Stage) -> Outcome:
+    """SIGKILL a head without such a store: the run ends; the same command goes on with another cluster."""
+    cluster = Raylets(stage.store_environment | PATIENCE)
+    trial = Trial(stage, "head_lost", begin=False)
+    with stage.use_cluster(cluster):
+        trial.driver = _start_on_node(trial)
+        trial.wait_for_third()
+        cluster.kill_node(cluster.head)
+        code = trial.wait_for_end()
+    if not code:
+        raise AssertionError(f"the run did not notice:\n{trial.driver.read_log()[-3000:]}")
+    trial.remember_parts()
+    trial.rerun_until_done()
+    return trial.compare(note=f"exit code {code}; done on another cluster", allowed_reruns=1)
+
+
+def _start_on_node(trial: Trial) -> Driver:
+    """Start the job with its driver on a node that is not the head."""
+    node = trial.stage.cluster.nodes[1]
+    before = (sys.executable, "-m", "tests.chaos.on_node", node.name)
+    return trial.stage.start_job(trial.output, before=before)
