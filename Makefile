@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench chaos fuzz format
+.PHONY: demo cluster-demo test check bench chaos fuzz format
 
 demo: $(READY)
 	$(BIN)/python jobs/demo.py --output demo-output
+
+# A cluster on this machine, used as cluster/README.md says.
+cluster-demo: $(READY)
+	$(BIN)/python -m tests.cluster.demo --output cluster-demo-output
 
 # Two processes: many tests wait for Ray's processes to start. The slow files start first (tests/conftest.py).
 test: $(READY)

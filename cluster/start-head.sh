@@ -22,6 +22,8 @@ if [[ -z "${RAY_AUTH_TOKEN:-}" && ! -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_t
 fi
 
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+# `ray job stop` gives a job this long to report what is committed; Ray's 3 s are short on a busy head.
+export RAY_JOB_STOP_WAIT_TIME_S=30
 exec ray start --head --block --num-cpus=0 --port=6379 --dashboard-host=0.0.0.0 --dashboard-port=8265 \
     --ray-client-server-port=10001 --object-manager-port=8076 --node-manager-port=8077 \
     --dashboard-agent-listen-port=52365 --dashboard-agent-grpc-port=52366 --runtime-env-agent-port=52367 \

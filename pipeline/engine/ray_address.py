@@ -15,6 +15,9 @@ ANSWER_SECONDS = 10.0
 METHODS = ("/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo")
 """Methods that change nothing, of the server at host:6379 and of the one at ray://host:10001."""
 
+NO_ANSWER = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+"""Codes of the client itself: the server is silent, or closes the connection."""
+
 FORMS = (
     "expected host:6379 (the address that `ray start` prints), ray://host:10001, auto, or nothing for a "
     "Ray of this machine"
@@ -76,13 +79,19 @@ def _is_ray(host: str, port: int) -> bool:
             grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
         except grpc.FutureTimeoutError:
             return False
-        return any(_has_method(channel, method) for method in METHODS)
+        return _answers_as_ray(channel)
 
 
-def _has_method(channel: grpc.Channel, method: str) -> bool:
-    call = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
-    try:
-        call(b"", timeout=ANSWER_SECONDS)
-    except grpc.RpcError as error:  # a cluster with a token says UNAUTHENTICATED
-        return bool(error.code() != grpc.StatusCode.UNIMPLEMENTED)
-    return True
+def _answers_as_ray(channel: grpc.Channel) -> bool:
+    """Whether the server has one of Ray's methods; a server that lacks one says so at once."""
+    for method in METHODS:
+        call = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+        try:
+            call(b"", timeout=ANSWER_SECONDS)
+        except grpc.RpcError as error:  # a cluster with a token says UNAUTHENTICATED
+            if error.code() in NO_ANSWER:
+                return False
+            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                continue
+        return True
+    return False

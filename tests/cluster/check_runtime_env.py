@@ -2,72 +2,65 @@
 
     nice .venv/bin/python -m tests.cluster.check_runtime_env
 
-The jobs must run in the virtual environment that Ray builds for them, which sees the node's packages through
-its own. It needs a package index and takes a minute, so `make test` leaves it out.
+The job must run in the environment that Ray builds for it, with the node's packages and the new one. Prints
+how long the environment took and how large it is: beside a system-wide Python, as in the images, it holds
+only the new package; of a virtual environment, Ray first makes a full copy. It needs a package index and
+minutes, so `make test` leaves it out.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from pipeline import shards
 from pipeline.manifests import ManifestRow, write_manifest
 from tests.chaos.raylets import Raylets
+from tests.cluster.submission import RayJobs
 from tests.engine.drawn_images import draw_images
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "tabulate"
 """A small package that the project does not need."""
 ENTRYPOINT = (
-    f"import {PACKAGE}, runpy, sys; sys.argv.pop(0); "
-    "runpy.run_path(sys.argv[0], run_name='__main__')"
+    f"import {PACKAGE}, os, sys; print('{PACKAGE} is in', {PACKAGE}.__file__, flush=True); "
+    "os.execvp('python', ['python', *sys.argv[1:]])"
 )
 
 
 def main() -> None:
     """Submit `propose` and exit with 1 if it does not end well."""
-    with tempfile.TemporaryDirectory() as folder:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Raylets({"PATH": path}, head_cpus=1, dashboard=True) as cluster,
+    ):
         manifest, boxes = f"{folder}/manifest.parquet", f"{folder}/boxes"
         paths = draw_images(Path(folder, "images"), 3)
         write_manifest(manifest, [ManifestRow(p.stem, str(p), 80, 60, None) for p in paths], None)
-        job = ("-c", ENTRYPOINT, "jobs/propose.py", "--manifest", manifest, "--output", boxes)
-        with Raylets(head_cpus=1, dashboard=True) as cluster:
-            address = f"http://127.0.0.1:{cluster.dashboard_port}"
-            submit = [
-                *(
-                    sys.executable,
-                    "-m",
-                    "ray.scripts.scripts",
-                    "job",
-                    "submit",
-                    "--address",
-                    address,
-                ),
-                *("--working-dir", str(ROOT), "--runtime-env-json", f'{{"pip": ["{PACKAGE}"]}}'),
-                *("--", "python", *job, "--strategy", "single"),
-            ]
-            ended = _submit(submit, os.environ | cluster.environment)
-        print(ended.stdout[-3000:], ended.stderr[-3000:])
-        if ended.returncode or shards.open_parts(boxes).rows != len(paths):
-            sys.exit("the job did not end well")
-
-
-def _submit(
-    command: list[str], environment: dict[str, str], seconds: float = 180
-) -> subprocess.CompletedProcess[str]:
-    """Submit until the dashboard's agent, which starts jobs, is there."""
-    deadline = time.monotonic() + seconds
-    while True:
-        ended = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=900
+        words = ("python", "-c", ENTRYPOINT, "jobs/propose.py", "--manifest", manifest)
+        jobs = RayJobs(cluster, ROOT, print)
+        submission = jobs.submit(
+            *(*words, "--output", boxes, "--strategy", "single"),
+            options=("--runtime-env-json", f'{{"pip": ["{PACKAGE}"]}}'),
         )
-        if "No available agent" not in ended.stderr or time.monotonic() > deadline:
-            return ended
+        print(submission.text[-3000:])
+        _print_size(cluster.folder)
+        is_complete = submission.process.returncode == 0 and shards.open_parts(boxes).rows == 3
+        if not is_complete or "/virtualenv/lib/" not in submission.text:
+            sys.exit("the job did not end well, or not in the environment that Ray built for it")
+
+
+def _print_size(session: Path) -> None:
+    """Print what each environment took: its files, and the time from its folder to its new package."""
+    for environment in session.glob("*/session_2*/runtime_resources/pip/*/virtualenv"):
+        files = [path.lstat() for path in environment.rglob("*") if path.is_file()]
+        (package,) = environment.glob(f"lib/python*/site-packages/{PACKAGE}")
+        seconds = package.stat().st_mtime - (environment.parent / "exec_cwd").stat().st_mtime
+        size = sum(file.st_size for file in files) / 1e6
+        print(f"environment: {size:.0f} MB in {len(files)} files, built in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

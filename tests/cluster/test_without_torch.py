@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import shards
-from pipeline.engine.detect import actor
+from pipeline.engine.detect import detector_loading
 from pipeline.errors import NoCapacity
 from tests.engine.drawn_images import draw_images
 
@@ -76,6 +76,6 @@ def test_the_other_jobs_say_what_is_missing(job: str, tmp_path: Path) -> None:
 
 
 def test_a_node_without_torch_is_no_place_for_a_detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actor, "find_spec", lambda _name: None)
+    monkeypatch.setattr(detector_loading, "find_spec", lambda _name: None)
     with pytest.raises(NoCapacity, match="nodes without torch cannot hold detectors"):
-        actor.check_torch()
+        detector_loading.check_torch()

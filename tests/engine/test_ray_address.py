@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
 
 import grpc
 import pytest
@@ -64,14 +66,21 @@ def test_another_service_is_no_cluster(
             ray_address.check_address(f"127.0.0.1:{port}")
 
 
-@pytest.fixture
-def grpc_server() -> Iterator[Callable[[str, grpc.StatusCode | None], int]]:
-    """Starts gRPC servers with one method each, which answers or fails with a code; returns the port."""
-    servers = []
+Outcome = grpc.StatusCode | Literal["silence"] | None
+"""How a method ends: with a code, never, or with an answer."""
 
-    def start(method: str, code: grpc.StatusCode | None) -> int:
+
+@pytest.fixture
+def grpc_server() -> Iterator[Callable[[str, Outcome], int]]:
+    """Starts gRPC servers with one method each, which answers, fails with a code, or stays silent."""
+    servers = []
+    is_over = threading.Event()
+
+    def start(method: str, code: Outcome) -> int:
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-            if code is not None:
+            if isinstance(code, str):
+                is_over.wait()
+            elif code is not None:
                 context.abort(code, "")
             return request
 
@@ -85,11 +94,12 @@ def grpc_server() -> Iterator[Callable[[str, grpc.StatusCode | None], int]]:
         return int(port)
 
     yield start
+    is_over.set()
     for server in servers:
         server.stop(None)
 
 
-GrpcServer = Callable[[str, grpc.StatusCode | None], int]
+GrpcServer = Callable[[str, Outcome], int]
 
 
 @pytest.mark.parametrize("method", ray_address.METHODS)
@@ -104,6 +114,17 @@ def test_a_grpc_service_of_another_program_is_no_cluster(grpc_server: GrpcServer
     port = grpc_server("/helloworld.Greeter/SayHello", None)
     with pytest.raises(InvalidConfiguration, match="does not answer as a Ray cluster"):
         ray_address.check_address(f"127.0.0.1:{port}")
+
+
+def test_a_grpc_service_that_stays_silent_is_no_cluster(
+    grpc_server: GrpcServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_address, "ANSWER_SECONDS", 0.5)
+    port = grpc_server(ray_address.METHODS[0], "silence")
+    began = time.monotonic()
+    with pytest.raises(InvalidConfiguration, match="does not answer as a Ray cluster"):
+        ray_address.check_address(f"127.0.0.1:{port}")
+    assert time.monotonic() - began < 5
 
 
 def test_local_and_auto_are_no_addresses() -> None:
