@@ -5,8 +5,9 @@ class and score, as the run itself shows it (`score_reliability`), so that a cla
 gets wrong raises fewer suspicions than one that it knows.
 
 - `missing`: a false detection that overlaps every object by less than 0.5, and that no better one of them
-  overlaps by half. Suspicion p (1 - the share of it inside the object that it overlaps most), and less if
-  nothing else detects that object. Here p is the probability of being true rather than of nothing.
+  overlaps by half. Suspicion p (1 - the share of it inside the object that it overlaps most) (1 - half the
+  largest share of an object of its label that is inside it), so that neither parts of objects nor groups of
+  them rank high. Here p is the probability of being true rather than of nothing.
 - `label`: an object that a detection of another label overlaps most, by at least 0.5. Suspicion p IoU (1 -
   q), with q the largest p of the detections of the object's own label on it.
 - `box`: an object whose best scored detection of its label overlaps it by 0.1 to 0.65. Suspicion p min(1.3 -
@@ -108,7 +109,9 @@ class AnnotationErrorCounts:
         self.classes = tuple(classes)
         self._scores = np.zeros((len(classes), BINS, 3), np.int64)  # true, false, of nothing
         self._totals = np.zeros(len(KINDS), np.int64)
-        self._suspects = np.empty(0, SUSPECT)
+        self._pieces = [np.empty(0, SUSPECT)]
+        self._lowest = np.full(len(KINDS), -np.inf)
+        """The lowest promise of each kind that can still be among the best."""
         self._image_ids: dict[int, str] = {}
         self._ranked: tuple[NDArray[np.void], NDArray[np.float64]] | None = None
 
@@ -120,11 +123,12 @@ class AnnotationErrorCounts:
         for outcome, rows in enumerate(
             (np.flatnonzero(is_true), np.flatnonzero(is_false), nothing)
         ):
-            bins = find_score_bins(matches.score[rows])
-            np.add.at(self._scores[:, :, outcome], (matches.class_id[rows], bins), 1)
+            cells = matches.class_id[rows] * BINS + find_score_bins(matches.score[rows])
+            counts = np.bincount(cells, minlength=self._scores[:, :, 0].size)
+            self._scores[:, :, outcome] += counts.reshape(-1, BINS)
         suspects = find_suspects(matches)
         self._totals += np.bincount(suspects["kind"], minlength=len(KINDS))
-        self._keep(suspects)
+        suspects = self._keep(suspects)
         if facts is not None:
             rows = np.unique(suspects["row"])
             ids = facts.image_ids.take(pa.array(facts.find_positions(rows))).to_pylist()
@@ -134,33 +138,42 @@ class AnnotationErrorCounts:
         """Add the counts and suspects of other images."""
         self._scores += other._scores
         self._totals += other._totals
-        self._keep(other._suspects)
+        for suspects in other._pieces:
+            self._keep(suspects)
         self._add_image_ids(other._image_ids)
 
     def _add_image_ids(self, image_ids: Mapping[int, str]) -> None:
         """Add ids by row; those of images without suspects that were kept are dropped from time to time."""
         self._image_ids.update(image_ids)
         if len(self._image_ids) > 2 * MAX_SUSPECTS * len(KINDS):
-            kept = set(self._suspects["row"].tolist())
+            kept = {row for suspects in self._pieces for row in suspects["row"].tolist()}
             self._image_ids = {row: name for row, name in self._image_ids.items() if row in kept}
 
-    def _keep(self, suspects: NDArray[np.void]) -> None:
-        """Keep the best suspects of each kind by what can be said without all counts."""
+    def _keep(self, suspects: NDArray[np.void]) -> NDArray[np.void]:
+        """Keep the best suspects of each kind by what can be said without all counts; returns them."""
         self._ranked = None
-        self._suspects = np.concatenate([self._suspects, suspects])
-        if len(self._suspects) > 2 * MAX_SUSPECTS * len(KINDS):
+        suspects = suspects[suspects["promise"] >= self._lowest[suspects["kind"]]]
+        self._pieces.append(suspects)
+        if sum(map(len, self._pieces)) > 2 * MAX_SUSPECTS * len(KINDS):
             self._prune()
+        return suspects
 
-    def _prune(self) -> None:
+    def _prune(self) -> NDArray[np.void]:
+        """Drop all but the best suspects of each kind, and return those."""
+        suspects = np.concatenate(self._pieces)
+        self._lowest = self._lowest.copy()  # an executor's arrays cannot be changed
         pieces = []
         for kind in range(len(KINDS)):
-            own = self._suspects[self._suspects["kind"] == kind]
+            own = suspects[suspects["kind"] == kind]
             if len(own) > MAX_SUSPECTS:
                 lowest = np.partition(own["promise"], -MAX_SUSPECTS)[-MAX_SUSPECTS]
                 own = own[own["promise"] >= lowest]
                 own = own[np.lexsort((*_break_ties(own), -own["promise"]))[:MAX_SUSPECTS]]
+                self._lowest[kind] = lowest
             pieces.append(own)
-        self._suspects = np.concatenate(pieces)
+        best: NDArray[np.void] = np.concatenate(pieces)
+        self._pieces = [best]
+        return best
 
     def __getstate__(self) -> dict[str, Any]:
         self._prune()
@@ -173,11 +186,10 @@ class AnnotationErrorCounts:
         return self._ranked
 
     def _rank(self) -> tuple[NDArray[np.void], NDArray[np.float64]]:
-        self._prune()
+        suspects = self._prune()
         reliability = fit_reliability(self._scores[:, :, [0, 1]])
         reality = fit_reliability(self._scores[:, :, [0, 2]])
-        suspicion = rate_suspects(self._suspects, reliability, reality)
-        suspects = self._suspects
+        suspicion = rate_suspects(suspects, reliability, reality)
         order = np.lexsort((*_break_ties(suspects), -suspicion, suspects["kind"]))
         return suspects[order], suspicion[order]
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis.match_outcomes import find_counted, find_missed, find_objects, find_true
+from pipeline.analysis.match_outcomes import (
+    find_counted,
+    find_excused,
+    find_missed,
+    find_objects,
+    find_true,
+)
 from pipeline.analysis.matching import ERRORS, Matches
 from pipeline.analysis.slice_rules import select_boxes
 
@@ -32,6 +38,7 @@ SUSPECT = np.dtype(
         ("score", np.float32),
         ("iou", np.float32),
         ("inside", np.float32),
+        ("held", np.float32),
         ("is_explained", np.bool_),
         ("rival_class_id", np.int32),
         ("rival_score", np.float32),
@@ -46,8 +53,8 @@ SUSPECT = np.dtype(
 
 `score` is of the detection that contradicts the annotation; `iou` is with the suspected object, or for
 a missing one with the object that the detection overlaps most. `inside` is the share of the detection
-inside that object. `is_explained`: of a missing one, that nothing else detects that object, so this
-detection may show it; of a spurious one, that a `loc` or `cls` detection explains the miss. The rival
+inside that object, `held` the largest share of an object of its label inside the detection.
+`is_explained`: of a spurious one, that a `loc` or `cls` detection explains the miss. The rival
 is the detection that speaks for the annotation; supporters are those that overlap a spurious object,
 with a fit of 1 from an IoU of `NOTHING_BELOW` and less below. `promise` orders the suspects of a kind
 before scores can be rated.
@@ -87,9 +94,32 @@ def _find_missing(matches: Matches, boxes: NDArray[np.float64]) -> NDArray[np.vo
     inner = _intersect(own, boxes[nearest])
     suspects["inside"] = 0
     suspects["inside"][has_object] = inner / np.maximum(_measure_areas(own), 1e-9)
-    suspects["is_explained"][has_object] = ~matches.is_detection[nearest]
+    suspects["held"] = _measure_held(matches, boxes, rows, objects)
     suspects["promise"] = matches.score[rows] * (1 - suspects["inside"])
     return suspects
+
+
+def _measure_held(
+    matches: Matches,
+    boxes: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    objects: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """The largest share of an annotated object of its image and label inside each detection, `(N,)`."""
+    images, classes = matches.row, matches.class_id.astype(np.int64)
+    width = 1 + int(classes.max(initial=0))
+    keys = images[objects] * width + classes[objects]
+    order = np.argsort(keys, kind="stable")
+    wanted = images[rows] * width + classes[rows]
+    starts, ends = (np.searchsorted(keys[order], wanted, side) for side in ("left", "right"))
+    counts = ends - starts
+    suspect = np.repeat(np.arange(len(rows)), counts)
+    within = np.arange(len(suspect)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chosen = boxes[objects[order[np.repeat(starts, counts) + within]]]
+    inner = _intersect(_get_corners(matches, rows[suspect]).astype(np.float64), chosen)
+    held = np.zeros(len(rows))
+    np.maximum.at(held, suspect, inner / np.maximum(_measure_areas(chosen), 1e-9))
+    return held
 
 
 def _find_best_of_image(matches: Matches, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -126,7 +156,7 @@ def _find_wrong_objects(matches: Matches, boxes: NDArray[np.float64]) -> list[ND
     objects = np.flatnonzero(find_objects(matches))
     objects = objects[np.argsort(_key(matches.row[objects], matches.object_index[objects]))]
     keys = _key(matches.row[objects], matches.object_index[objects])
-    is_detection = matches.is_annotated & matches.is_detection
+    is_detection = matches.is_annotated & matches.is_detection & ~find_excused(matches)
     own = np.flatnonzero(is_detection & (matches.object_index >= 0) & ~np.isnan(matches.iou))
     of_own = _look_up(keys, _key(matches.row[own], matches.object_index[own]))
     near = np.flatnonzero(is_detection & (matches.nearest_index >= 0))

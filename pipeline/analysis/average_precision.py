@@ -105,7 +105,8 @@ def match_detections(
 ) -> NDArray[np.int8]:
     """Return for each detection `(D,)` whether it counts as TRUE, FALSE or IGNORED."""
     images = 1 + int(max(ground_truth.image.max(initial=-1), detections.image.max(initial=-1)))
-    rows = match_rows(ground_truth, detections, images, np.ones(images, np.bool_), threshold)
+    is_annotated = np.ones(images, np.bool_)
+    rows = match_rows(ground_truth, detections, images, is_annotated, voc_threshold=threshold)
     rows = rows[rows["kind"] == DETECTION]
     outcomes = np.empty(len(rows), np.int8)
     outcomes[rows["detection"]] = rows["voc"]

@@ -76,15 +76,12 @@ class CalibrationCounts:
     def update(self, matches: Matches) -> None:
         """Add the matches of some images."""
         rows = np.flatnonzero(find_counted(matches))
-        values = np.stack(
-            [
-                np.ones(len(rows), np.int64),
-                find_true(matches)[rows].astype(np.int64),
-                np.rint(_clip(matches.score[rows]) * _SCALE).astype(np.int64),
-            ],
-            axis=1,
-        )
-        np.add.at(self._sums, (matches.class_id[rows], find_bins(matches.score[rows])), values)
+        cell = matches.class_id[rows] * BINS + find_bins(matches.score[rows])
+        scores = np.rint(_clip(matches.score[rows]) * _SCALE)
+        # Sums of whole numbers below 2^53 are exact in float64, so the order does not matter.
+        for column, weights in enumerate((None, find_true(matches)[rows], scores)):
+            sums = np.bincount(cell, weights, minlength=self._sums[:, :, 0].size)
+            self._sums[:, :, column] += sums.astype(np.int64).reshape(self._sums.shape[:2])
 
     def merge(self, other: CalibrationCounts) -> None:
         """Add the counts of other images."""

@@ -34,12 +34,12 @@ def compare_classes(detected: Sequence[str], annotated: Sequence[str]) -> list[s
 
 
 def describe_federation(manifest: Manifest) -> list[str]:
-    """Write a sentence if images are annotated for some classes only, which no score accounts for."""
+    """Write a sentence if images are annotated for some classes only."""
     if not manifest.is_federated:
         return []
     return [
-        "the manifest is federated (LVIS): detections of classes that an image is not annotated for count as "
-        "false, so AP and precision are lower than LVIS's own and may not be compared with them"
+        "the manifest is federated (LVIS): detections of classes that an image is not annotated for count "
+        "neither as true nor as false, and neither do those behind the 300 best of an image"
     ]
 
 

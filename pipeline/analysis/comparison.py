@@ -9,20 +9,19 @@ difference; it does not cover the variation between trainings.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
-from typing import Any
 
 import pyarrow as pa
 
 from pipeline import run_record, schema, shards, uris
+from pipeline.analysis.changed_images import ERROR_KINDS, ImageChange, find_changed_groups
 from pipeline.analysis.class_names import compare_classes, describe_federation
 from pipeline.analysis.image_coverage import describe_coverage, describe_mismatches
 from pipeline.analysis.manifest_join import require_column
 from pipeline.analysis.match_outcomes import find_objects
 from pipeline.analysis.object_sizes import SIZES
 from pipeline.analysis.paired_figures import (
-    ERROR_KINDS,
     FIGURES,
     ScoreDifference,
     count_image_errors,
@@ -33,6 +32,13 @@ from pipeline.analysis.paired_figures import (
     subtract,
 )
 from pipeline.analysis.resampling import CONFIDENCE, Resampler
+from pipeline.analysis.run_comparison import (
+    CellDifference,
+    ChangedImages,
+    ClassComparison,
+    NamedDifference,
+    RunComparison,
+)
 from pipeline.analysis.run_sums import RunSums, sum_run
 from pipeline.annotated_classes import list_annotated_classes
 from pipeline.errors import UnreadableDataset
@@ -42,87 +48,8 @@ from pipeline.shards import Parts
 
 LISTED = 100
 """Images that got better, and worse, that the result lists."""
-
-
-@dataclass(frozen=True)
-class ClassComparison:
-    """The comparison of one class."""
-
-    label: str
-    objects: int
-    ap11: ScoreDifference
-    ap_area: ScoreDifference
-    coco_ap: ScoreDifference
-    coco_ap50: ScoreDifference
-
-
-@dataclass(frozen=True)
-class NamedDifference:
-    """The difference of something that has a name: recall of a size, or the number of errors of a type."""
-
-    name: str
-    difference: ScoreDifference
-
-
-@dataclass(frozen=True)
-class CellDifference:
-    """A cell of the confusion matrix that differs; a label of None is the background."""
-
-    object: str | None
-    detection: str | None
-    first: int
-    second: int
-
-
-@dataclass(frozen=True)
-class ImageChange:
-    """An image on which the runs make another number of errors: false detections and missed objects."""
-
-    image_id: str
-    row: int
-    """In the manifest."""
-    first: int
-    second: int
-
-
-@dataclass(frozen=True)
-class RunComparison:
-    """How the second run's detections differ from the first's."""
-
-    voc07_map50: ScoreDifference
-    """VOC2007's 11-point mean AP; means are over the classes that have objects."""
-    voc_map50: ScoreDifference
-    """VOC2010's area mean AP."""
-    coco_ap: ScoreDifference
-    coco_ap50: ScoreDifference
-    coco_ap75: ScoreDifference
-    images: int
-    """Annotated images; a resample draws as many, with replacement."""
-    resamples: int
-    seed: int
-    confidence: float
-    scores: tuple[float, float]
-    """The lowest score that counts below, of each run: the best for its F1."""
-    per_class: tuple[ClassComparison, ...]
-    recall_by_size: tuple[NamedDifference, ...]
-    """Recall at IoU 0.5 and the run's score, of small, medium and large objects."""
-    errors: tuple[NamedDifference, ...]
-    """The number of errors: all false detections, those of each of TIDE's types, missed objects."""
-    confusion: tuple[CellDifference, ...]
-    better: tuple[ImageChange, ...]
-    """Images with fewer errors in the second run, the most changed first."""
-    worse: tuple[ImageChange, ...]
-    """Images with more errors in the second run."""
-    images_better: int
-    images_worse: int
-    settings: tuple[str, ...]
-    """What differs in the runs' settings, one sentence each."""
-    notes: tuple[str, ...]
-    """What a reader of the numbers must know, one sentence each."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+MOST_CELLS = 60
+"""Cells of the confusion matrix whose images are listed, those that differ most."""
 
 
 def compare(
@@ -156,13 +83,15 @@ def compare(
     classes = list_annotated_classes(manifest, min(manifest.rows, runs[0].rows))
     sums = [sum_run(run, manifest, classes, seed) for run in runs]
     resamplers = [Resampler(run.sample, resamples) for run in sums]
-    figures = [resample_figures(resampler, len(classes)) for resampler in resamplers]
+    with ThreadPoolExecutor(len(runs)) as threads:  # the kernels release the interpreter's lock
+        figures = list(threads.map(lambda r: resample_figures(r, len(classes)), resamplers))
     by_figure = dict(zip(FIGURES, map(subtract, *figures), strict=True))
     scores = (sums[0].score, sums[1].score)
     recalls = [resample_recall(r, s) for r, s in zip(resamplers, scores, strict=True)]
     errors = [resample_errors(r, s) for r, s in zip(resamplers, scores, strict=True)]
     counts = [count_image_errors(r, s) for r, s in zip(resamplers, scores, strict=True)]
     better, worse, images_better, images_worse = rank_changes(counts[0], counts[1], LISTED)
+    confusion = _compare_confusion(sums)
     return RunComparison(
         voc07_map50=by_figure["ap11"][0],
         voc_map50=by_figure["ap_area"][0],
@@ -177,11 +106,12 @@ def compare(
         per_class=_build_classes(resamplers[0], classes, by_figure),
         recall_by_size=_name_differences(SIZES, subtract(*recalls)),
         errors=_name_differences(ERROR_KINDS, subtract(*errors)),
-        confusion=_compare_confusion(sums),
+        confusion=confusion,
         better=_identify_images(manifest, better),
         worse=_identify_images(manifest, worse),
         images_better=images_better,
         images_worse=images_worse,
+        changed=_find_changed(resamplers, scores, classes, confusion, manifest),
         settings=tuple(_compare_settings(runs)),
         notes=(*_describe_runs(runs, manifest, classes, sums), *resamplers[0].notes),
     )
@@ -233,6 +163,35 @@ def _compare_confusion(sums: Sequence[RunSums]) -> tuple[CellDifference, ...]:
     ]
     changed = [cell for cell in cells if cell.first != cell.second]
     return tuple(sorted(changed, key=lambda cell: -abs(cell.second - cell.first)))
+
+
+def _find_changed(
+    resamplers: Sequence[Resampler],
+    scores: Sequence[float],
+    classes: Sequence[str],
+    confusion: Sequence[CellDifference],
+    manifest: Manifest,
+) -> tuple[ChangedImages, ...]:
+    """The images behind the differences, of those that are resampled."""
+    position = {label: k for k, label in enumerate([*classes, None])}
+    cells = [(position[c.object], position[c.detection]) for c in confusion[:MOST_CELLS]]
+    names = {
+        "class": classes,
+        "error": ERROR_KINDS,
+        "size": SIZES,
+        "cell": [f"{c.object or 'nothing'} → {c.detection or 'nothing'}" for c in confusion],
+    }
+    runs = [(r.matches, score) for r, score in zip(resamplers, scores, strict=True)]
+    return tuple(
+        ChangedImages(
+            group.kind,
+            names[group.kind][group.position],
+            group.position,
+            group.images,
+            _identify_images(manifest, group.changes.tolist()),
+        )
+        for group in find_changed_groups(runs, classes, cells)
+    )
 
 
 def _identify_images(

@@ -4,7 +4,8 @@ Each detection of at least a score belongs to the object, of whatever label, tha
 IoU reaches a threshold. Of an object's detections the best scored one is matched with it: the cell
 (object's label, detection's label). All other detections are in the row of the background, objects without
 detection in the column of the background. Difficult objects and crowds have no cells, and neither have the
-detections that belong to them or are inside a crowd of their label.
+detections that belong to them or are inside a crowd of their label, or that a federated annotation cannot
+judge.
 
 An object is the only one that its detections can be matched with; other tools (hotcoco, ultralytics) let
 the detection that loses an object take another one that it overlaps less.
@@ -21,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.analysis.estimate import Estimate, divide
-from pipeline.analysis.match_outcomes import find_objects, has_bit
+from pipeline.analysis.match_outcomes import find_excused, find_objects, has_bit
 from pipeline.analysis.matching import Matches
 from pipeline.analysis.score_levels import COARSE, LevelCounts
 
@@ -79,16 +80,21 @@ class AssignedDetections(NamedTuple):
 
 
 class ConfusionCounts:
-    """Accepts matches in any order and grouping of whole images; the score is chosen at the end.
+    """Accepts matches in any order and grouping of whole images.
 
     Args:
         classes: the labels, in the order of `class_id`.
         iou: the lowest IoU of a detection with its object.
+        score: the lowest of a level of `score_levels.COARSE`, from which detections count; None keeps the
+            counts of all levels, so that the score can be chosen at the end.
     """
 
-    def __init__(self, classes: Sequence[str], iou: float = 0.5) -> None:
+    def __init__(
+        self, classes: Sequence[str], iou: float = 0.5, score: float | None = None
+    ) -> None:
         self.classes = tuple(classes)
         self.iou = iou
+        self.score = score
         self._levels = LevelCounts(1, COARSE)
         self._objects = np.zeros(len(classes), np.int64)
 
@@ -100,9 +106,11 @@ class ConfusionCounts:
         """Add the matches of some images."""
         assigned = self.assign(matches)
         cells = assigned.row * self._side + matches.class_id[assigned.position]
-        self._levels.update(
-            cells, matches.score[assigned.position], np.ones((len(cells), 1), np.int8)
-        )
+        scores = matches.score[assigned.position]
+        if self.score is not None:
+            is_above = scores >= np.float32(self.score)
+            cells, scores = cells[is_above], np.full(int(is_above.sum()), self.score, np.float32)
+        self._levels.update(cells, scores, np.ones_like(cells))
         labels = matches.class_id[find_objects(matches)]
         self._objects += np.bincount(labels, minlength=len(self.classes))
 
@@ -116,6 +124,7 @@ class ConfusionCounts:
         is_overlapping = matches.nearest_iou >= self.iou  # False for NaN
         is_candidate = matches.is_annotated & matches.is_detection
         is_candidate &= is_overlapping | ~has_bit(matches.ignored_all, 0)
+        is_candidate &= ~find_excused(matches)
         candidates = np.flatnonzero(is_candidate)
         row = np.full(len(matches), len(self.classes), np.int64)
         near = np.flatnonzero(is_candidate & is_overlapping)
@@ -137,6 +146,7 @@ class ConfusionCounts:
             score: the lowest score that counts; it is lowered to the next of `score_levels.COARSE`.
             resampler: gives the shares their intervals.
         """
+        assert self.score is None or self.score == score
         keys, counts = self._levels.sum_groups(score)
         matrix = np.zeros((self._side, self._side), np.int64)
         matrix.flat[keys] = counts[:, 0]
@@ -202,6 +212,19 @@ class ConfusionCounts:
         return resampler.summarize_ratios(
             matrix[rows, columns], matrix.sum(axis=1)[rows], hits, totals[rows]
         )
+
+
+def find_undetected(matches: Matches, detected: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of the rows that stand for objects in the background's column.
+
+    Args:
+        matches: of whole images.
+        detected: positions of the detections that have the cell of an object.
+    """
+    winners = _key_objects(matches.row[detected], matches.nearest_index[detected])
+    objects = np.flatnonzero(find_objects(matches))
+    keys = _key_objects(matches.row[objects], matches.object_index[objects])
+    return objects[~np.isin(keys, winners)]
 
 
 def _key_objects(row: NDArray[np.int64], index: NDArray[np.int32]) -> NDArray[np.int64]:

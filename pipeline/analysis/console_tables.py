@@ -5,11 +5,11 @@ from __future__ import annotations
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline.analysis.comparison import RunComparison
 from pipeline.analysis.detection_metrics import DetectionMetrics
 from pipeline.analysis.overlap import GroupRecall, RecallPoint
 from pipeline.analysis.paired_figures import ScoreDifference
 from pipeline.analysis.recall import ProposalRecall
+from pipeline.analysis.run_comparison import RunComparison
 from pipeline.printable import escape_unprintable
 
 

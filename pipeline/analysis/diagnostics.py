@@ -7,7 +7,7 @@ In one process, `compute_diagnostics` reads parts one after the other. On a clus
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from pipeline.analysis.calibration import (
     build_calibration_table,
 )
 from pipeline.analysis.confusion import ConfusionCounts, ConfusionMatrix, build_confusion_table
+from pipeline.analysis.detection_arrays import DetectionArrays
 from pipeline.analysis.distributions import (
     DistributionCounts,
     Distributions,
@@ -45,6 +46,7 @@ from pipeline.analysis.slices import (
     list_attributes,
 )
 from pipeline.analysis.tide import TideCounts, TideErrors, build_tide_table
+from pipeline.analysis.tide_intervals import estimate_gains
 
 DEFAULT_SCORE = 0.5
 """The score that counts if no score is best, because nothing is true."""
@@ -62,6 +64,8 @@ class DiagnosticOptions:
     """Bootstrap resamples of the images; 0 computes no intervals."""
     seed: int = 0
     """Of the resamples."""
+    sampled_share: float = 1.0
+    """The share of the images that the bootstrap's sample may take, from `resampling.limit_share`."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +134,14 @@ class DiagnosticCounts:
         self._side = side
         self._operating_points = OperatingPointCounts(classes)
         self._tide = TideCounts(classes)
-        self._confusion = ConfusionCounts(classes, options.confusion_iou)
+        score = None if options.min_score is None else lower_to_level(options.min_score)
+        self._confusion = ConfusionCounts(classes, options.confusion_iou, score)
         self._calibration = CalibrationCounts(classes)
         self._misses = MissCounts(classes)
         self._slices = SliceCounts(classes, list_attributes(side))
         self._annotation_errors = AnnotationErrorCounts(classes)
         self._distributions: DistributionCounts | None = None
-        self._sample = ImageSample(options.seed)
+        self._sample = ImageSample(options.seed, share=options.sampled_share)
         self._annotated_rows = 0
         self._images_in_side = 0
         self._images = 0
@@ -149,7 +154,9 @@ class DiagnosticCounts:
             facts: of the images, also of those without matches.
         """
         self._count_images(facts)
-        matches = matches[matches.is_annotated & (matches.class_id < len(self.classes))]
+        is_scored = matches.is_annotated & (matches.class_id < len(self.classes))
+        if not is_scored.all():
+            matches = matches[is_scored]
         if not len(matches):
             return
         self._annotated_rows += len(matches)
@@ -158,18 +165,21 @@ class DiagnosticCounts:
             counts.update(matches)
         self._slices.update(matches, slices)
         self._annotation_errors.update(matches, facts)
-        self._sample.update(matches, slices)
+        if self.options.resamples:
+            self._sample.update(matches, slices)
 
     def _count_images(self, facts: ImageFacts) -> None:
         self._images += len(facts)
         if self._side is not None:
             self._images_in_side += self._side.count_images(facts.image_ids)
 
-    def update_distributions(self, results: pa.Table) -> None:
-        """Add the columns `status`, `stage`, `error_type` and `detections` of a part of detections."""
+    def update_distributions(
+        self, results: pa.Table, detections: DetectionArrays | None = None
+    ) -> None:
+        """Add a part of detections; the arguments are those of `DistributionCounts.update`."""
         if self._distributions is None:
             self._distributions = DistributionCounts(self.classes)
-        self._distributions.update(results)
+        self._distributions.update(results, detections)
 
     def merge(self, other: DiagnosticCounts) -> None:
         """Add the counts of other images."""
@@ -214,6 +224,8 @@ class DiagnosticCounts:
         score = self._choose_score(points)
         confusion = self._confusion.compute(score, resampler)
         tide, calibration = self._tide.compute(), self._calibration.compute(resampler)
+        if resampler is not None:
+            tide = replace(tide, intervals=estimate_gains(resampler, tide, len(self.classes)))
         misses = self._misses.compute(score, resampler)
         slices = self._slices.compute(score, resampler)
         tables |= {

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.analysis.detection_arrays import flatten_detections
+from pipeline.analysis.detection_arrays import DetectionArrays, flatten_detections
 from pipeline.analysis.image_coverage import list_failure_reasons
+from pipeline.analysis.matching import Matches
 from pipeline.analysis.object_sizes import SIZES, classify_sizes
 
 SCORE_BINS = 20
@@ -73,11 +74,17 @@ class DistributionCounts:
         self._scores = np.zeros((rows, SCORE_BINS), np.int64)
         self._sizes = np.zeros((rows, len(SIZES)), np.int64)
 
-    def update(self, results: pa.Table) -> None:
-        """Add a part's columns `status`, `stage`, `error_type` and `detections`."""
+    def update(self, results: pa.Table, detections: DetectionArrays | None = None) -> None:
+        """Add a part.
+
+        Args:
+            results: its columns `status`, `stage` and `error_type`.
+            detections: the detections of its images; None takes those of its column `detections`.
+        """
         self._images += len(results)
         self._reasons.update(list_failure_reasons(results))
-        detections = flatten_detections(results.column("detections"), self.classes)
+        if detections is None:
+            detections = flatten_detections(results.column("detections"), self.classes)
         is_ok = pc.equal(results.column("status"), "ok").to_numpy()
         counts = np.bincount(detections.image, minlength=len(results))[is_ok]
         self._without += int((counts == 0).sum())
@@ -91,10 +98,12 @@ class DistributionCounts:
         everything = np.full(len(bins), len(self.classes))
         for group in (detections.class_id, everything):
             is_listed = group >= 0
-            np.add.at(self._scores, (group[is_listed], bins[is_listed]), 1)
-            np.add.at(self._sizes, (group[is_listed], sizes[is_listed]), 1)
-            pairs = np.unique(np.stack([group, detections.image])[:, is_listed], axis=1)
-            self._images_with += np.bincount(pairs[0], minlength=len(self._images_with))
+            listed = group[is_listed]
+            self._scores += _count_pairs(listed, bins[is_listed], self._scores.shape)
+            self._sizes += _count_pairs(listed, sizes[is_listed], self._sizes.shape)
+            shape = (len(self._images_with), len(results))
+            of_images = _count_pairs(listed, detections.image[is_listed], shape)
+            self._images_with += (of_images > 0).sum(axis=1)
 
     def merge(self, other: DistributionCounts) -> None:
         """Add the counts of other images."""
@@ -129,6 +138,27 @@ class DistributionCounts:
             overall=rows[-1],
             per_class=tuple(rows[:-1]),
         )
+
+
+def select_detections(matches: Matches, first_row: int, classes: int) -> DetectionArrays:
+    """Select the detections of consecutive images from their matches; labels beyond the classes get -1."""
+    chosen = matches[matches.is_detection]
+    corners = [getattr(chosen, name).astype(np.float64) for name in ("x1", "y1", "x2", "y2")]
+    class_id = chosen.class_id.astype(np.int64)
+    return DetectionArrays(
+        chosen.row - first_row,
+        np.where(class_id < classes, class_id, -1),
+        chosen.score,
+        np.stack(corners, axis=1),
+    )
+
+
+def _count_pairs(
+    first: NDArray[np.int64], second: NDArray[np.int64], shape: tuple[int, int]
+) -> NDArray[np.int64]:
+    """Count how often each pair of numbers occurs."""
+    counts = np.bincount(first * shape[1] + second, minlength=shape[0] * shape[1])
+    return counts.reshape(shape)
 
 
 def _find_quantiles(images_by_count: NDArray[np.int64]) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 Handle = Any
@@ -32,6 +33,26 @@ class Executor(Protocol):
     def share(self, value: Any) -> Handle:
         """Return a handle of a value that many calls take as an argument."""
 
+    def reduce(
+        self,
+        function: Callable[..., Any],
+        calls: Iterable[Sequence[Any]],
+        merge: Callable[[Any, Any], Any],
+    ) -> Any:
+        """Do calls and merge their values into one, in any order, so that few values exist at a time.
+
+        Args:
+            function: as for `submit`.
+            calls: the arguments of each call, of at least one; handles stand for values.
+            merge: returns what two values are together, and may change the first.
+
+        Returns:
+            The one value, which the caller must not change.
+        """
+
+    def count_cores(self) -> int:
+        """Return how many calls are done at the same time."""
+
 
 class InProcess:
     """Does each call at once."""
@@ -50,3 +71,17 @@ class InProcess:
     def share(self, value: Any) -> Handle:
         """Return the value."""
         return value
+
+    def reduce(
+        self,
+        function: Callable[..., Any],
+        calls: Iterable[Sequence[Any]],
+        merge: Callable[[Any, Any], Any],
+    ) -> Any:
+        """Merge the value of each call into those before it."""
+        handles = (self.submit(function, *arguments)[0] for arguments in calls)
+        return functools.reduce(merge, handles)
+
+    def count_cores(self) -> int:
+        """Return 1."""
+        return 1

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import uris
+from pipeline import schema, uris
 from pipeline.errors import UnreadableDataset
 from pipeline.manifests import ROW_GROUP, Manifest
 from pipeline.shards import Parts
@@ -51,7 +51,7 @@ def require_column(parts: Parts, column: str, job: str) -> pa.Schema:
 def join_manifest(
     parts: Parts, manifest: Manifest, columns: Sequence[str], *, images: int = IMAGES_PER_BATCH
 ) -> Iterator[JoinedBatch]:
-    """Stream the parts' `columns` together with the manifest's width, height and objects.
+    """Stream the parts' `columns` together with the manifest's columns of sizes and annotations.
 
     Args:
         parts: what a run wrote about the images.
@@ -103,20 +103,24 @@ def find_labelled(batch: JoinedBatch) -> NDArray[np.bool_]:
     return is_labelled
 
 
+def list_federated_columns(manifest: Manifest) -> list[str]:
+    """The columns that say for which classes images are annotated; none if for all."""
+    return [field.name for field in schema.FEDERATED] if manifest.is_federated else []
+
+
 class _ManifestReader:
     """Reads consecutive slices of a manifest, and each row group once, whatever the slices' size."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.columns = [*schema.MANIFEST.names, *list_federated_columns(manifest)]
         self.first = 0
         self.tables: list[pa.Table] = []
 
     def take_rows(self, first_row: int, rows: int) -> pa.Table:
         buffered = sum(len(table) for table in self.tables)
         while self.first + buffered < first_row + rows:
-            table = self.manifest.read(
-                self.first + buffered, ROW_GROUP, ["image_id", "uri", "width", "height", "objects"]
-            )
+            table = self.manifest.read(self.first + buffered, ROW_GROUP, self.columns)
             self.tables.append(table)
             buffered += len(table)
         whole = pa.concat_tables(self.tables)

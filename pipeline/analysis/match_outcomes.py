@@ -34,6 +34,12 @@ def find_counted(matches: Matches) -> Mask:
     return matches.is_annotated & is_ranked & ~has_bit(matches.ignored_all, 0)
 
 
+def find_excused(matches: Matches) -> Mask:
+    """Which rows are detections that their image's annotation cannot judge, since it is federated, `(R,)`."""
+    is_ignored = matches.is_annotated & matches.is_detection & has_bit(matches.ignored_all, 0)
+    return is_ignored & ~matches.object_difficult & ~matches.object_crowd
+
+
 def find_objects(matches: Matches) -> Mask:
     """Which rows stand for an object that counts, each object once, `(R,)`."""
     return find_true(matches) | find_missed(matches)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline import schema, uris
 from pipeline.analysis.detection_arrays import flatten_detections, flatten_ground_truth
+from pipeline.analysis.federation import excuse_detections
 from pipeline.analysis.manifest_join import JoinedBatch, find_labelled
 from pipeline.analysis.matching import ERRORS, KINDS, Matches, add_coverage, match_images
 from pipeline.errors import UnreadableDataset
@@ -73,15 +74,19 @@ def match_batch(
 ) -> Matches:
     """The matches of a batch; detections with labels that are not among `classes` are left out."""
     detections = flatten_detections(batch.results.column("detections"), classes)
-    if (detections.class_id < 0).any():
-        detections = detections[detections.class_id >= 0]
     ground_truth = flatten_ground_truth(batch.manifest.column("objects"), classes)
+    excuses = excuse_detections(batch.manifest, ground_truth, detections, classes)
+    is_listed = detections.class_id >= 0
+    if not is_listed.all():
+        detections = detections[is_listed]
+        excuses = None if excuses is None else excuses[is_listed]
     matches = match_images(
         ground_truth,
         detections,
         len(batch.results),
         first_row=batch.first_row,
         is_annotated=find_labelled(batch),
+        excuses=excuses,
     )
     if proposals is None:
         return matches

@@ -115,6 +115,7 @@ def match_images(
     *,
     first_row: int = 0,
     is_annotated: NDArray[np.bool_] | None = None,
+    excuses: NDArray[np.uint8] | None = None,
 ) -> Matches:
     """Match the detections of consecutive images with their objects.
 
@@ -124,10 +125,11 @@ def match_images(
         images: the number of images; both `image` arrays are below it.
         first_row: the first image's row in the manifest.
         is_annotated: bool `(images,)`, if some images have no annotations.
+        excuses: uint8 `(D,)`, how detections count in federated images (`federation.excuse_detections`).
     """
     if is_annotated is None:
         is_annotated = np.ones(images, np.bool_)
-    rows = match_rows(ground_truth, detections, images, is_annotated)
+    rows = match_rows(ground_truth, detections, images, is_annotated, excuses=excuses)
     uncovered = np.full(len(rows), matching_kernel.NONE, np.int8)
     columns = {
         name: rows[name]
@@ -148,16 +150,21 @@ def match_rows(
     detections: DetectionArrays,
     images: int,
     is_annotated: NDArray[np.bool_],
+    *,
     voc_threshold: float = 0.5,
+    excuses: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.void]:
     """The rows of `match_images` as an array of `matching_kernel.ROW`, which says the detection of each."""
     objects = _build_objects(ground_truth)
+    if excuses is None:
+        excuses = np.full(len(detections.scores), matching_kernel.JUDGED, np.uint8)
     rows = np.repeat(matching_kernel.EMPTY_ROW[None], len(detections.scores) + len(objects))
     count = matching_kernel.match_rows(
         _rank(detections),
         _prepare(detections.class_id, np.int64),
         _prepare(detections.scores, np.float32),
         _prepare(detections.boxes, np.float64),
+        _prepare(excuses, np.uint8),
         _find_ends(detections.image, images),
         objects,
         _find_ends(ground_truth.image, images),

@@ -22,6 +22,8 @@ from pipeline.schema import AREA_RANGES
 DETECTION, MISSED, IGNORED = range(3)
 CLS, LOC, BOTH, DUPE, BKG, MISS = range(6)
 NONE = -1
+JUDGED, EXCUSED, LEFT_OUT = range(3)
+"""How a detection counts: true or false; true, or neither; neither, and it is matched with nothing."""
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 """TIDE's thresholds: IoUs of a detection that is true, and of one that shows nothing."""
@@ -101,6 +103,7 @@ def match_rows(
     class_ids: NDArray[np.int64],
     scores: NDArray[np.float32],
     boxes: NDArray[np.float64],
+    excuses: NDArray[np.uint8],
     ends: NDArray[np.int64],
     objects: NDArray[np.void],
     object_ends: NDArray[np.int64],
@@ -117,6 +120,7 @@ def match_rows(
         class_ids: int64 `(D,)`.
         scores: float32 `(D,)`.
         boxes: float64 `(D, 4)`.
+        excuses: uint8 `(D,)`, `JUDGED`, `EXCUSED` or `LEFT_OUT`.
         ends: int64 `(P,)`, the end of each image's detections in `order`.
         objects: of `OBJECT` `(G,)`, by image.
         object_ends: int64 `(P,)`, the end of each image's objects.
@@ -147,7 +151,7 @@ def match_rows(
             box = boxes[index]
             row.x1, row.y1, row.x2, row.y2 = box[0], box[1], box[2], box[3]
             if is_annotated[image]:
-                _match_detection(row, box, own, scratch, rules)
+                _match_detection(row, box, excuses[index], own, scratch, rules)
             count += 1
         for number in range(len(own)):
             count += _add_object(rows[count], image, own[number], number)
@@ -177,18 +181,24 @@ def _add_object(row, image, object_, number):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _match_detection(row, box, objects, scratch, rules):  # type: ignore[no-untyped-def]
+def _match_detection(row, box, excuse, objects, scratch, rules):  # type: ignore[no-untyped-def]
     overlaps = scratch[0]
     _measure_overlaps(box, objects, overlaps)
     same, aside, other, nearest, voc = _find_best(row.class_id, objects, overlaps)
     if nearest >= 0:
         row.nearest_index, row.nearest_iou = nearest, overlaps[nearest]
         row.nearest_class_id = objects[nearest].class_id
-    row.voc = _judge_by_voc(row.class_id, objects, overlaps, voc, rules[2])
     matched = same if same >= 0 else aside
-    if row.rank < COCO_RANKS:
+    if excuse == LEFT_OUT:
+        row.voc = -1
+        row.ignored_all = row.ignored_small = row.ignored_medium = row.ignored_large = ALL_BITS
+    else:
+        row.voc = _judge_by_voc(row.class_id, objects, overlaps, voc, rules[2])
+        if excuse == EXCUSED and row.voc == 0:
+            row.voc = -1
+    if row.rank < COCO_RANKS and excuse != LEFT_OUT:
         area = (box[2] - box[0]) * (box[3] - box[1])
-        counterpart = _match_ranges(row, area, objects, scratch, rules)
+        counterpart = _match_ranges(row, area, excuse == EXCUSED, objects, scratch, rules)
         if counterpart >= 0:
             matched = counterpart
         if row.true_all & 1:
@@ -256,7 +266,7 @@ def _judge_by_voc(class_id, objects, overlaps, best, threshold):  # type: ignore
 
 
 @njit
-def _match_ranges(row, area, objects, scratch, rules):  # type: ignore[no-untyped-def]
+def _match_ranges(row, area, is_excused, objects, scratch, rules):  # type: ignore[no-untyped-def]
     # pycocotools' evaluateImg for one detection; returns the object matched at 0.5 in the range of all.
     (overlaps, candidates, taken, masks), (thresholds, limits, _) = scratch, rules
     count, highest = 0, 0.0
@@ -267,7 +277,7 @@ def _match_ranges(row, area, objects, scratch, rules):  # type: ignore[no-untype
     first = NONE
     for a in range(RANGES):
         true = ignored = 0
-        is_outside = area < limits[a, 0] or area > limits[a, 1]
+        is_outside = is_excused or area < limits[a, 0] or area > limits[a, 1]
         for t in range(THRESHOLDS):
             threshold = min(thresholds[t], 1 - 1e-10)
             if highest < threshold:  # nothing matches at this threshold or a higher one

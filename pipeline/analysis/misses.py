@@ -108,8 +108,9 @@ class MissCounts:
         objects, cell, values = _describe_objects(matches)
         self._unknown += int((matches.covered50[objects] < 0).sum())
         is_detected = matches.is_detection[objects]
+        flags = values @ (1 << np.arange(_COLUMNS))
         self._detected.update(
-            cell[is_detected], matches.score[objects[is_detected]], values[is_detected]
+            cell[is_detected], matches.score[objects[is_detected]], flags[is_detected]
         )
         np.add.at(self._undetected, cell[~is_detected], values[~is_detected])
 

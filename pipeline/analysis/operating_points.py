@@ -82,6 +82,9 @@ class OperatingPoints:
         return None if self.overall.best is None else self.overall.best.score
 
 
+_TRUE, _FALSE = 1, 2  # the flags of score levels
+
+
 class OperatingPointCounts:
     """Accepts matches in any order and grouping of whole images.
 
@@ -100,7 +103,7 @@ class OperatingPointCounts:
         self._levels.update(
             matches.class_id[is_counted],
             matches.score[is_counted],
-            np.stack([is_true, ~is_true], axis=1)[is_counted],
+            np.where(is_true[is_counted], _TRUE, _FALSE),
         )
         labels = matches.class_id[find_objects(matches)]
         self._objects += np.bincount(labels, minlength=len(self.classes))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.analysis.changed_images import ERROR_KINDS
 from pipeline.analysis.intervals import resample_precision
 from pipeline.analysis.match_outcomes import find_counted, find_objects, find_true
 from pipeline.analysis.matching import ERRORS
@@ -20,8 +21,6 @@ from pipeline.analysis.resampling import CONFIDENCE, Resampler
 
 FIGURES = ("coco_ap", "coco_ap50", "coco_ap75", "ap11", "ap_area")
 """The figures of `resample_figures`, in their order."""
-ERROR_KINDS = ("false", *ERRORS[:-1], "missed")
-"""Kinds of errors that are counted: all false detections, those of TIDE's types, missed objects."""
 
 
 @dataclass(frozen=True)

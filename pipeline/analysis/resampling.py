@@ -31,16 +31,23 @@ class ImageSample:
         seed: chooses the sample.
         max_images: the most images to keep.
         max_rows: the most rows of matches to keep.
+        share: the share of the images that may be kept, as `limit_share` returns it if their number is known:
+            so a part of them is not kept in vain.
     """
 
     def __init__(
-        self, seed: int = 0, *, max_images: int = MAX_IMAGES, max_rows: int = MAX_ROWS
+        self,
+        seed: int = 0,
+        *,
+        max_images: int = MAX_IMAGES,
+        max_rows: int = MAX_ROWS,
+        share: float = 1.0,
     ) -> None:
         self.seed = seed
         self.max_images, self.max_rows = max_images, max_rows
         self.images = 0
         """Annotated images with rows of matches, in the sample or not."""
-        self._cutoff = 2**64 - 1
+        self._cutoff = min(int(share * 2**64), 2**64 - 1)
         """The lowest hash of an image that was left out: all images below it are in the sample."""
         self._pieces: list[tuple[Matches, NDArray[np.int16]]] = []
         self._rows = 0
@@ -97,6 +104,16 @@ class ImageSample:
         matches, slices = self._pieces[0]
         order = np.argsort(matches.row, kind="stable")
         return matches[order], slices[order]
+
+
+def limit_share(images: int, rows: int) -> float:
+    """Return a share of the images that is larger than a sample, so that their order decides nothing.
+
+    Args:
+        images: the annotated images.
+        rows: their rows of matches, or fewer.
+    """
+    return min(1.0, 1.25 * min(MAX_IMAGES / max(images, 1), MAX_ROWS / max(rows, 1)))
 
 
 class Resampler:

@@ -3,13 +3,14 @@
 A level is the range of scores that share the first bits of their float32 form: 2^b levels between a power
 of two and the next, for b bits of fraction. Scores of any size and sign have a level. Every count of
 detections with a score of at least a level's lowest is exact; the order within a level is forgotten. The
-memory depends on the number of groups and levels that occur, not on the number of detections: scores from
-0.05 to 1 have about 1,100 levels with 8 bits and 18,000 with 12.
+memory depends on the number of groups, levels and combinations of flags that occur, not on the number of
+detections: 16 bytes each. Scores from 0.05 to 1 have about 1,100 levels with 8 bits and 18,000 with 12.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ COARSE = 8
 FINE = 12
 """Bits of fraction for average precision: levels are 0.012 to 0.025 % apart."""
 
-_LEVEL_BITS = 32
-_MOST_WAITING = 500_000
+_RANGE_BITS = 9
+"""Bits of a float32 before its fraction: sign and exponent."""
+_MOST_WAITING = 1_000_000
+_MERGED_KEYS = 1_000_000
 _RECALLS = np.linspace(0.0, 1.0, 101)
 
 
@@ -61,45 +64,47 @@ class GroupCounts:
 
 
 class LevelCounts:
-    """Sums of C integers per detection, by the detection's group and level.
+    """Counts of detections by group, level and C flags.
 
     Args:
-        columns: C, the integers counted for each detection.
+        columns: C, the flags of a detection; each is counted.
         fraction_bits: `COARSE` or `FINE`.
     """
 
     def __init__(self, columns: int, fraction_bits: int) -> None:
         self.columns = columns
         self.fraction_bits = fraction_bits
-        self._sums = np.empty(0, np.int64), np.empty((0, columns), np.int32)
-        self._pending: list[tuple[NDArray[np.int64], NDArray[Any]]] = []
+        self._sums = np.empty(0, np.int64), np.empty(0, np.int64)
+        """Keys that hold group, level and flags, rising, and the number of detections of each."""
+        self._pending: list[NDArray[np.int64]] = []
         self._waiting = 0
 
-    def update(
-        self, group: NDArray[Any], scores: NDArray[np.float32], values: NDArray[Any]
-    ) -> None:
-        """Add detections: groups from 0 `(D,)`, scores `(D,)` and integers or flags `(D, C)`."""
-        levels = find_levels(scores, self.fraction_bits)
-        self._add(group.astype(np.int64) << _LEVEL_BITS | levels, values)
+    @property
+    def _group_shift(self) -> int:
+        return self.columns + _RANGE_BITS + self.fraction_bits
 
-    def merge(self, other: LevelCounts) -> None:
-        """Add the sums of other detections."""
-        assert (self.columns, self.fraction_bits) == (other.columns, other.fraction_bits)
-        self._add(*other._collect())
-
-    def _add(self, keys: NDArray[np.int64], values: NDArray[Any]) -> None:
-        """Add rows, summed by key only now and then: sorting all sums for each addition would be slow."""
-        if len(keys):
-            self._pending.append((keys, values))
-            self._waiting += len(keys)
-        if self._waiting > max(_MOST_WAITING, len(self._sums[0])):
+    def update(self, group: NDArray[Any], scores: NDArray[np.float32], flags: NDArray[Any]) -> None:
+        """Add detections: groups from 0 `(D,)`, scores `(D,)`, and flags `(D,)`: bit c is column c."""
+        keys = find_levels(scores, self.fraction_bits) << self.columns
+        keys |= group.astype(np.int64) << self._group_shift
+        keys |= flags
+        self._pending.append(keys)
+        self._waiting += len(keys)
+        if self._waiting > _MOST_WAITING:
             self._collect()
 
-    def _collect(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """The keys, rising and each once, and their sums."""
+    def merge(self, other: LevelCounts) -> None:
+        """Add the counts of other detections."""
+        assert (self.columns, self.fraction_bits) == (other.columns, other.fraction_bits)
+        self._sums = _merge_counts(self._collect(), other._collect())
+
+    def _collect(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The keys, rising and each once, and their counts."""
         if self._pending:
-            keys, values = zip(self._sums, *self._pending, strict=True)
-            self._sums = _sum_by_key(np.concatenate(keys), np.concatenate(values))
+            keys = np.sort(np.concatenate(self._pending))
+            starts = _find_starts(keys)
+            counted = keys[starts], np.diff(np.append(starts, len(keys)))
+            self._sums = _merge_counts(self._sums, counted)
             self._pending, self._waiting = [], 0
         return self._sums
 
@@ -107,43 +112,78 @@ class LevelCounts:
         self._collect()
         return self.__dict__
 
-    def sum_groups(self, min_score: float) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def sum_groups(self, min_score: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the groups `(G,)` and their sums `(G, C)` over scores of at least a level's lowest."""
         lowest = find_levels(np.array([min_score], np.float32), self.fraction_bits)[0]
-        keys, sums = self._collect()
-        is_above = (keys & ((1 << _LEVEL_BITS) - 1)) >= lowest
-        return _sum_by_key(keys[is_above] >> _LEVEL_BITS, sums[is_above])
+        keys, counts = self._collect()
+        is_above = self._get_levels(keys) >= lowest
+        keys, counts = keys[is_above], counts[is_above]
+        return self._sum_columns(keys >> self._group_shift, keys, counts)
 
     def cumulate(self, group: int) -> GroupCounts:
         """Return one group's cumulative counts."""
-        keys, sums = self._collect()
-        first, stop = np.searchsorted(keys, [group << _LEVEL_BITS, (group + 1) << _LEVEL_BITS])
-        return self._cumulate(keys[first:stop], sums[first:stop])
+        keys, counts = self._collect()
+        limits = np.array([group, group + 1], np.int64) << self._group_shift
+        first, stop = np.searchsorted(keys, limits)
+        return self._cumulate(keys[first:stop], counts[first:stop])
 
     def cumulate_all(self) -> GroupCounts:
         """Return the cumulative counts of all groups together."""
-        keys, sums = self._collect()
-        return self._cumulate(*_sum_by_key(keys & ((1 << _LEVEL_BITS) - 1), sums))
+        keys, counts = self._collect()
+        keys = keys & ((1 << self._group_shift) - 1)
+        order = np.argsort(keys)
+        return self._cumulate(keys[order], counts[order])
 
-    def _cumulate(self, keys: NDArray[np.int64], sums: NDArray[np.int32]) -> GroupCounts:
-        levels = (keys & ((1 << _LEVEL_BITS) - 1))[::-1]
+    def _cumulate(self, keys: NDArray[np.int64], counts: NDArray[np.int64]) -> GroupCounts:
+        levels, sums = self._sum_columns(self._get_levels(keys), keys, counts)
         return GroupCounts(
-            get_lowest_scores(levels, self.fraction_bits),
-            np.cumsum(sums[::-1], axis=0, dtype=np.int64),
+            get_lowest_scores(levels[::-1], self.fraction_bits), np.cumsum(sums[::-1], axis=0)
         )
 
+    def _get_levels(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        return keys >> self.columns & ((1 << (_RANGE_BITS + self.fraction_bits)) - 1)
 
-def _sum_by_key(
-    keys: NDArray[np.int64], values: NDArray[Any]
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return the keys, rising and each once, and the sums of their values."""
-    if not len(keys):
-        return keys, np.empty((0, values.shape[1]), np.int32)
-    order = np.argsort(keys)
-    ranked = keys[order]
-    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
-    sums = np.add.reduceat(values[order], starts, axis=0, dtype=np.int32)
-    return ranked[starts], sums
+    def _sum_columns(
+        self, rising: NDArray[np.int64], keys: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return each of the rising numbers once, and the sums of the flags of its keys `(N, C)`."""
+        starts = _find_starts(rising)
+        sums = np.empty((len(starts), self.columns), np.int64)
+        for column in range(self.columns if len(starts) else 0):
+            sums[:, column] = np.add.reduceat(counts * (keys >> column & 1), starts)
+        return rising[starts], sums
+
+
+Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Keys, rising and each once, and the count of each."""
+
+
+def _merge_counts(first: Counts, second: Counts) -> Counts:
+    """Sum two counts, a range of keys at a time: sorting all at once would take three times the memory."""
+    longer, shorter = (first, second) if len(first[0]) >= len(second[0]) else (second, first)
+    if not len(shorter[0]):
+        return longer
+    cuts = np.arange(_MERGED_KEYS, len(longer[0]), _MERGED_KEYS)
+    others = np.searchsorted(shorter[0], longer[0][cuts])
+    ends = [*zip(cuts.tolist(), others.tolist(), strict=True), (len(longer[0]), len(shorter[0]))]
+    keys, counts = np.empty((2, len(longer[0]) + len(shorter[0])), np.int64)
+    size = 0
+    for (start, other_start), (end, other_end) in pairwise([(0, 0), *ends]):
+        own, other = slice(start, end), slice(other_start, other_end)
+        merged = np.concatenate([longer[0][own], shorter[0][other]])
+        order = np.argsort(merged, kind="stable")  # two runs: a merge
+        merged = merged[order]
+        starts = _find_starts(merged)
+        sums = np.concatenate([longer[1][own], shorter[1][other]])[order]
+        target = slice(size, size + len(starts))
+        keys[target], counts[target] = merged[starts], np.add.reduceat(sums, starts)
+        size = target.stop
+    return keys[:size], counts[:size]
+
+
+def _find_starts(rising: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each number of a rising sequence begins."""
+    return np.flatnonzero(np.append(True, rising[1:] != rising[:-1])[: len(rising)])
 
 
 def compute_average_precision(

@@ -137,6 +137,9 @@ def find_slices(
     return np.stack(columns, axis=1).astype(np.int16)
 
 
+_TRUE, _FALSE = 1, 2  # the flags of score levels
+
+
 class SliceCounts:
     """Accepts matches in any order and grouping of whole images; the score is chosen at the end.
 
@@ -156,13 +159,12 @@ class SliceCounts:
         """Add the matches of some images and their slices, as `find_slices` returns them."""
         is_true, is_counted = find_true(matches), find_counted(matches)
         is_object = find_objects(matches)
+        flags = np.where(is_true, _TRUE, _FALSE)
         for start, column in zip(self._starts, positions.T, strict=False):
             group = (start + column.astype(np.int64)) * len(self.classes) + matches.class_id
             has_slice = column >= 0
             rows = is_counted & has_slice
-            self._levels.update(
-                group[rows], matches.score[rows], np.stack([is_true, ~is_true], axis=1)[rows]
-            )
+            self._levels.update(group[rows], matches.score[rows], flags[rows])
             objects = group[is_object & has_slice]
             self._objects += np.bincount(objects, minlength=self._objects.size).reshape(
                 self._objects.shape

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis.annotation_suspects import NOTHING_BELOW
 from pipeline.analysis.score_reliability import ScoreReliability
 
 
@@ -23,11 +22,10 @@ def rate_suspects(
     real = _rate(reality, suspects["suggested_class_id"], suspects["score"])
     q = _rate(reliability, suspects["rival_class_id"], suspects["rival_score"])
     iou, rival_iou = np.nan_to_num(suspects["iou"]), np.nan_to_num(suspects["rival_iou"])
-    is_alone = np.where(suspects["is_explained"], np.clip(1 - iou / NOTHING_BELOW, 0, 1), 1)
     is_unexplained = np.where(suspects["is_explained"], 0.5, 1)
     supporters = _rate(reliability, suspects["supporter_class_id"], suspects["supporter_score"])
     rated = [
-        real * (1 - np.nan_to_num(suspects["inside"])) * is_alone,
+        real * (1 - np.nan_to_num(suspects["inside"])) * (1 - 0.5 * suspects["held"]),
         p * iou * (1 - q),
         real * np.clip(1.3 - 2 * iou, 0, 1) * (1 - q * np.clip((rival_iou - iou) / 0.3, 0, 1)),
         np.prod(1 - supporters * suspects["supporter_fit"], axis=1) * is_unexplained,

@@ -24,7 +24,7 @@ class* count, ignored detections are no errors, and scores are compared with 13 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -40,9 +40,12 @@ CLS, LOC, BOTH, DUPE, BKG, MISS = (
 )
 _FALSE_TYPES = (CLS, LOC, BOTH, DUPE, BKG)
 
-# The counts of each score level: true; false ones by type; those of other types; corrected ones.
+# The flags of score levels: true; false ones by type; those of other types; corrected ones.
 _TRUE, _FALSE, _OTHER, _CORRECTED_CLS, _CORRECTED_LOC = 0, slice(1, 6), 6, 7, 8
 _COLUMNS = 9
+_FLAG_OF_ERROR = np.full(len(ERRORS) + 1, 1 << _OTHER, np.int64)
+"""The flag of a false detection by its `error`; the last is that of -1."""
+_FLAG_OF_ERROR[list(_FALSE_TYPES)] = 1 << np.arange(_FALSE.start, _FALSE.stop)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class TideErrors:
     """The gain of that mean."""
     counts: ErrorCounts
     per_class: tuple[ClassErrors, ...]
+    intervals: Mapping[str, tuple[float, float]] | None = None
+    """The 2.5th and 97.5th percentile of each gain of `dap` over resamples of the images, by its name."""
 
 
 class TideCounts:
@@ -113,20 +118,14 @@ class TideCounts:
         """Add the matches of some images."""
         is_counted, is_true = find_counted(matches), find_true(matches)
         is_false = is_counted & ~is_true
-        values = np.zeros((len(matches), _COLUMNS), np.int8)
-        values[:, _TRUE] = is_true
-        values[:, _OTHER] = is_false
-        for column, kind in enumerate(_FALSE_TYPES, start=_FALSE.start):
-            values[:, column] = is_false & (matches.error == kind)
-            values[:, _OTHER] -= values[:, column]
+        flags = np.where(is_true, 1 << _TRUE, _FLAG_OF_ERROR[matches.error])
         detections, labels = find_corrected(matches, is_false)
         is_loc = matches.error[detections] == LOC
-        values[detections[is_loc], _CORRECTED_LOC] = 1
+        flags[detections[is_loc]] |= 1 << _CORRECTED_LOC
         self._levels.update(
-            matches.class_id[is_counted], matches.score[is_counted], values[is_counted]
+            matches.class_id[is_counted], matches.score[is_counted], flags[is_counted]
         )
-        moved = np.zeros((int((~is_loc).sum()), _COLUMNS), np.int8)
-        moved[:, _CORRECTED_CLS] = 1
+        moved = np.full(int((~is_loc).sum()), 1 << _CORRECTED_CLS)
         self._levels.update(labels[~is_loc], matches.score[detections[~is_loc]], moved)
         is_missed = find_missed(matches)
         for index, rows in enumerate(
@@ -236,7 +235,10 @@ def _to_number(value: float | np.float64) -> float | None:
 
 
 def build_tide_table(errors: TideErrors) -> pa.Table:
-    """One row per class and type of error; `label` is null for the mean and the sum over classes."""
+    """One row per class and type of error; `label` is null for the mean and the sum over classes.
+
+    The mean has intervals, `low` and `high`.
+    """
     rows = [
         {
             "label": label,
@@ -244,6 +246,7 @@ def build_tide_table(errors: TideErrors) -> pa.Table:
             "dap": getattr(dap, field.name),
             "count": getattr(counts, field.name, None),
             "ap50": ap50,
+            **_find_interval(errors, label, field.name),
         }
         for label, ap50, dap, counts in [
             (None, errors.ap50, errors.dap, errors.counts),
@@ -260,6 +263,15 @@ def build_tide_table(errors: TideErrors) -> pa.Table:
                 ("dap", pa.float64()),
                 ("count", pa.int64()),
                 ("ap50", pa.float64()),
+                ("low", pa.float64()),
+                ("high", pa.float64()),
             ]
         ),
     )
+
+
+def _find_interval(errors: TideErrors, label: str | None, name: str) -> dict[str, float]:
+    if label is not None or errors.intervals is None or name not in errors.intervals:
+        return {}
+    low, high = errors.intervals[name]
+    return {"low": low, "high": high}

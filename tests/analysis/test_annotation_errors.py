@@ -1,6 +1,9 @@
+import pickle
+
 import numpy as np
 import pytest
 
+from pipeline.analysis import annotation_errors
 from pipeline.analysis.annotation_errors import AnnotationErrorCounts
 from tests.analysis.scenes import draw_scenes, make_facts, make_scenes
 from tests.benchmarks.annotation_errors import Find, count_errors
@@ -110,6 +113,29 @@ def test_results_do_not_depend_on_the_grouping():
         merged.merge(counts)
     assert merged.compute() == whole.compute()
     assert merged.build_table().equals(whole.build_table())
+
+
+def test_the_most_promising_suspects_are_kept_whatever_the_grouping(monkeypatch):
+    scenes = draw_scenes(images=60, seed=1, flags=True)
+    facts = make_facts(scenes.images)
+    every = AnnotationErrorCounts(scenes.classes)
+    every.update(scenes.match(), facts)
+    monkeypatch.setattr(annotation_errors, "MAX_SUSPECTS", 4)
+    whole, parts, merged = (AnnotationErrorCounts(scenes.classes) for _ in range(3))
+    whole.update(scenes.match(), facts)
+    for part in scenes.match_parts([*range(5, 60, 5)]):
+        parts.update(part, facts)
+        counts = AnnotationErrorCounts(scenes.classes)
+        counts.update(part, facts)
+        merged.merge(pickle.loads(pickle.dumps(counts)))
+    assert whole.compute() == parts.compute() == merged.compute()
+    assert whole.compute().totals == every.compute().totals
+    for kind in range(4):
+        suspects, _ = every.rank()
+        promise = np.sort(suspects["promise"][suspects["kind"] == kind])[::-1]
+        kept, _ = merged.rank()
+        own = np.sort(kept["promise"][kept["kind"] == kind])[::-1]
+        np.testing.assert_array_equal(own, promise[:4])
 
 
 def test_tables_have_a_row_per_suspect_and_image():

@@ -3,7 +3,12 @@ import pytest
 
 from pipeline.analysis.average_precision import VocAveragePrecision
 from pipeline.analysis.detection_arrays import DetectionArrays, GroundTruthArrays
-from pipeline.analysis.intervals import bootstrap_precision, resample_precision
+from pipeline.analysis.intervals import (
+    bootstrap_precision,
+    resample_precision,
+    resample_size_precision,
+)
+from pipeline.analysis.recall_intervals import resample_recalls
 from pipeline.analysis.resampling import ImageSample, Resampler
 from tests.analysis.scenes import Scenes, draw_scenes, evaluate_with_hotcoco
 
@@ -103,3 +108,35 @@ def test_without_objects_nothing_is_defined():
     intervals = bootstrap_precision(make_resampler(scenes, 10), scenes.classes)
     assert intervals.coco_ap.value is None
     assert intervals.list_intervals()["coco_ap"] is None
+
+
+def test_resampled_recalls_and_sizes_are_those_of_repeated_images():
+    scenes = draw_scenes(images=40, seed=2, classes=3)
+    resampler = make_resampler(scenes, 20)
+    figures = resample_size_precision(resampler, 3) | resample_recalls(resampler, 3)
+    assert list(figures) == [
+        *(f"coco_ap_{size}" for size in ("small", "medium", "large")),
+        *(f"coco_ar_{name}" for name in (1, 10, 100, "small", "medium", "large")),
+    ]
+    images = np.unique(resampler.matches.row)
+    for column in (0, 1, 20):
+        weights = np.zeros(scenes.images, int)
+        weights[images] = resampler.weights[:, column]
+        weights = np.ones(scenes.images, int) if column == 0 else weights
+        evaluation = evaluate_with_hotcoco(repeat_images(scenes, weights))
+        evaluation.accumulate()
+        evaluation.summarize()
+        expected = [np.nan if value == -1 else value for value in evaluation.stats[3:]]
+        ours = [values[column] for values in figures.values()]
+        assert np.isnan(expected).sum() == 2  # there are no large objects
+        assert ours == pytest.approx(expected, abs=1e-3, nan_ok=True)
+
+
+def test_recalls_and_sizes_have_intervals():
+    scenes = draw_scenes(images=80, seed=3)
+    estimates = bootstrap_precision(make_resampler(scenes, 200), scenes.classes)
+    listed = estimates.list_intervals()
+    for name in ("coco_ap_medium", "coco_ar_1", "coco_ar_100", "coco_ar_medium"):
+        low, high = listed[name]
+        assert low < estimates.further[name].value < high < low + 0.4, name
+    assert listed["coco_ap_large"] is None

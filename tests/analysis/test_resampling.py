@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from pipeline.analysis import resampling
 from pipeline.analysis.poisson_weights import draw_weights
-from pipeline.analysis.resampling import ImageSample, Resampler
+from pipeline.analysis.resampling import ImageSample, Resampler, limit_share
 from tests.analysis.scenes import draw_scenes
 
 
@@ -44,6 +45,23 @@ def test_the_sample_does_not_depend_on_the_grouping(limits):
     np.testing.assert_array_equal(merged.collect()[0].row, expected.row)
     np.testing.assert_array_equal(merged.collect()[0].score, expected.score)
     assert merged.images == whole.images
+
+
+def test_a_share_above_the_sample_changes_nothing(monkeypatch):
+    scenes = draw_scenes(images=60, seed=1)
+    monkeypatch.setattr(resampling, "MAX_IMAGES", 11)
+    matches = scenes.match()
+    share = limit_share(len(np.unique(matches.row)), len(matches) // 2)
+    assert 11 / 60 < share < 0.25
+    plain, shared = ImageSample(3, max_images=11), ImageSample(3, max_images=11, share=share)
+    for sample in (plain, shared):
+        sample.update(matches)
+    np.testing.assert_array_equal(shared.collect()[0].score, plain.collect()[0].score)
+    assert shared.images == plain.images == len(np.unique(matches.row))
+    few = ImageSample(3, share=share)
+    few.update(matches)
+    assert 0 < len(few.collect()[0]) < len(matches) / 2
+    assert limit_share(11, 10**6) == 1
 
 
 def test_sums_count_an_image_as_often_as_its_weight():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pipeline.analysis import score_levels
 from pipeline.analysis.score_levels import (
     COARSE,
     FINE,
@@ -40,15 +41,18 @@ def test_round_numbers_are_their_own_level():
     assert 0.2990 < lower_to_level(0.3) < 0.3
 
 
-def test_counts_do_not_depend_on_the_grouping():
+@pytest.mark.parametrize("together", [1, 10, 10**6])
+def test_counts_do_not_depend_on_the_grouping(together, monkeypatch):
+    monkeypatch.setattr(score_levels, "_MERGED_KEYS", together)
     rng = np.random.default_rng(0)
     group, scores = rng.integers(0, 3, 500), rng.uniform(0, 1, 500).astype(np.float32)
     values = rng.integers(0, 2, (500, 2))
+    flags = values @ [1, 2]
     whole, parts = LevelCounts(2, COARSE), LevelCounts(2, COARSE)
-    whole.update(group, scores, values)
+    whole.update(group, scores, flags)
     for chosen in np.array_split(rng.permutation(500), 7):
         part = LevelCounts(2, COARSE)
-        part.update(group[chosen], scores[chosen], values[chosen])
+        part.update(group[chosen], scores[chosen], flags[chosen])
         parts.merge(part)
     for index in range(3):
         first, second = whole.cumulate(index), parts.cumulate(index)
@@ -57,6 +61,9 @@ def test_counts_do_not_depend_on_the_grouping():
         for score, counts in zip(first.score, first.counts, strict=True):  # exact at the edges
             is_above = (group == index) & (scores >= score)
             np.testing.assert_array_equal(counts, values[is_above].sum(axis=0))
+    summed = whole.cumulate_all()
+    for score, counts in zip(summed.score, summed.counts, strict=True):
+        np.testing.assert_array_equal(counts, values[scores >= score].sum(axis=0))
     groups, sums = whole.sum_groups(0.5)
     assert groups.tolist() == [0, 1, 2]
     expected = [values[(group == k) & (scores >= 0.5)].sum(axis=0) for k in range(3)]
@@ -65,7 +72,7 @@ def test_counts_do_not_depend_on_the_grouping():
 
 def test_nothing_counted_has_no_levels():
     counts = LevelCounts(3, FINE)
-    counts.update(np.empty(0, int), np.empty(0, np.float32), np.empty((0, 3), int))
+    counts.update(np.empty(0, int), np.empty(0, np.float32), np.empty(0, int))
     assert counts.cumulate(0).counts.shape == (0, 3)
     assert counts.sum_groups(0.0)[0].tolist() == []
 

@@ -25,6 +25,8 @@ class DrawnDataset:
     detections_per_image: int = 97
     objects_per_image: float = 7.4
     shard_size: int = 256
+    image_folder: str = "s3://bucket/images"
+    """Where the images are, by their image_id; nothing is written there."""
     main_share: float = 0.0
     """The share of the objects and detections that are of the first class; the others are of any."""
 
@@ -73,7 +75,7 @@ def draw_rows(dataset: DrawnDataset, first_row: int, rows: int) -> tuple[pa.Tabl
     ids = [f"{row:012d}" for row in range(first_row, first_row + rows)]
     images: dict[str, object] = {
         "image_id": ids,
-        "uri": [f"s3://bucket/images/{image_id}.jpg" for image_id in ids],
+        "uri": [f"{dataset.image_folder}/{image_id}.jpg" for image_id in ids],
         "width": pa.array(np.full(rows, WIDTH), pa.int32()),
         "height": pa.array(np.full(rows, HEIGHT), pa.int32()),
     }

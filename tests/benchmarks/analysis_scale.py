@@ -2,9 +2,9 @@
 
 python -m tests.benchmarks.analysis_scale --images 50000 --detections-per-image 100 [--one-class]
 
-The inputs are drawn by shard in several processes, then jobs/analyze.py runs as its
-command line does. Memory is each process's own: its pages without those that it shares with others, such as
-Ray's object store, sampled four times a second.
+The inputs are drawn by shard in several processes, then jobs/analyze.py runs as its command line does;
+arguments after `--` are the job's. `--folder F` keeps inputs and output (45 and 50 bytes per detection);
+a second run takes the inputs from there. Use one folder per dataset.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import re
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +27,7 @@ from pipeline.manifests import open_manifest
 from pipeline.run_record import RunRecord
 from pipeline.shards import Shard
 from tests.benchmarks.analysis_inputs import DrawnDataset, draw_rows
+from tests.benchmarks.process_watch import ProcessWatch, StageUse, sum_stages
 
 ROOT = Path(__file__).parents[2]
 SHARDS_PER_FILE = 64
@@ -58,9 +58,10 @@ def main() -> None:
         detections = dataset.images * dataset.detections_per_image
         print(f"{dataset.images} images, {detections} detections, {dataset.classes} classes")
         print(f"inputs: {perf_counter() - start:.0f} s, {_measure_size(folder) / 1e9:.2f} GB")
-        seconds, busy = run_job(folder, options.arguments)
-        for name, value in (("job", seconds), ("of all cores", busy)):
-            print(f"{name}: {value:.1f} s, {1e6 * value / detections:.2f} us per detection")
+        stages = run_job(folder, options.arguments)
+        print_stages(stages, detections)
+        each = 1e6 * sum_stages(stages).seconds / detections
+        print(f"{each:.2f} us per detection on {os.cpu_count()} cores")
         print(f"matches: {_measure_size(folder / 'out' / 'matches') / 1e9:.2f} GB")
 
 
@@ -98,89 +99,44 @@ def _write_part(dataset: DrawnDataset, output: str, fingerprint: str, shard: Sha
     shards.put_part(output, shard, rows.cast(schema.add_metadata(schema.DETECTIONS, metadata)))
 
 
-def run_job(folder: Path, arguments: list[str]) -> tuple[float, float]:
-    """Run the job and print the memory of its processes; returns its seconds, and those of all cores."""
+def run_job(folder: Path, arguments: list[str]) -> list[StageUse]:
+    """Run the job, pass its log on, and return what each of its stages took."""
     command = [
         *(sys.executable, "jobs/analyze.py", "detections"),
         *("--detections", str(folder / "detections"), "--manifest", str(folder / "manifest")),
         *("--output", str(folder / "out"), *arguments),
     ]
-    start = perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT)
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     watch = ProcessWatch(process.pid)
+    for line in process.stderr or ():
+        print(line, end="", flush=True)
+        if stage := name_ended_stage(line):
+            watch.end_stage(stage)
     code = process.wait()
-    seconds = perf_counter() - start
+    watch.end_stage("the end")
     watch.stop()
-    for name, peak in sorted(watch.peaks.items(), key=lambda item: -item[1])[:6]:
-        print(f"{peak / 1e6:8.0f} MB {name}")
     if code:
         sys.exit(f"the job ended with {code}")
-    return seconds, sum(watch.busy.values())
+    return watch.stages
 
 
-class ProcessWatch:
-    """Samples the private memory and the time of a process and of all that descend from it."""
-
-    def __init__(self, pid: int) -> None:
-        self.peaks: dict[str, int] = {}
-        """Bytes by kind of process: the most of any process of this kind."""
-        self.busy: dict[int, float] = {}
-        """Seconds of a core by process."""
-        self._pid = pid
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the sampling."""
-        self._stopped.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._stopped.wait(0.25):
-            for pid in _list_family(self._pid):
-                try:
-                    name = _name_process(pid) if pid != self._pid else "driver"
-                    private = _read_private(pid)
-                    self.busy[pid] = _read_busy_seconds(pid)
-                except (OSError, ValueError):
-                    continue  # it ended meanwhile
-                self.peaks[name] = max(self.peaks.get(name, 0), private)
+def name_ended_stage(line: str) -> str | None:
+    """The stage whose end a line of the job's log says; None for other lines."""
+    if re.search(r"images with about \d+ detections: analysing", line):
+        return "inputs opened"
+    ended = re.search(r"\b(matches|metrics|diagnostics|report): \d+\.\d s", line)
+    return ended and ended[1]
 
 
-def _list_family(root: int) -> Iterator[int]:
-    """Yield a process and its descendants."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    waiting = [root]
-    while waiting:
-        pid = waiting.pop()
-        yield pid
-        waiting += parents.get(pid, [])
-
-
-def _name_process(pid: int) -> str:
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    if words[0].startswith("ray::"):
-        return "ray task" if words[0] != "ray::IDLE" else "idle ray worker"
-    return Path(words[0]).name
-
-
-def _read_private(pid: int) -> int:
-    """Bytes of a process's resident pages without shared ones."""
-    fields = [int(word) for word in Path(f"/proc/{pid}/statm").read_text().split()]
-    return (fields[1] - fields[2]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _read_busy_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def print_stages(stages: list[StageUse], detections: int) -> None:
+    """Print seconds, seconds of cores, and memory of each stage, and of all."""
+    print(f"{'':14}{'s':>8}{'CPU s':>9}{'CPU us per detection':>22}   memory, MB")
+    for stage in (*stages, sum_stages(stages)):
+        each = 1e6 * stage.cpu_seconds / detections
+        memory = ", ".join(f"{kind} {peak / 1e6:.0f}" for kind, peak in stage.peaks.items())
+        print(f"{stage.name:14}{stage.seconds:8.1f}{stage.cpu_seconds:9.1f}{each:22.2f}   {memory}")
 
 
 def _measure_size(folder: Path) -> int:

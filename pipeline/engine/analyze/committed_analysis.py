@@ -6,20 +6,22 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
 from pipeline import storage, uris
 from pipeline.analysis.detection_metrics import DetectionMetrics
-from pipeline.analysis.diagnostics import DiagnosticOptions, Diagnostics
+from pipeline.analysis.diagnostics import DEFAULT_SCORE, DiagnosticOptions, Diagnostics
 from pipeline.analysis.executor import Executor
 from pipeline.analysis.metric_summary import summarize_detections
+from pipeline.analysis.resampling import limit_share
 from pipeline.analysis.score_thresholds import write_thresholds
 from pipeline.analysis.side_table import SideTable
 from pipeline.engine.analyze.diagnosing import DiagnosticSources, diagnose
 from pipeline.engine.analyze.inputs import AnalysisInputs
 from pipeline.engine.analyze.match_groups import GROUP_ROWS, MatchGroup, group_parts
-from pipeline.engine.analyze.reduction import reduce_matches
+from pipeline.engine.analyze.reduction import ReducedMatches, reduce_matches
 from pipeline.report.provenance import collect_provenance
 from pipeline.report.shard_steps import ReportSources
 from pipeline.report.writing import ReportOptions, ReportSummary, write_report
@@ -28,6 +30,9 @@ from pipeline.runs.summary import Summary
 from pipeline.shards import Parts, encode_part
 
 log = logging.getLogger(__name__)
+
+CALLS_PER_CORE = 8
+"""Groups per core in a reduction whose values are large: with fewer, cores would wait for the last ones."""
 
 
 @contextlib.contextmanager
@@ -59,11 +64,15 @@ class CommittedAnalysis:
         counts = {ordinal: part.detections for ordinal, part in self.inputs.sources.items()}
         return group_parts(self.matches, counts, len(self.inputs.classes), rows)
 
+    @cached_property
+    def reduced(self) -> ReducedMatches:
+        """What the metrics are computed from."""
+        with log_seconds("metrics"):
+            return reduce_matches(self.group_matches(), self.inputs.classes, self.executor)
+
     def compute_metrics(self) -> DetectionMetrics:
         """Reduce the matches to the metrics."""
-        classes = self.inputs.classes
-        with log_seconds("metrics"):
-            reduced = reduce_matches(self.group_matches(), len(classes), self.executor)
+        classes, reduced = self.inputs.classes, self.reduced
         notes = [*self.inputs.notes, *self._describe_partial()]
         return summarize_detections(
             classes,
@@ -87,7 +96,11 @@ class CommittedAnalysis:
         """
         inputs = self.inputs
         sources = DiagnosticSources(
-            inputs.manifest, replace(inputs.detections, shards=()), inputs.classes, options, side
+            inputs.manifest,
+            replace(inputs.detections, shards=()),
+            inputs.classes,
+            self._complete(options),
+            side,
         )
         scores = {
             name: value
@@ -95,8 +108,22 @@ class CommittedAnalysis:
             if value is None or isinstance(value, float)
         }
         shards = {shard.ordinal: shard for shard in inputs.detections.shards}
+        rows = sum(part.detections for part in inputs.sources.values())
+        calls = CALLS_PER_CORE * self.executor.count_cores()
+        groups = self.group_matches(max(GROUP_ROWS, rows // calls))
         with log_seconds("diagnostics"):
-            return diagnose(self.group_matches(), shards, sources, self.executor, scores)
+            return diagnose(groups, shards, sources, self.executor, scores)
+
+    def _complete(self, options: DiagnosticOptions) -> DiagnosticOptions:
+        """What the metrics' sums say beforehand, so that the diagnostics count less."""
+        reduced, score = self.reduced, options.min_score
+        if score is None:
+            score = DEFAULT_SCORE if reduced.best_score is None else reduced.best_score
+        share = limit_share(
+            reduced.images.images - reduced.images.unlabelled,
+            int(reduced.sums.class_detections.sum()),
+        )
+        return replace(options, min_score=score, sampled_share=share)
 
     def build_content(self, metrics: DetectionMetrics, diagnostics: Diagnostics) -> dict[str, Any]:
         """Build the content of metrics.json."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline import uris
 from pipeline.analysis.diagnostics import DiagnosticCounts, DiagnosticOptions, Diagnostics
+from pipeline.analysis.distributions import select_detections
 from pipeline.analysis.executor import Executor
 from pipeline.analysis.image_facts import read_image_facts
 from pipeline.analysis.match_table import read_matches
@@ -16,10 +17,7 @@ from pipeline.manifests import Manifest
 from pipeline.schema import MATCHES
 from pipeline.shards import Parts, Shard
 
-RESULT_COLUMNS = (
-    *("image_id", "width", "height", "status", "stage", "error_type"),
-    "detections",
-)
+RESULT_COLUMNS = ("image_id", "width", "height", "status", "stage", "error_type")
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,16 @@ def diagnose(
         scores: means of average precision by name, on which intervals are centred.
     """
     shared = executor.share(sources)
-    handles = []
-    for group in groups:
-        of_detections = [shards[shard.ordinal] for shard in group.parts.shards]
-        handles += executor.submit(_count_group, shared, group, of_detections)
-    whole = DiagnosticCounts(sources.classes, sources.options, sources.side)
-    for handle in handles:
-        whole.merge(executor.collect([handle])[0])
+    calls = (
+        (shared, group, [shards[shard.ordinal] for shard in group.parts.shards]) for group in groups
+    )
+    whole: DiagnosticCounts = executor.reduce(_count_group, calls, _merge)
     return whole.compute(scores)
+
+
+def _merge(first: DiagnosticCounts, second: DiagnosticCounts) -> DiagnosticCounts:
+    first.merge(second)
+    return first
 
 
 def _count_group(
@@ -69,7 +69,10 @@ def _count_group(
     for (shard, table), of_results in zip(tables, of_detections, strict=True):
         matches = read_matches(table, uris.join(group.parts.uri, shard.part_name))
         results = retry_store(lambda part=of_results: sources.detections.read(part, RESULT_COLUMNS))  # type: ignore[misc]
-        sizes = sources.manifest.read(shard.first_row, shard.rows, ["width", "height"])
+        sizes = None
+        if any(results.column(name).null_count for name in ("width", "height")):
+            sizes = sources.manifest.read(shard.first_row, shard.rows, ["width", "height"])
         counts.update(matches, read_image_facts(results, shard.first_row, sizes))
-        counts.update_distributions(results)
+        detections = select_detections(matches, shard.first_row, len(sources.classes))
+        counts.update_distributions(results, detections)
     return counts

@@ -8,11 +8,12 @@ import pyarrow as pa
 
 from pipeline import schema, shards, uris
 from pipeline.analysis.image_counts import count_images
-from pipeline.analysis.manifest_join import JoinedBatch, check_images
+from pipeline.analysis.manifest_join import JoinedBatch, check_images, list_federated_columns
 from pipeline.analysis.match_table import build_matches
 from pipeline.engine.analyze.plan import AnalysisPlan, ShardSource
 from pipeline.engine.analyze.source_parts import SOURCE
 from pipeline.errors import UnreadableDataset
+from pipeline.image_members import read_members
 from pipeline.runs.report import Report
 from pipeline.shards import Shard, compute_shard_key, digest_images
 
@@ -52,15 +53,19 @@ def match_shard(plan: AnalysisPlan, shard: Shard, source: ShardSource) -> Report
 def _read_batch(plan: AnalysisPlan, shard: Shard, source: ShardSource) -> JoinedBatch:
     parts = source.detections
     results = parts.read(parts.shards[0], RESULT_COLUMNS)
-    annotated = plan.manifest.read(shard.first_row, shard.rows, MANIFEST_COLUMNS)
+    federated = list_federated_columns(plan.manifest)
+    columns = dict.fromkeys((*MANIFEST_COLUMNS, *federated, *plan.manifest.image_columns))
+    annotated = plan.manifest.read(shard.first_row, shard.rows, list(columns))
     _check_key(plan, shard, annotated)
     check_images(parts, plan.manifest, shard.first_row, results, annotated)
     return JoinedBatch(shard.first_row, results, annotated)
 
 
 def _check_key(plan: AnalysisPlan, shard: Shard, annotated: pa.Table) -> None:
-    pairs = (annotated.column(name).to_pylist() for name in ("image_id", "uri"))
-    if compute_shard_key(plan.fingerprint, digest_images(*pairs)) != shard.key:
+    image_ids, image_uris = (annotated.column(name).to_pylist() for name in ("image_id", "uri"))
+    members = read_members(annotated, plan.manifest.uri, shard.first_row)
+    digest = digest_images(image_ids, image_uris, members)
+    if compute_shard_key(plan.fingerprint, digest) != shard.key:
         raise UnreadableDataset(
             f"{uris.redact_uri(plan.manifest.uri)}: rows from {shard.first_row} changed "
             "while the run was working"

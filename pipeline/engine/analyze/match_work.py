@@ -13,9 +13,11 @@ from pipeline.engine import cluster
 from pipeline.engine.analyze.match_shard import match_shard
 from pipeline.engine.analyze.plan import AnalysisPlan, ShardSource
 from pipeline.engine.monitor.stages import FlowState, StageLoad
+from pipeline.engine.shards.node_images import count_on_node
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.work import Flight
 from pipeline.errors import ShardFailed
+from pipeline.runs.placement import Need
 from pipeline.runs.report import Failure, Report
 from pipeline.shards import Shard
 
@@ -27,7 +29,7 @@ class MatchWork:
         self._plan_reference = ray.put(plan)
         self._sources = sources
 
-    def follow(self, capacity: cluster.Capacity) -> None:
+    def follow(self, capacity: cluster.Capacity, queued: int) -> None:
         """Do nothing: Ray sends tasks to new nodes by itself."""
 
     def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
@@ -41,9 +43,9 @@ class MatchWork:
             [StageLoad("match", "matching on CPU", capacity.cpus, busy, len(flights) - busy)]
         )
 
-    def list_needs(self) -> Sequence[dict[str, float]]:
+    def list_needs(self) -> Sequence[Need]:
         """A core."""
-        return [{"CPU": 1.0}]
+        return [Need({"CPU": 1.0})]
 
     def start(self, flight: Flight) -> ObjectRef[Report]:
         """Start the one task of a shard."""
@@ -70,4 +72,6 @@ class MatchWork:
 @ray.remote(num_cpus=1, max_retries=0)
 def _match(plan: AnalysisPlan, shard: Shard, source: ShardSource) -> Report:
     store_options.set_options(plan.stores)
-    return match_shard(plan, shard, source)
+    report = match_shard(plan, shard, source)
+    count_on_node(report, "match", report.images)
+    return report

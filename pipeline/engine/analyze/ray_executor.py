@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import ray
@@ -11,11 +13,17 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline import store_options
 from pipeline.analysis.executor import Handle
+from pipeline.engine import cluster
 from pipeline.errors import PipelineError, ShardFailed
 
 RETRIES = 3
 """How often Ray redoes a task whose worker or node is lost. Unlike work on images, these tasks are functions
 of committed parts, and nothing needs to be found out from a loss."""
+
+CALLS_PER_CORE = 2
+"""Calls of a reduction at a time: one at work, one waiting."""
+MERGED_TOGETHER = 8
+"""Values that one task merges."""
 
 
 class RayExecutor:
@@ -39,8 +47,11 @@ class RayExecutor:
             PipelineError: what a task raised.
             ShardFailed: workers or nodes were lost too often.
         """
+        return [copy.deepcopy(value) for value in self._get(handles)]
+
+    def _get(self, handles: Sequence[Handle]) -> list[Any]:
         try:
-            return [copy.deepcopy(value) for value in ray.get(list(handles))]
+            return list(ray.get(list(handles)))
         except RayTaskError as error:
             if isinstance(error.cause, PipelineError):
                 raise error.cause from error
@@ -56,8 +67,54 @@ class RayExecutor:
         """Put a value into the object store once."""
         return ray.put(value)
 
+    def reduce(
+        self,
+        function: Callable[..., Any],
+        calls: Iterable[Sequence[Any]],
+        merge: Callable[[Any, Any], Any],
+    ) -> Any:
+        """Keep two calls per core at work, and merge what they return in tasks, eight values at a time.
+
+        Raises:
+            PipelineError: what a task raised.
+            ShardFailed: workers or nodes were lost too often.
+        """
+        waiting = iter(calls)
+        at_work: dict[Handle, Handle] = {}
+        """The value of each call by what says that it is done."""
+        ready: list[Handle] = []
+        while True:
+            room = CALLS_PER_CORE * self.count_cores() - len(at_work)
+            started = [(function, *arguments) for arguments in islice(waiting, max(room, 0))]
+            if len(ready) >= MERGED_TOGETHER or (len(ready) > 1 and not at_work):
+                started.append((_merge, merge, *ready[:MERGED_TOGETHER]))
+                ready = ready[MERGED_TOGETHER:]
+            for call in started:
+                value, is_done = self.submit(_call_and_say, *call, returns=2)
+                at_work[is_done] = value
+            del started
+            if not at_work:
+                return self._get(ready)[0]
+            ended, _ = ray.wait(list(at_work), fetch_local=False)
+            self._get(ended)  # raises what a call raised
+            ready += [at_work.pop(is_done) for is_done in ended]
+
+    def count_cores(self) -> int:
+        """Return the cores of the cluster's living nodes, at least 1."""
+        return max(1, int(cluster.get_capacity().cpus))
+
 
 @ray.remote(num_cpus=1, max_retries=RETRIES)
 def _call(stores: Any, function: Callable[..., Any], *arguments: Any) -> Any:
     store_options.set_options(stores)
     return function(*arguments)
+
+
+def _call_and_say(function: Callable[..., Any], *arguments: Any) -> tuple[Any, bool]:
+    """The value, which may be large and stays where it is, and that it is there."""
+    return function(*arguments), True
+
+
+def _merge(merge: Callable[[Any, Any], Any], first: Any, *others: Any) -> Any:
+    own = copy.deepcopy(first)  # Ray's arrays cannot be changed
+    return functools.reduce(merge, others, own)

@@ -16,13 +16,11 @@ from pipeline.analysis.match_sums import (
     sum_matches,
 )
 from pipeline.analysis.match_table import read_matches
+from pipeline.analysis.operating_points import OperatingPointCounts
 from pipeline.analysis.ranked_classes import score_groups
 from pipeline.analysis.ranked_precision import ClassPrecision
 from pipeline.analysis.score_buckets import BUCKET_ROWS
 from pipeline.engine.analyze.match_groups import MatchGroup, read_image_counts
-
-COLLECTED_TOGETHER = 8
-"""Groups whose sums are in memory at once: with a thousand classes those of a group take up to 20 MB."""
 
 
 @dataclass(frozen=True)
@@ -33,37 +31,57 @@ class ReducedMatches:
     sums: MatchSums
     precision: list[ClassPrecision]
     """Of each class."""
+    best_score: float | None
+    """The score with the best F1 over all classes; None if nothing is true."""
 
 
 def reduce_matches(
-    groups: Sequence[MatchGroup], classes: int, executor: Executor, limit: int = BUCKET_ROWS
+    groups: Sequence[MatchGroup],
+    classes: Sequence[str],
+    executor: Executor,
+    limit: int = BUCKET_ROWS,
 ) -> ReducedMatches:
     """Reduce all groups; the outcome does not depend on the groups or the executor.
 
     Args:
         groups: the parts in the order of the manifest.
-        classes: number of classes that are scored.
+        classes: the classes that are scored.
         executor: does the work on groups and buckets.
         limit: the most rows of a bucket.
     """
-    handles = [executor.submit(_sum_group, group)[0] for group in groups]
-    images, sums = ImageCounts(), add_sums([], classes)
-    for start in range(0, len(handles), COLLECTED_TOGETHER):
-        summed = executor.collect(handles[start : start + COLLECTED_TOGETHER])
-        images = add_image_counts([images, *(counts for counts, _ in summed)])
-        sums = add_sums([sums, *(of_group for _, of_group in summed)], classes)
+    calls = ((group, classes) for group in groups)
+    summed: _GroupSums = executor.reduce(_sum_group, calls, _add_groups)
+    sums = summed.sums
     precision = score_groups(
         groups, sums.class_detections, sums.scores, sums.objects, executor, limit=limit
     )
-    return ReducedMatches(images, sums, precision)
+    return ReducedMatches(summed.images, sums, precision, summed.points.find_best_score())
 
 
-def _sum_group(group: MatchGroup) -> tuple[ImageCounts, MatchSums]:
-    images, sums = [], []
+@dataclass(frozen=True)
+class _GroupSums:
+    images: ImageCounts
+    sums: MatchSums
+    points: OperatingPointCounts
+
+
+def _sum_group(group: MatchGroup, classes: Sequence[str]) -> _GroupSums:
+    images, sums, points = [], [], OperatingPointCounts(classes)
     for shard, table in group.read_tables(MATCH_COLUMNS):
         uri = uris.join(group.parts.uri, shard.part_name)
         matches = read_matches(table, uri)
         rows = select_ranking_rows(matches, group.classes)
         images.append(read_image_counts(table, uri))
         sums.append(sum_matches(matches, rows, group.classes))
-    return add_image_counts(images), add_sums(sums, group.classes)
+        is_scored = matches.class_id < group.classes
+        points.update(matches if is_scored.all() else matches[is_scored])
+    return _GroupSums(add_image_counts(images), add_sums(sums, group.classes), points)
+
+
+def _add_groups(first: _GroupSums, second: _GroupSums) -> _GroupSums:
+    first.points.merge(second.points)
+    return _GroupSums(
+        add_image_counts([first.images, second.images]),
+        add_sums([first.sums, second.sums], len(first.sums.objects)),
+        first.points,
+    )

@@ -35,7 +35,7 @@ def match_shards(
     """
     total = Report()
     work_began = monotonic()
-    with RunProgress("analyze", ready.rows, ready.rows_committed) as progress:
+    with RunProgress("analyze", ready.rows, ready.rows_committed, logs=ready.logs) as progress:
         try:
             for shard in ready.todo:
                 report = _match_patiently(plan, shard, sources[shard.ordinal], backoff)

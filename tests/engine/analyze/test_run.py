@@ -91,8 +91,8 @@ def test_groups_of_parts_do_not_change_a_bit(inputs, tmp_path, rows):
     with analyze_detections(*inputs, str(tmp_path)) as analysis:
         whole, groups = analysis.group_matches(), analysis.group_matches(rows)
     assert len(groups) > len(whole) == 1
-    expected = reduce_matches(whole, 2, InProcess(), limit=5)
-    grouped = reduce_matches(groups, 2, PickledCalls(), limit=5)
+    expected = reduce_matches(whole, CLASSES[:2], InProcess(), limit=5)
+    grouped = reduce_matches(groups, CLASSES[:2], PickledCalls(), limit=5)
     assert grouped.images == expected.images
     for one, other in zip(grouped.precision, expected.precision, strict=True):
         for name, values in vars(one).items():
