@@ -127,6 +127,13 @@ class CompareRuns(JobOptions):
     """Number of bootstrap resamples."""
     seed: int = 0
     """Seed of the resamples."""
+    report: bool = True
+    """Write the report, static pages with both runs side by side."""
+    report_images: int = 1000
+    """The most images in the report."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "report_images", "seed", at_least=0)
 
 
 Analyze = (
@@ -203,16 +210,19 @@ def compare_runs(options: CompareRuns) -> None:
         *options.detections, options.manifest, resamples=options.resamples, seed=options.seed
     )
     written = _write_metrics(options.output, comparison.to_json(), "comparison.json")
-    first, second = (shards.open_parts(uri) for uri in options.detections)
-    classes = tuple(row.label for row in comparison.per_class)
-    manifest = open_manifest(options.manifest)
-    runs = ComparedRuns(first, second, manifest, classes, comparison.scores)
-    report = write_comparison_report(options.output, comparison, runs)
     for which, uri in zip(("first: ", "second:"), options.detections, strict=True):
         print_lines(f"{which} {uris.redact_uri(uris.make_absolute(uri))}")
     Console().print(console_tables.build_comparison_table(comparison))
-    print_lines(f"report: {uris.redact_uri(report)}")
     _print_end(comparison.notes, written)
+    if options.report:
+        first, second = (shards.open_parts(uri) for uri in options.detections)
+        classes = tuple(row.label for row in comparison.per_class)
+        manifest = open_manifest(options.manifest)
+        runs = ComparedRuns(first, second, manifest, classes, comparison.scores)
+        report = write_comparison_report(
+            options.output, comparison, runs, images=options.report_images
+        )
+        print_lines(f"report: {uris.redact_uri(report)}")
 
 
 def analyze_proposals(options: AnalyzeProposals) -> None:

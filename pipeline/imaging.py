@@ -97,7 +97,11 @@ def _read_orientation(canvas: Image.Image) -> int:
 
 
 def decode_image(
-    data: bytes, decoding: Decoding = AS_STORED, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    decoding: Decoding = AS_STORED,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    enough: int | None = None,
 ) -> NDArray[np.uint8]:
     """Decode an image's bytes to uint8 RGB `(H, W, 3)`.
 
@@ -105,6 +109,8 @@ def decode_image(
         data: the file.
         decoding: whether to turn the image by its EXIF orientation, and to accept a truncated JPEG.
         max_pixels: the largest image to decode.
+        enough: a JPEG may come out at half, a quarter or an eighth of its size, which is much quicker, if its
+            longer side still has so many pixels; None keeps its size.
 
     Raises:
         UnreadableImage: empty, truncated, corrupt, of no accepted format, with pixels of unknown range,
@@ -119,6 +125,9 @@ def decode_image(
         if width * height > max_pixels:
             raise UnreadableImage(f"{width}x{height} pixels are over the limit of {max_pixels}")
         orientation = _read_orientation(canvas) if decoding.exif == "apply" else 1
+        if enough is not None:
+            share = enough / max(width, height)
+            canvas.draft(canvas.mode, (round(width * share), round(height * share)))
         try:
             image = convert_to_rgb(canvas)
         except UnreadableImage:

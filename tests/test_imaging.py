@@ -218,6 +218,18 @@ def test_a_decompression_bomb_is_rejected_without_a_warning(
     assert not [w for w in recwarn.list if w.category is Image.DecompressionBombWarning]
 
 
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_on_demand() -> None:
+    ramp = np.tile(np.arange(800, dtype=np.uint16)[:, None] // 4, (1, 1200)).astype(np.uint8)
+    data = imaging.encode_jpeg(np.stack([ramp] * 3, axis=2))
+    reduced = imaging.decode_image(data, enough=300)
+    assert reduced.shape == (200, 300, 3)
+    assert np.abs(reduced[:, 150, 0].astype(int) - np.arange(200)).max() <= 3
+    assert imaging.decode_image(data, enough=301).shape == (400, 600, 3)
+    assert imaging.decode_image(data, enough=601).shape == (800, 1200, 3)
+    png = imaging.encode_png(np.zeros((40, 60, 3), np.uint8))
+    assert imaging.decode_image(png, enough=10).shape == (40, 60, 3)
+
+
 def test_resize_gives_the_requested_size() -> None:
     image = _gradient(40, 20)
     assert imaging.resize(image, 10, 7).shape == (7, 10, 3)

@@ -25,6 +25,8 @@ class Cell:
     """Further text, such as an interval."""
     heat: int = 0
     """Strength of the background, 0 to 9."""
+    is_error: bool = False
+    """Whether the background has the colour of errors."""
 
 
 EMPTY = Cell("–")
@@ -36,13 +38,13 @@ class Links:
     def __init__(self, galleries: Mapping[str, Gallery]) -> None:
         self._galleries = galleries
 
-    def count(self, key: str, heat: int = 0) -> Cell:
+    def count(self, key: str) -> Cell:
         """The count of a gallery, as a link to it; 0 without a link if there is no such gallery."""
         gallery = self._galleries.get(key)
         if gallery is None:
             return Cell("0", 0.0)
         total = gallery.total
-        return Cell(f"{total:,}", float(total), gallery.address, total, heat=heat)
+        return Cell(f"{total:,}", float(total), gallery.address, total)
 
     def get_total(self, key: str) -> int:
         """The count of a gallery, 0 if there is no such gallery."""

@@ -1,7 +1,8 @@
-"""Charts as inline SVG, small and without scripts: curves, bars and histograms.
+"""Charts as inline SVG, small and without scripts: curves and histograms.
 
-Colours come from the page's style sheet, by class, so that charts follow its light or dark theme. All texts
-are escaped.
+Places are shares of the plot, whose size the style sheet decides, so that texts and lines have the same size
+in charts of any width. Colours come from the style sheet too, by class, and follow its light or dark theme.
+All texts are escaped.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from markupsafe import Markup
 
 from pipeline.printable import escape_unprintable
 
-_WIDTH, _HEIGHT = 440, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 44
+_UNITS = 1000
+"""Sides of the drawing of curves, which is stretched to the plot."""
 _MOST_POINTS = 160
 """Points of a drawn curve; more would not be visible."""
 
@@ -52,42 +53,45 @@ class Mark:
     text: str
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One bar of a chart: its value, and optionally an interval and a page."""
-
-    name: str
-    value: float | None
-    text: str
-    low: float | None = None
-    high: float | None = None
-    href: str | None = None
-    colour: int = 1
-
-
 def draw_curves(
     title: str, curves: Sequence[Curve], x_axis: Axis, y_axis: Axis, marks: Sequence[Mark] = ()
 ) -> Markup:
-    """Draw lines over two linear axes."""
-    parts = [_draw_frame(x_axis, y_axis)]
-    for curve in curves:
-        points = _thin([(x, y) for x, y in zip(curve.x, curve.y, strict=True) if _is_number(x, y)])
-        if not points:
-            continue
-        path = " ".join(f"{_place_x(x, x_axis):.1f},{_place_y(y, y_axis):.1f}" for x, y in points)
-        parts.append(
-            Markup(
-                '<polyline class="curve s{} {}" points="{}"><title>{}</title></polyline>'
-            ).format(curve.colour, curve.style, path, escape_unprintable(curve.name))
-        )
-    for mark in marks:
-        if _is_number(mark.x, mark.y):
-            parts.append(
-                Markup(
-                    '<circle class="mark" cx="{:.1f}" cy="{:.1f}" r="5"><title>{}</title></circle>'
-                ).format(_place_x(mark.x, x_axis), _place_y(mark.y, y_axis), mark.text)
-            )
-    return _wrap(title, Markup("").join(parts))
+    """Draw lines over two linear axes, and below them the names of those that are not `faint`."""
+    lines = [_draw_curve(curve, x_axis, y_axis) for curve in curves]
+    points = [_draw_mark(mark, x_axis, y_axis) for mark in marks if _is_number(mark.x, mark.y)]
+    content = Markup(
+        '<svg viewBox="0 0 {0} {0}" preserveAspectRatio="none" width="100%" height="100%">{1}</svg>{2}'
+    ).format(_UNITS, Markup("").join(lines), Markup("").join(points))
+    return _wrap(title, _draw_frame(x_axis, y_axis) + content, x_axis, y_axis) + _draw_key(curves)
+
+
+def _draw_curve(curve: Curve, x_axis: Axis, y_axis: Axis) -> Markup:
+    points = _thin([(x, y) for x, y in zip(curve.x, curve.y, strict=True) if _is_number(x, y)])
+    path = " ".join(
+        f"{_UNITS * _scale(x, x_axis):.0f},{_UNITS * (1 - _scale(y, y_axis)):.0f}"
+        for x, y in points
+    )
+    return Markup('<polyline class="curve s{} {}" points="{}"><title>{}</title></polyline>').format(
+        curve.colour, curve.style, path, escape_unprintable(curve.name)
+    )
+
+
+def _draw_mark(mark: Mark, x_axis: Axis, y_axis: Axis) -> Markup:
+    return Markup('<circle class="mark" cx="{}" cy="{}" r="5"><title>{}</title></circle>').format(
+        _place_x(mark.x, x_axis), _place_y(mark.y, y_axis), mark.text
+    )
+
+
+def _draw_key(curves: Sequence[Curve]) -> Markup:
+    """The names of the curves; none if only one is not faint."""
+    shown = [curve for curve in curves if curve.style != "faint"]
+    if len(shown) < 2:
+        return Markup("")
+    item = Markup(
+        '<li><svg viewBox="0 0 26 8" aria-hidden="true"><path class="curve s{} {}" d="M1 4H25"/></svg>{}</li>'
+    )
+    items = [item.format(c.colour, c.style, escape_unprintable(c.name)) for c in shown]
+    return Markup('<ul class="key">{}</ul>').format(Markup("").join(items))
 
 
 def draw_histogram(
@@ -100,113 +104,70 @@ def draw_histogram(
     hrefs: Sequence[str | None] | None = None,
 ) -> Markup:
     """Draw counts between edges, with a page for each column."""
-    highest = max([*counts, 0.0]) or 1.0
-    y_axis = Axis(y_title, 0.0, highest, _choose_ticks(highest))
-    parts = [_draw_frame(x_axis, y_axis)]
+    ticks = _choose_ticks(max([*counts, 1.0]))
+    y_axis = Axis(y_title, 0.0, ticks[-1], ticks)
+    columns = []
     links = hrefs or [None] * len(counts)
     for left, right, count, href in zip(edges, edges[1:], counts, links, strict=False):
-        x1, x2 = _place_x(left, x_axis), _place_x(right, x_axis)
-        y = _place_y(count, y_axis)
+        start, end = _scale(left, x_axis), _scale(right, x_axis)
+        height = _scale(count, y_axis)
         column = Markup(
-            '<rect class="column s1" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
+            '<rect class="column s1" x="{}" y="{}" width="{}" height="{}">'
             "<title>{:g} to {:g}: {:,.0f}</title></rect>"
-        ).format(x1 + 0.5, y, max(0.5, x2 - x1 - 1), _HEIGHT - _BOTTOM - y, left, right, count)
-        parts.append(_link(column, href))
-    return _wrap(title, Markup("").join(parts))
-
-
-def draw_bars(title: str, bars: Sequence[Bar], highest: float | None = None) -> Markup:
-    """Draw horizontal bars with their names and values, each linked to its page."""
-    values = [v for bar in bars for v in (bar.value, bar.high) if v is not None]
-    limit = highest or max([*values, 0.0]) or 1.0
-    height = 34
-    parts = []
-    for index, bar in enumerate(bars):
-        parts.append(_link(_draw_bar(bar, index * height, limit), bar.href))
-    return _wrap(title, Markup("").join(parts), height=height * len(bars) + 4)
-
-
-def _draw_bar(bar: Bar, top: int, limit: float) -> Markup:
-    start, length = 142, _WIDTH - 142 - 66
-    parts = [
-        Markup('<text class="name" x="{}" y="{}">{}</text>').format(
-            start - 10, top + 21, _shorten(bar.name, 22)
+        ).format(
+            _format_share(start + 0.002),
+            _format_share(1 - height),
+            _format_share(end - start - 0.004),
+            _format_share(height),
+            left,
+            right,
+            count,
         )
-    ]
-    parts.append(
-        Markup('<rect class="track" x="{}" y="{}" width="{}" height="16" rx="3"/>').format(
-            start, top + 8, length
-        )
-    )
-    if bar.value is not None:
-        width = max(0.0, min(1.0, bar.value / limit)) * length
-        parts.append(
-            Markup(
-                '<rect class="column s{}" x="{}" y="{}" width="{:.1f}" height="16" rx="3"/>'
-            ).format(bar.colour, start, top + 8, width)
-        )
-    if bar.low is not None and bar.high is not None:
-        x1, x2 = (start + max(0.0, min(1.0, v / limit)) * length for v in (bar.low, bar.high))
-        y = top + 16
-        parts.append(
-            Markup(
-                '<path class="whisker" d="M{0:.1f} {2}H{1:.1f}M{0:.1f} {3}v8M{1:.1f} {3}v8"/>'
-            ).format(x1, x2, y, y - 4)
-        )
-    parts.append(
-        Markup('<text class="value" x="{}" y="{}">{}</text>').format(_WIDTH - 4, top + 21, bar.text)
-    )
-    return Markup("").join(parts)
+        columns.append(_link(column, href))
+    content = Markup("").join(columns)
+    return _wrap(title, _draw_frame(x_axis, y_axis) + content, x_axis, y_axis)
 
 
 def _link(content: Markup, href: str | None) -> Markup:
     return content if href is None else Markup('<a href="{}">{}</a>').format(href, content)
 
 
-def _wrap(title: str, content: Markup, height: int = _HEIGHT) -> Markup:
+def _wrap(title: str, content: Markup, x_axis: Axis, y_axis: Axis) -> Markup:
+    """The plot between the titles of its axes."""
     return Markup(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
-    ).format(_WIDTH, height, escape_unprintable(title), content)
+        '<div class="chart"><svg class="plot" role="img" aria-label="{}">{}</svg>'
+        '<span class="y-title">{}</span><span class="x-title">{}</span></div>'
+    ).format(escape_unprintable(title), content, y_axis.title, x_axis.title)
 
 
 def _draw_frame(x_axis: Axis, y_axis: Axis) -> Markup:
-    """Grid lines, tick texts and axis titles."""
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-    parts = []
-    for tick in y_axis.ticks:
-        y = _place_y(tick, y_axis)
-        parts.append(
-            Markup(
-                '<path class="grid" d="M{} {:.1f}H{}"/><text class="tick end" x="{}" y="{:.1f}">{}</text>'
-            ).format(_LEFT, y, right, _LEFT - 7, y + 4, _format_tick(tick))
-        )
-    for tick in x_axis.ticks:
-        x = _place_x(tick, x_axis)
-        parts.append(
-            Markup('<text class="tick middle" x="{:.1f}" y="{}">{}</text>').format(
-                x, bottom + 17, _format_tick(tick)
-            )
-        )
-    parts.append(
-        Markup('<text class="axis middle" x="{}" y="{}">{}</text>').format(
-            (_LEFT + right) / 2, _HEIGHT - 6, x_axis.title
-        )
-    )
-    parts.append(
+    """Grid lines and the texts of the ticks, which stand outside the plot."""
+    parts = [
         Markup(
-            '<text class="axis middle" transform="translate(13 {}) rotate(-90)">{}</text>'
-        ).format((_TOP + bottom) / 2, y_axis.title)
-    )
+            '<line class="grid" x1="0" x2="100%" y1="{0}" y2="{0}"/>'
+            '<text class="end" x="-8" y="{0}" dy="4">{1}</text>'
+        ).format(_place_y(tick, y_axis), text)
+        for tick, text in zip(y_axis.ticks, _format_ticks(y_axis.ticks), strict=True)
+    ]
+    parts += [
+        Markup('<text class="middle" x="{}" y="100%" dy="18">{}</text>').format(
+            _place_x(tick, x_axis), text
+        )
+        for tick, text in zip(x_axis.ticks, _format_ticks(x_axis.ticks), strict=True)
+    ]
     return Markup("").join(parts)
 
 
-def _place_x(value: float, axis: Axis) -> float:
-    return _LEFT + _scale(value, axis) * (_WIDTH - _LEFT - _RIGHT)
+def _place_x(value: float, axis: Axis) -> str:
+    return _format_share(_scale(value, axis))
 
 
-def _place_y(value: float, axis: Axis) -> float:
-    bottom = _HEIGHT - _BOTTOM
-    return bottom - _scale(value, axis) * (bottom - _TOP)
+def _place_y(value: float, axis: Axis) -> str:
+    return _format_share(1 - _scale(value, axis))
+
+
+def _format_share(share: float) -> str:
+    return f"{100 * share:.2f}%"
 
 
 def _scale(value: float, axis: Axis) -> float:
@@ -215,17 +176,22 @@ def _scale(value: float, axis: Axis) -> float:
 
 
 def _choose_ticks(highest: float) -> list[float]:
-    """About four round values from 0 to the highest."""
-    step = 10.0 ** math.floor(math.log10(highest / 2)) if highest > 0 else 1.0
+    """Two to six round numbers from 0 to the highest count or above."""
+    step = max(1.0, 10.0 ** math.floor(math.log10(highest / 2)))
     while highest / step > 5:
         step *= 2 if highest / step <= 10 else 5
-    return [step * index for index in range(int(highest / step) + 1)]
+    return [step * index for index in range(math.ceil(highest / step - 1e-9) + 1)]
 
 
-def _format_tick(value: float) -> str:
-    if value >= 1_000_000:
-        return f"{value / 1_000_000:g}M"
-    return f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}"
+def _format_ticks(ticks: Sequence[float]) -> list[str]:
+    """Texts with the same number of decimals."""
+    largest = max(map(abs, ticks), default=0.0)
+    for limit, unit in ((1_000_000, "M"), (10_000, "k")):
+        if largest >= limit:
+            divisor = 1_000_000 if unit == "M" else 1000
+            return ["0" if tick == 0 else f"{tick / divisor:g}{unit}" for tick in ticks]
+    decimals = max((len(f"{tick:.6g}".partition(".")[2]) for tick in ticks), default=0)
+    return [f"{tick:.{decimals}f}" for tick in ticks]
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -237,8 +203,3 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _is_number(*values: float | None) -> bool:
     return all(value is not None and math.isfinite(value) for value in values)
-
-
-def _shorten(text: str, length: int) -> str:
-    text = escape_unprintable(text)
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pipeline.analysis.matching import ERRORS
 from pipeline.analysis.object_sizes import SIZES
+from pipeline.report.bars import Bar, draw_bars
 from pipeline.report.cells import format_share
-from pipeline.report.charts import Bar, draw_bars
 from pipeline.report.context import ReportContext
+from pipeline.report.curve_section import draw_score_curves
 from pipeline.report.error_sections import draw_reliability
-from pipeline.report.overview_sections import draw_score_curves
+from pipeline.report.overview_sections import build_score_card, join_interval
 from pipeline.report.rendering import render_page
 from pipeline.report.splits import ERROR_TITLES
 from pipeline.report.views import Card, Chart, Row, Table, build_strip, list_columns
@@ -33,7 +34,8 @@ def render_class_page(context: ReportContext, class_id: int, footer: str) -> byt
         "../",
         title=label,
         label=label,
-        cards=_build_cards(context, label, prefix),
+        cards=_build_scores(context, label, prefix),
+        counts=_build_counts(context, prefix),
         charts=_build_charts(context, label, prefix),
         tables=_build_tables(context, prefix),
         strips=strips,
@@ -50,27 +52,48 @@ _TITLES = {
 }
 
 
-def _build_cards(context: ReportContext, label: str, prefix: str) -> list[Card]:
+def _build_scores(context: ReportContext, label: str, prefix: str) -> list[Card]:
+    if not context.plan.is_annotated:
+        return []
+    errors = context.links.find(f"{prefix}false", f"{prefix}missed", f"{prefix}objects")
+    scores = context.find_by_label("per_class").get(label, {})
+    intervals = context.get("class_intervals", label) or {}
+    points = context.find_by_label("operating_points", "per_class").get(label, {})
+    best = points.get("best") or {}
+    cards = [
+        build_score_card(
+            title,
+            join_interval(scores.get(name), intervals.get(name)),
+            errors,
+            note,
+            is_main=name == "coco_ap",
+        )
+        for name, title, note in (
+            ("coco_ap", "COCO AP", "IoU 0.50 to 0.95"),
+            ("ap11", "AP 11-point", "VOC2007, IoU 0.5"),
+            ("ap_area", "AP area", "VOC2010, IoU 0.5"),
+        )
+    ]
+    note = f"at score {format_share(best.get('score')).text}" if best else ""
+    return [*cards, build_score_card("Best F1", best.get("f1"), errors, note)]
+
+
+def _build_counts(context: ReportContext, prefix: str) -> list[Card]:
     links = context.links
     cards = [Card("Detections", links.count(f"{prefix}detections"), "of any score")]
     if not context.plan.is_annotated:
         return cards
-    scores = context.find_by_label("per_class").get(label, {})
-    points = context.find_by_label("operating_points", "per_class").get(label, {})
-    best = points.get("best") or {}
-    errors = links.find(f"{prefix}false", f"{prefix}missed", f"{prefix}objects")
-    at_best = format_share(best.get("score")).text
+    at_score = f"score ≥ {context.plan.min_score:.2f}"
+    outcomes = (
+        ("True detections", "true", at_score),
+        ("False detections", "false", at_score),
+        ("Missed objects", "missed", at_score),
+        ("Ignored detections", "ignored", at_score),
+    )
     return [
-        Card(
-            "COCO AP", format_share(scores.get("coco_ap"), errors), "IoU 0.50 to 0.95", is_main=True
-        ),
-        Card("AP 11-point", format_share(scores.get("ap11"), errors), "VOC2007, IoU 0.5"),
-        Card("AP area", format_share(scores.get("ap_area"), errors), "VOC2010, IoU 0.5"),
-        Card(
-            "Best F1", format_share(best.get("f1"), errors), f"at score {at_best}" if best else ""
-        ),
         Card("Objects", links.count(f"{prefix}objects")),
         *cards,
+        *(Card(name, links.count(prefix + key), note) for name, key, note in outcomes),
     ]
 
 

@@ -13,8 +13,8 @@ from pipeline.analysis.match_table import build_matches
 from pipeline.manifests import Manifest
 from pipeline.report.drawing import ImageBoxes, read_image_boxes
 from pipeline.report.gallery import GalleryItem
-from pipeline.report.thumbnails import ImageRequest, make_thumbnails
-from pipeline.shards import Parts
+from pipeline.report.thumbnails import DrawnImage, ImageRequest, make_thumbnails
+from pipeline.shards import Parts, Shard
 
 _WHOLE_IMAGE = -1
 
@@ -41,50 +41,72 @@ def draw_pairs(report: str, runs: ComparedRuns, rows: Sequence[int]) -> dict[int
     Args:
         report: the report's folder.
         runs: both runs.
-        rows: the images' rows in the manifest.
+        rows: the images' rows in the manifest, in their order.
     """
-    pairs = {}
-    tables = [_match_images(run, runs, rows) for run in (runs.first, runs.second)]
-    for row in rows:
-        manifest_row = runs.manifest.read(row, 1, ["image_id", "uri", "width", "height"])
-        (image,) = make_thumbnails(
+    pairs: dict[int, ItemPair] = {}
+    for _, own in _group_rows(runs.first, rows):
+        images = runs.manifest.read(
+            own[0], own[-1] - own[0] + 1, [*runs.manifest.image_columns, "objects"]
+        )
+        tables = [_match_images(run, runs, images, own) for run in (runs.first, runs.second)]
+        drawn = make_thumbnails(
             report,
-            [ImageRequest(row, (_WHOLE_IMAGE,))],
-            matches=tables[0][row],
-            manifest_rows=manifest_row,
-            first_row=row,
+            [ImageRequest(row, (_WHOLE_IMAGE,)) for row in own],
+            matches=tables[0],
+            manifest_rows=images,
+            first_row=own[0],
             decoding=runs.manifest.decoding,
         )
-        boxes: list[ImageBoxes] = [read_image_boxes(table[row], [row])[row] for table in tables]
-        first, second = (
-            GalleryItem(
-                image.image_id,
-                image.uri,
-                row,
-                own.draw(_WHOLE_IMAGE, score),
-                image.thumbnails[_WHOLE_IMAGE],
-            )
-            for own, score in zip(boxes, runs.scores, strict=True)
-        )
-        pairs[row] = first, second
+        boxes = [read_image_boxes(table, own) for table in tables]
+        for image in drawn:
+            pairs[image.row] = _build_pair(image, boxes, runs.scores)
     return pairs
 
 
-def _match_images(run: Parts, runs: ComparedRuns, rows: Sequence[int]) -> dict[int, pa.Table]:
-    """The matches of some images, by their row; each part is read once."""
+def _build_pair(
+    image: DrawnImage, boxes: Sequence[dict[int, ImageBoxes]], scores: tuple[float, float]
+) -> ItemPair:
+    first, second = (
+        GalleryItem(
+            image.image_id,
+            image.uri,
+            image.row,
+            own[image.row].draw(_WHOLE_IMAGE, score),
+            image.thumbnails[_WHOLE_IMAGE],
+        )
+        for own, score in zip(boxes, scores, strict=True)
+    )
+    return first, second
+
+
+def _group_rows(run: Parts, rows: Sequence[int]) -> list[tuple[Shard, list[int]]]:
+    """The rows of each shard that has any."""
     starts = [shard.first_row for shard in run.shards]
-    by_shard: dict[int, list[int]] = {}
+    groups: dict[int, list[int]] = {}
     for row in sorted(rows):
-        by_shard.setdefault(bisect_right(starts, row) - 1, []).append(row)
-    tables = {}
-    for place, own_rows in by_shard.items():
-        shard = run.shards[place]
+        groups.setdefault(bisect_right(starts, row) - 1, []).append(row)
+    return [(run.shards[place], own) for place, own in groups.items()]
+
+
+def _match_images(
+    run: Parts, runs: ComparedRuns, images: pa.Table, rows: Sequence[int]
+) -> pa.Table:
+    """The matches of some images of one run.
+
+    Args:
+        run: one of the runs; its shards may be others than those that the rows come from.
+        runs: both.
+        images: consecutive rows of the manifest, from the first of `rows` on.
+        rows: the images.
+    """
+    tables = []
+    for shard, own in _group_rows(run, rows):
         results = run.read(shard, ["image_id", "detections"])
-        for row in own_rows:
+        for row in own:
             batch = JoinedBatch(
                 row,
                 results.slice(row - shard.first_row, 1),
-                runs.manifest.read(row, 1, ["image_id", "uri", "width", "height", "objects"]),
+                images.slice(row - rows[0], 1),
             )
-            tables[row] = build_matches(batch, runs.classes, shard.ordinal)
-    return tables
+            tables.append(build_matches(batch, runs.classes, shard.ordinal))
+    return pa.concat_tables(tables)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.analysis.confusion import AssignedDetections, ConfusionCounts
+from pipeline.analysis.confusion import AssignedDetections, ConfusionCounts, find_undetected
 from pipeline.report.match_rows import MatchRows
 from pipeline.report.plan import Categories, Category, GalleryPlan, Split
 
@@ -94,12 +93,11 @@ def _assign_cells(rows: MatchRows, plan: GalleryPlan) -> Categories:
 
 def _assign_undetected(rows: MatchRows, plan: GalleryPlan) -> Categories:
     assigned = _assign(rows, plan)
-    winners = assigned.position[assigned.row < len(rows.class_positions)]
-    matches = rows.matches
-    detected = _key_objects(matches.row[winners], matches.nearest_index[winners])
-    own = _key_objects(matches.row, matches.object_index)
-    is_undetected = rows.find_objects() & ~np.isin(own, detected)
-    return np.where(is_undetected, rows.class_id, -1)
+    is_winner = assigned.row < len(rows.part_classes)
+    undetected = find_undetected(rows.matches, assigned.position[is_winner])
+    classes = np.full(len(rows.score), -1)
+    classes[undetected] = rows.class_id[undetected]
+    return classes
 
 
 def _assign(rows: MatchRows, plan: GalleryPlan) -> AssignedDetections:
@@ -108,7 +106,3 @@ def _assign(rows: MatchRows, plan: GalleryPlan) -> AssignedDetections:
     position, row = counts.assign(rows.matches)
     is_counted = rows.score[position] >= plan.min_score
     return AssignedDetections(position[is_counted], row[is_counted])
-
-
-def _key_objects(row: NDArray[np.int64], index: NDArray[np.int32]) -> NDArray[np.int64]:
-    return row << 20 | index

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.report.cells import Links
 from pipeline.report.gallery import Gallery
+from pipeline.report.job_progress import JobProgress
 from pipeline.report.plan import GalleryPlan
 from pipeline.report.provenance import Provenance
 
@@ -22,6 +23,8 @@ class ReportContext:
     galleries: Mapping[str, Gallery]
     """By key."""
     provenance: Provenance
+    progress: tuple[JobProgress, ...] = ()
+    """Of the runs whose logs have it."""
 
     @property
     def links(self) -> Links:

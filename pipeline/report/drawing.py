@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -63,6 +64,18 @@ class MatchBoxes:
     nearest_iou: float | None
 
 
+_PlainRow = tuple[int, MatchBoxes, DrawnBox | None, DrawnBox | None]
+"""A row's place, the row, and its object and detection as they are drawn if they are not in focus."""
+
+
+@dataclass(frozen=True)
+class _PlainBoxes:
+    """The boxes of an image for one lowest score."""
+
+    by_row: list[_PlainRow]
+    sorted: tuple[DrawnBox, ...]
+
+
 @dataclass(frozen=True)
 class ImageBoxes:
     """All rows of one image, in the order of the matches table."""
@@ -80,20 +93,33 @@ class ImageBoxes:
             is_object: whether the gallery shows the row's object rather than its detection.
         """
         focus_object = self._find_object(position)
+        if focus_object is None and not 0 <= position < len(self.rows):
+            return self._list_boxes(min_score).sorted
         boxes: list[DrawnBox] = []
-        for index, row in enumerate(self.rows):
-            is_focus = index == position
-            is_high = row.detection is not None and (row.detection.score or 0.0) >= min_score
-            if row.object is not None:
-                is_missed = row.detection is not None and not is_high
-                role = "missed" if is_missed else row.object.role
-                is_focus_object = row.object is focus_object
-                boxes.append(replace(row.object, role=role, is_focus=is_focus_object))
-            if row.detection is not None and (is_high or is_focus):
-                role = row.detection.role if is_high or not is_object else "ignored"
-                is_in_focus = is_focus and not is_object
-                boxes.append(replace(row.detection, role=role, is_focus=is_in_focus))
+        for index, row, drawn_object, detection in self._list_boxes(min_score).by_row:
+            if drawn_object is not None:
+                is_focus = row.object is focus_object
+                boxes.append(replace(drawn_object, is_focus=True) if is_focus else drawn_object)
+            if index == position and row.detection is not None:
+                is_low = detection is None
+                role = "ignored" if is_low and is_object else row.detection.role
+                boxes.append(replace(row.detection, role=role, is_focus=not is_object))
+            elif detection is not None:
+                boxes.append(detection)
         return tuple(sorted(boxes, key=_order_for_drawing))
+
+    def _list_boxes(self, min_score: float) -> _PlainBoxes:
+        """What is drawn if nothing is in focus; many galleries show the same image."""
+        if min_score not in self._plain:
+            rows = [_draw_row(index, row, min_score) for index, row in enumerate(self.rows)]
+            boxes = [box for _, _, *own in rows for box in own if box is not None]
+            ordered = tuple(sorted(boxes, key=_order_for_drawing))
+            self._plain[min_score] = _PlainBoxes(rows, ordered)
+        return self._plain[min_score]
+
+    @cached_property
+    def _plain(self) -> dict[float, _PlainBoxes]:
+        return {}
 
     def find_focus(self, position: int) -> tuple[DrawnBox, ...]:
         """The boxes that a gallery's item must show well; none for the image as a whole."""
@@ -130,6 +156,14 @@ class ImageBoxes:
             if row.object_index is not None and row.object_index == chosen.nearest_index:
                 return row.object
         return None
+
+
+def _draw_row(index: int, row: MatchBoxes, min_score: float) -> _PlainRow:
+    is_high = row.detection is not None and (row.detection.score or 0.0) >= min_score
+    drawn_object = row.object
+    if drawn_object is not None and row.detection is not None and not is_high:
+        drawn_object = replace(drawn_object, role="missed")
+    return index, row, drawn_object, row.detection if is_high else None
 
 
 def _order_for_drawing(box: DrawnBox) -> tuple[bool, bool, float]:
@@ -187,7 +221,7 @@ def choose_crop(focus: Sequence[DrawnBox], width: int, height: int) -> Crop:
         width: of the image, in pixels.
         height: of the image.
     """
-    whole = Crop(0, 0, width, height)
+    whole = Crop(0, 0, width, height, is_whole=True)
     if not focus:
         return whole
     left, top = min(box.x1 for box in focus), min(box.y1 for box in focus)

@@ -1,23 +1,18 @@
-"""The sections of the index about errors: TIDE's types, confusion, calibration, misses by their cause."""
+"""The sections of the index about errors: TIDE's types, calibration, misses by their cause."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.analysis.matching import ERRORS
+from pipeline.report.bars import Bar, draw_bars
 from pipeline.report.cells import EMPTY, Cell, format_share, read_estimate
-from pipeline.report.charts import Axis, Bar, Curve, draw_bars, draw_curves, draw_histogram
-from pipeline.report.confusion_splits import BACKGROUND, name_cell
+from pipeline.report.charts import Axis, Curve, draw_curves, draw_histogram
 from pipeline.report.context import ReportContext
-from pipeline.report.overview_sections import name_class_page
+from pipeline.report.overview_sections import join_interval, name_class_page
 from pipeline.report.splits import ERROR_TITLES
 from pipeline.report.views import Chart, Row, Section, Table, list_columns
-
-_MOST_CLASSES = 40
-"""Classes of a drawn confusion matrix; of more, those with most confusions are drawn."""
-_MOST_PAIRS = 30
 
 
 def build_errors(context: ReportContext) -> Section:
@@ -26,26 +21,15 @@ def build_errors(context: ReportContext) -> Section:
     if not context.plan.is_annotated:
         return Section("errors", "Errors", "Types of errors")
     links = context.links
-    charts: tuple[Chart, ...] = ()
+    charts = [Chart("How many there are", draw_bars("Errors by type", _count_errors(context)))]
     if gains is not None:
-        bars = [
-            Bar(
-                ERROR_TITLES[error],
-                read_estimate(gains.get(error))[0],
-                format_share(gains.get(error)).text,
-                *read_estimate(gains.get(error))[1:],
-                href=links.find(f"error-{error}"),
-                colour=2,
-            )
-            for error in ERRORS
-        ]
-        charts = (
-            Chart(
-                "What each type costs: gain in AP50 if it were corrected",
-                draw_bars("Gain in AP50 by type of error", bars),
-                "TIDE's oracle corrects one type at a time, so the gains do not add up.",
-            ),
+        gain_bars = [_draw_gain(context, error, gains.get(error)) for error in ERRORS]
+        gain = Chart(
+            "What each type costs: gain in AP50 if it were corrected",
+            draw_bars("Gain in AP50 by type of error", gain_bars),
+            "TIDE's oracle corrects one type at a time, so the gains do not add up.",
         )
+        charts.insert(0, gain)
     columns = list_columns(
         "class", *((ERROR_TITLES[error], f"TIDE's type {error}") for error in ERRORS), "costliest"
     )
@@ -69,9 +53,23 @@ def build_errors(context: ReportContext) -> Section:
         "Errors",
         "Types of errors",
         "TIDE's types of the detections that are false at IoU 0.5, of any score, and of missed objects.",
-        charts=charts,
+        charts=tuple(charts),
         tables=(Table("Errors by class and type", columns, tuple(rows), is_sortable=True),),
     )
+
+
+def _draw_gain(context: ReportContext, error: str, gain: Any) -> Bar:
+    value, low, high = read_estimate(join_interval(gain, context.get("tide", "intervals", error)))
+    href = context.links.find(f"error-{error}")
+    return Bar(ERROR_TITLES[error], value, format_share(gain).text, low, high, href, colour=2)
+
+
+def _count_errors(context: ReportContext) -> list[Bar]:
+    cells = {error: context.links.count(f"error-{error}") for error in ERRORS}
+    return [
+        Bar(ERROR_TITLES[error], cell.value, cell.text, href=cell.href)
+        for error, cell in cells.items()
+    ]
 
 
 def _find_costliest(row: Mapping[str, Any], class_id: int, context: ReportContext) -> Cell:
@@ -86,93 +84,6 @@ def _find_costliest(row: Mapping[str, Any], class_id: int, context: ReportContex
     )  # none if other labels have the errors
     href = own or context.links.find(f"class-{class_id}-missed") or name_class_page(class_id)
     return Cell(f"{ERROR_TITLES[worst]} +{values[worst]:.3f}", values[worst], href)
-
-
-def build_confusion(context: ReportContext) -> Section:
-    """The confusion matrix and the most confused pairs of classes."""
-    matrix = context.get("confusion")
-    if matrix is None:
-        return Section("confusion", "Confusion", "Confusion of classes")
-    position = {label: k for k, label in enumerate(context.plan.classes)}
-    counts = {
-        (
-            _find_position(cell["object"], position),
-            _find_position(cell["detection"], position),
-        ): cell
-        for cell in matrix["cells"]
-    }
-    table = _build_matrix(context, counts)
-    pairs = sorted(
-        (
-            (cell["count"], i, j)
-            for (i, j), cell in counts.items()
-            if i != j and BACKGROUND not in (i, j)
-        ),
-        reverse=True,
-    )[:_MOST_PAIRS]
-    rows = tuple(
-        Row(
-            f"{context.plan.classes[i]} → {context.plan.classes[j]}",
-            (
-                context.links.count(name_cell(i, j)),
-                format_share(counts[i, j].get("share"), context.links.find(name_cell(i, j))),
-            ),
-        )
-        for _, i, j in pairs
-    )
-    columns = list_columns("object → detection", "count", ("share", "Of the objects of the class"))
-    tables = (table, Table("Most confused pairs", columns, rows)) if rows else (table,)
-    return Section(
-        "confusion",
-        "Confusion",
-        "Confusion of classes",
-        f"Rows are annotated objects, columns detections with a score of at least {matrix['score']:.3f} that "
-        f"overlap them by IoU {matrix['iou']:g} or more. “Nothing” is the background: below, detections of "
-        "no object; at the right, objects without a detection.",
-        tables=tables,
-    )
-
-
-def _find_position(label: str | None, position: Mapping[str, int]) -> int:
-    return BACKGROUND if label is None else position.get(label, BACKGROUND)
-
-
-def _build_matrix(
-    context: ReportContext, counts: Mapping[tuple[int, int], Mapping[str, Any]]
-) -> Table:
-    chosen = _choose_classes(context, counts)
-    positions = [*chosen, BACKGROUND]
-    names = {k: context.plan.classes[k] for k in chosen} | {BACKGROUND: "nothing"}
-    rows = []
-    for i in positions:
-        cells = []
-        for j in positions:
-            cell = counts.get((i, j))
-            share = None if cell is None else read_estimate(cell.get("share"))[0]
-            heat = 0 if not share else max(1, min(9, math.ceil(9 * share)))
-            shown = context.links.count(name_cell(i, j), heat) if cell is not None else Cell("")
-            cells.append(shown)
-        rows.append(Row(names[i], tuple(cells)))
-    note = ""
-    if len(chosen) < len(context.plan.classes):
-        note = f"The {len(chosen)} classes with most confusions are shown."
-    columns = list_columns("object ↓ detected as →", *((names[j], names[j]) for j in positions))
-    return Table("Confusion matrix", columns, tuple(rows), note, is_matrix=True)
-
-
-def _choose_classes(
-    context: ReportContext, counts: Mapping[tuple[int, int], Mapping[str, Any]]
-) -> list[int]:
-    classes = range(len(context.plan.classes))
-    if len(classes) <= _MOST_CLASSES:
-        return list(classes)
-    confusions = dict.fromkeys(classes, 0)
-    for (i, j), cell in counts.items():
-        if i != j:
-            for k in (i, j):
-                if k != BACKGROUND:
-                    confusions[k] += cell["count"]
-    return sorted(sorted(classes, key=lambda k: -confusions[k])[:_MOST_CLASSES])
 
 
 def build_calibration(context: ReportContext) -> Section:
@@ -300,7 +211,7 @@ def build_misses(context: ReportContext) -> Section:
         "Misses",
         "Missed by the proposals or by the head",
         f"Of the objects that no detection with a score of {context.plan.min_score:.3f} or more finds.{note}",
-        charts=(_draw_recall(overall),) if overall else (),
+        charts=(*((_draw_recall(overall),) if overall else ()), _draw_causes(context)),
         tables=(Table("Missed objects by cause", columns, tuple(rows), is_sortable=True),),
     )
 
@@ -321,6 +232,18 @@ def _draw_recall(overall: Mapping[str, Any]) -> Chart:
         )
     ]
     return Chart("Recall at IoU 0.5", draw_bars("Recall", bars, 1.0))
+
+
+def _draw_causes(context: ReportContext) -> Chart:
+    """The missed objects by their cause."""
+    bars = [
+        Bar(name, cell.value, cell.text, href=cell.href, colour=2)
+        for name, cell in (
+            (name, context.links.count(f"missed-by-{key}"))
+            for name, key in (("by the proposals", "proposals"), ("by the head", "head"))
+        )
+    ]
+    return Chart("Missed objects", draw_bars("Missed objects", bars))
 
 
 def _list_recalls(row: Mapping[str, Any], href: str | None) -> tuple[Cell, ...]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from markupsafe import Markup, escape
+
+from pipeline.printable import escape_unprintable
 from pipeline.report.drawing import THUMBNAIL_SIDE
 from pipeline.report.gallery import Crop, DrawnBox, GalleryItem
 
@@ -14,18 +18,6 @@ _MOST_TAGS = 10
 _FONT_PIXELS = 13.0
 _LETTER_WIDTH = 0.58
 """Of a letter, in heights of the font, on average."""
-
-
-@dataclass(frozen=True)
-class FigureBox:
-    """One rectangle, in pixels of the image."""
-
-    classes: str
-    x: str
-    y: str
-    width: str
-    height: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,8 @@ class Figure:
     """The part of the image that is shown, as an SVG view box."""
     font: str
     """Height of the tags, in pixels of the image."""
-    boxes: tuple[FigureBox, ...]
+    boxes: Markup
+    """SVG rectangles, in pixels of the image."""
     tags: tuple[FigureTag, ...]
     heading: str
     note: str
@@ -83,8 +76,8 @@ def build_figure(item: GalleryItem) -> Figure:
         height=round(crop.height * scale),
         view=f"{crop.left} {crop.top} {crop.width} {crop.height}",
         font=_format(font),
-        boxes=tuple(_build_box(box) for box in boxes),
-        tags=tuple(_build_tag(box, crop, font) for box in _choose_tagged(boxes)),
+        boxes=Markup("".join(map(_draw_box, boxes))),  # noqa: S704  (escaped below)
+        tags=_place_tags(_choose_tagged(boxes), crop, font),
         heading=heading,
         note=item.note,
         problem=_describe_problem(item),
@@ -157,22 +150,46 @@ def _choose_tagged(boxes: Sequence[DrawnBox]) -> list[DrawnBox]:
     return [box for box in boxes if box.role not in ("truth", "ignored")][-_MOST_TAGS:]
 
 
-def _build_box(box: DrawnBox) -> FigureBox:
-    return FigureBox(
-        classes=f"{box.role} focus" if box.is_focus else box.role,
-        x=_format(box.x1),
-        y=_format(box.y1),
-        width=_format(box.x2 - box.x1),
-        height=_format(box.y2 - box.y1),
-        text=describe_box(box),
-    )
+@lru_cache(maxsize=1 << 16)  # many galleries show the same image
+def _draw_box(box: DrawnBox) -> str:
+    """Draw one box as an SVG rectangle whose title describes it."""
+    corner = f'x="{_format(box.x1)}" y="{_format(box.y1)}"'
+    sides = f'width="{_format(box.x2 - box.x1)}" height="{_format(box.y2 - box.y1)}"'
+    title = escape(escape_unprintable(describe_box(box)))
+    focus = " focus" if box.is_focus else ""
+    return f'<rect class="box {box.role}{focus}" {corner} {sides}><title>{title}</title></rect>'
 
 
-def _build_tag(box: DrawnBox, crop: Crop, font: float) -> FigureTag:
-    """A tag above a detection or below an object; inside the box and the image if there is no room."""
-    text = box.label if box.score is None else f"{box.label} {box.score:.2f}"
-    text = text if len(text) <= 28 else f"{text[:27]}…"
-    right = crop.left + crop.width - _LETTER_WIDTH * font * len(text)
+def _place_tags(boxes: Sequence[DrawnBox], crop: Crop, font: float) -> tuple[FigureTag, ...]:
+    """The tags of some boxes; one that would lie on another moves down until it does not."""
+    placed: list[tuple[float, float, float]] = []
+    tags = []
+    for box in boxes:
+        text = box.label if box.score is None else f"{box.label} {box.score:.2f}"
+        text = text if len(text) <= 28 else f"{text[:27]}…"
+        width = _LETTER_WIDTH * font * len(text)
+        x, y = _place_tag(box, width, crop, font)
+        for _ in range(_MOST_TAGS):
+            if not any(_is_close(x, y, width, other, font) for other in placed):
+                break
+            y += 1.1 * font
+        y = min(y, crop.top + crop.height - 0.3 * font)
+        placed.append((x, y, width))
+        tags.append(FigureTag(box.role, _format(x), _format(y), text))
+    return tuple(tags)
+
+
+def _is_close(
+    x: float, y: float, width: float, other: tuple[float, float, float], font: float
+) -> bool:
+    """Whether a text lies on another one, given its left end, its base line and its width."""
+    left, base, length = other
+    return abs(y - base) < 0.95 * font and x < left + length and left < x + width
+
+
+def _place_tag(box: DrawnBox, width: float, crop: Crop, font: float) -> tuple[float, float]:
+    """Left end and base line, above a detection or below an object; inside the box if there is no room."""
+    right = crop.left + crop.width - width
     x = max(crop.left + 0.2 * font, min(box.x1, right))
     top, bottom = crop.top, crop.top + crop.height
     if box.score is None:
@@ -181,7 +198,7 @@ def _build_tag(box: DrawnBox, crop: Crop, font: float) -> FigureTag:
     else:
         y = box.y1 - 0.35 * font
         y = min(max(box.y1, top) + 1.1 * font, bottom - 0.3 * font) if y - font < top else y
-    return FigureTag(box.role, _format(x), _format(y), text)
+    return x, y
 
 
 def _format(value: float) -> str:

@@ -7,7 +7,7 @@ drawn on the chosen images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Role = Literal["truth", "missed", "true", "false", "ignored", "detected"]
@@ -45,6 +45,8 @@ class Crop:
     top: int
     width: int
     height: int
+    is_whole: bool = field(default=False, compare=False)
+    """Whether it is all of the image."""
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from pipeline.report.confusion_section import build_confusion
 from pipeline.report.context import ReportContext
+from pipeline.report.curve_section import build_curves
 from pipeline.report.error_sections import (
     build_calibration,
-    build_confusion,
     build_errors,
     build_misses,
 )
 from pipeline.report.overview_sections import (
     build_classes,
-    build_curves,
     build_overview,
     build_sizes,
 )
@@ -22,6 +22,7 @@ from pipeline.report.slice_sections import (
     build_distributions,
     build_slices,
 )
+from pipeline.report.throughput_section import build_throughput
 from pipeline.report.views import drop_empty
 
 _BUILDERS = (
@@ -38,6 +39,7 @@ _BUILDERS = (
     build_calibration,
     build_distributions,
     build_times,
+    build_throughput,
     build_provenance,
 )
 """The sections in their order."""

@@ -1,12 +1,12 @@
-"""The first sections of the index: headline numbers, classes, curves over the score."""
+"""The first sections of the index: headline numbers, classes, sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.report.bars import Bar, draw_bars, draw_interval
 from pipeline.report.cells import EMPTY, Cell, format_count, format_share, read_estimate
-from pipeline.report.charts import Axis, Bar, Curve, Mark, draw_bars, draw_curves
 from pipeline.report.context import ReportContext
 from pipeline.report.views import Card, Chart, Row, Section, Table, list_columns
 
@@ -21,7 +21,6 @@ _HEADLINE = (
     ("coco_ar_1", "AR1", "COCO, 1 detection"),
 )
 _BY_SIZE = ("small", "medium", "large")
-_MOST_CURVES = 30
 
 
 def build_overview(context: ReportContext) -> Section:
@@ -34,14 +33,15 @@ def build_overview(context: ReportContext) -> Section:
             "Overview",
             "The images have no annotations, so the report shows what was detected, not how well.",
             notes=notes,
-            cards=_build_count_cards(context),
+            counts=_build_count_cards(context),
         )
     return Section(
         "overview",
         "Overview",
         "Overview",
         notes=notes,
-        cards=(*_build_score_cards(context), *_build_count_cards(context)),
+        cards=_build_score_cards(context),
+        counts=_build_count_cards(context),
     )
 
 
@@ -52,26 +52,38 @@ def _build_score_cards(context: ReportContext) -> tuple[Card, ...]:
     for key, name, meaning in _HEADLINE:
         if key not in context.metrics:
             continue
-        value = _join_interval(context.metrics[key], intervals.get(key))
-        cell = format_share(value, href)
-        cards.append(Card(name, cell, meaning, key == "coco_ap", _format_interval(cell)))
+        value = join_interval(context.metrics[key], intervals.get(key))
+        cards.append(build_score_card(name, value, href, meaning, is_main=key == "coco_ap"))
     best = context.get("operating_points", "overall", "best")
     if best is not None:
-        cell = format_share(best.get("f1"), href)
         note = f"at score {best['score']:.3f}"
-        cards.append(Card("Best F1", cell, note, interval=_format_interval(cell)))
+        cards.append(build_score_card("Best F1", best.get("f1"), href, note))
     return tuple(cards)
+
+
+def build_score_card(
+    name: str, value: Any, href: str | None, note: str = "", *, is_main: bool = False
+) -> Card:
+    """A card of a rate, with its interval if `value` has one."""
+    cell = format_share(value, href)
+    number, low, high = read_estimate(value)
+    if number is None or low is None or high is None:
+        return Card(name, cell, note, is_main)
+    drawing = draw_interval(number, low, high)
+    return Card(name, cell, note, is_main, _format_interval(cell), drawing)
 
 
 def _format_interval(cell: Cell) -> str:
     """The interval of a score, short."""
-    return cell.title.replace("95 % interval ", "95 %: ").replace(" to ", " – ")
+    return cell.title.removeprefix("95 % interval ").replace(" to ", " – ")
 
 
-def _join_interval(value: Any, interval: Any) -> Any:
+def join_interval(value: Any, interval: Any) -> Any:
+    """A number with the low and high of `interval`, which may be a pair, an estimate, or None."""
+    _, low, high = read_estimate(interval)
     if isinstance(interval, list | tuple) and len(interval) == 2:
-        return {"value": value, "low": interval[0], "high": interval[1]}
-    return value
+        low, high = interval
+    return value if low is None or high is None else {"value": value, "low": low, "high": high}
 
 
 def _build_count_cards(context: ReportContext) -> tuple[Card, ...]:
@@ -159,6 +171,7 @@ def _build_class_row(
         return Row(label, (links.count(f"class-{k}-detections"),), page)
     best = points.get("best") or {}
     shared = points.get("at_overall") or {}
+    intervals = context.get("class_intervals", label) or {}
     return Row(
         label,
         (
@@ -169,9 +182,10 @@ def _build_class_row(
             format_share(shared.get("recall"), page),
             format_share(best.get("f1"), page),
             format_share(best.get("score"), page),
-            format_share(scores.get("coco_ap"), page),
-            format_share(scores.get("ap11"), page),
-            format_share(scores.get("ap_area"), page),
+            *(
+                format_share(join_interval(scores.get(name), intervals.get(name)), page)
+                for name in ("coco_ap", "ap11", "ap_area")
+            ),
         ),
         page,
     )
@@ -194,7 +208,7 @@ def _build_total_row(context: ReportContext) -> Row:
                 for name in ("precision", "recall", "f1", "score")
             ),
             *(
-                format_share(context.get(name), href)
+                format_share(join_interval(context.get(name), context.get("intervals", name)), href)
                 for name in ("coco_ap", "voc07_map50", "voc_map50")
             ),
         ),
@@ -205,68 +219,6 @@ def _build_total_row(context: ReportContext) -> Row:
 def name_class_page(class_id: int) -> str:
     """The address of a class's page in the report's folder."""
     return f"classes/class-{class_id}.html"
-
-
-def build_curves(context: ReportContext) -> Section:
-    """Precision against recall, and F1 over the score."""
-    charts = draw_score_curves(context, None)
-    return Section(
-        "curves",
-        "Curves",
-        "Precision, recall and score",
-        "Thin lines are single classes; point at one for its name. The circle marks the best score for F1."
-        if charts
-        else "",
-        charts=charts,
-    )
-
-
-def draw_score_curves(context: ReportContext, label: str | None) -> tuple[Chart, ...]:
-    """The two charts of one class, or of all classes with thin lines for single ones."""
-    per_class = context.find_by_label("operating_points", "per_class")
-    own = context.get("operating_points", "overall") if label is None else per_class.get(label)
-    if own is None or not own.get("curve", {}).get("score"):
-        return ()
-    others = [] if label else list(per_class.items())[:_MOST_CURVES]
-    recall_curves, score_curves = [], []
-    for name, points in others:
-        curve = points["curve"]
-        recall_curves.append(Curve(name, curve["recall"], curve["precision"], 1, "faint"))
-        score_curves.append(Curve(name, curve["score"], curve["f1"], 1, "faint"))
-    curve, name = own["curve"], label or "all classes"
-    recall_curves.append(Curve(name, curve["recall"], curve["precision"], 1))
-    for index, figure in enumerate(("f1", "precision", "recall"), 1):
-        style = "" if figure == "f1" else "dashed"
-        score_curves.append(Curve(figure, curve["score"], curve[figure], index, style))
-    best = own.get("best")
-    marks = ([], []) if best is None else _mark_best(best)
-    return (
-        Chart(
-            "Precision against recall",
-            draw_curves(
-                "Precision against recall",
-                recall_curves,
-                Axis("recall"),
-                Axis("precision"),
-                marks[0],
-            ),
-        ),
-        Chart(
-            "F1 over the score",
-            draw_curves(
-                "F1 over the score", score_curves, Axis("lowest score"), Axis(""), marks[1]
-            ),
-            "Blue: F1. Dashed: precision (orange) and recall (green).",
-        ),
-    )
-
-
-def _mark_best(best: Mapping[str, Any]) -> tuple[list[Mark], list[Mark]]:
-    precision, recall, f1 = (
-        read_estimate(best[name])[0] or 0.0 for name in ("precision", "recall", "f1")
-    )
-    text = f"score {best['score']:.3f}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}"
-    return [Mark(recall, precision, text)], [Mark(best["score"], f1, text)]
 
 
 def build_sizes(context: ReportContext) -> Section:
@@ -288,8 +240,12 @@ def build_sizes(context: ReportContext) -> Section:
                     detected,
                     missed,
                     format_share(share, href),
-                    format_share(context.get(f"coco_ap_{size}"), href),
-                    format_share(context.get(f"coco_ar_{size}"), href),
+                    *(
+                        format_share(
+                            join_interval(context.get(name), context.get("intervals", name)), href
+                        )
+                        for name in (f"coco_ap_{size}", f"coco_ar_{size}")
+                    ),
                 )
                 if objects
                 else (format_count(0), detected, missed, EMPTY, EMPTY, EMPTY),

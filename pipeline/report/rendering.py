@@ -32,6 +32,7 @@ def _get_environment() -> Environment:
         loader=PackageLoader("pipeline.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.report.bars import Bar, draw_bars
 from pipeline.report.cells import Cell
-from pipeline.report.charts import Bar, draw_bars
 from pipeline.report.context import ReportContext
 from pipeline.report.views import (
     Chart,
@@ -84,7 +84,7 @@ def build_times(context: ReportContext) -> Section:
         "time",
         "Time",
         "Time per stage",
-        tables=(Table("Runs", columns, rows),) if rows else (),
+        tables=(Table("Runs", columns, rows, width="wide"),) if rows else (),
         charts=charts,
     )
 

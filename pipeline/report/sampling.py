@@ -102,6 +102,7 @@ class FamilySampler:
         rank = np.arange(len(galleries)) - starts[galleries]
         is_kept = rank < self.capacity
         is_last = rank == self.capacity - 1
+        self._bounds = self._bounds.copy()  # an executor's arrays cannot be changed
         self._bounds[galleries[is_last]] = numbers[is_last]
         self._galleries = [galleries[is_kept]]
         self._numbers = [numbers[is_kept]]

@@ -77,7 +77,7 @@ def draw_shards(
     for shard, images in requests:
         first = min(request.row for request in images)
         count = max(request.row for request in images) - first + 1
-        rows = sources.manifest.read(first, count, ["image_id", "uri", "width", "height"])
+        rows = sources.manifest.read(first, count, sources.manifest.image_columns)
         matches = sources.matches.read(shard, DRAWN_COLUMNS)
         drawn += make_thumbnails(
             report,

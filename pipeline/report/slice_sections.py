@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipeline.analysis.object_sizes import SIZES
@@ -14,6 +15,7 @@ from pipeline.report.suspects import KINDS
 from pipeline.report.views import Chart, Row, Section, Table, build_strip, list_columns
 
 _SHOWN = 6
+_LIKELY_FROM = 0.5
 
 
 def build_slices(context: ReportContext) -> Section:
@@ -30,7 +32,7 @@ def build_slices(context: ReportContext) -> Section:
             if figure["name"] in attribute.slices
         ]
         columns = list_columns(attribute.name, "objects", *OUTCOMES, "recall", "precision", "AP50")
-        tables.append(Table(f"By {attribute.name}", columns, tuple(rows), is_narrow=True))
+        tables.append(Table(f"By {attribute.name}", columns, tuple(rows), width="narrow"))
     return Section(
         "slices",
         "Slices",
@@ -64,15 +66,27 @@ def _build_slice_row(
 
 def build_annotation_errors(context: ReportContext) -> Section:
     """What in the annotation may be wrong."""
-    galleries = [context.galleries.get(f"suspect-{kind}") for kind in KINDS]
+    galleries = {kind: context.galleries.get(f"suspect-{kind}") for kind in KINDS}
     return Section(
         "annotation-errors",
         "Annotation",
         "Likely annotation errors",
         "Where confident detections contradict the annotation, the most suspected first. Yellow boxes are "
         "annotated, red ones detected. All suspects are in annotation_errors.parquet.",
-        strips=tuple(build_strip(gallery, _SHOWN) for gallery in galleries if gallery is not None),
+        strips=tuple(
+            replace(build_strip(gallery, _SHOWN), note=_describe_suspicion(context, kind))
+            for kind, gallery in galleries.items()
+            if gallery is not None
+        ),
     )
+
+
+def _describe_suspicion(context: ReportContext, kind: str) -> str:
+    """How many of the listed suspects of a kind are likely errors."""
+    errors = context.get("annotation_errors", "errors") or ()
+    suspicions = [error["suspicion"] for error in errors if error["kind"] == kind]
+    likely = sum(suspicion >= _LIKELY_FROM for suspicion in suspicions)
+    return f"{likely} of the first {len(suspicions)} have a suspicion of {_LIKELY_FROM} or more."
 
 
 def build_distributions(context: ReportContext) -> Section:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline import imaging, storage, uris
 from pipeline.errors import PipelineError
+from pipeline.image_members import Member, read_members
+from pipeline.image_reader import read_image
 from pipeline.imaging import Decoding
 from pipeline.printable import escape_unprintable
 from pipeline.report.drawing import (
@@ -83,7 +84,7 @@ def make_thumbnails(
         report: the report's folder; any fsspec URI.
         requests: the images.
         matches: the shard's part, with the columns of `drawing.DRAWN_COLUMNS`.
-        manifest_rows: consecutive rows of the manifest, with image_id, uri, width and height.
+        manifest_rows: consecutive rows of the manifest, with its `image_columns`.
         first_row: the row of the first of them.
         decoding: how the manifest says that its images are decoded.
 
@@ -91,45 +92,78 @@ def make_thumbnails(
         StorageError: the report cannot be written.
     """
     boxes = read_image_boxes(matches, (request.row for request in requests))
+    images = _read_images(manifest_rows, first_row)
 
     def draw(request: ImageRequest) -> DrawnImage:
-        values = manifest_rows.slice(request.row - first_row, 1).to_pylist()[0]
-        return _draw_image(report, request, boxes[request.row], values, decoding)
+        image = images[request.row - first_row]
+        return _draw_image(report, request, boxes[request.row], image, decoding)
 
     # Threads wait for stores and disks; decoding and encoding release the interpreter's lock.
     with ThreadPoolExecutor(_THREADS) as threads:
         return list(threads.map(draw, requests))
 
 
+@dataclass(frozen=True)
+class _ManifestImage:
+    """One image as the manifest lists it."""
+
+    image_id: str
+    uri: str
+    width: int | None
+    height: int | None
+    member: Member | None
+
+
+def _read_images(manifest_rows: pa.Table, first_row: int) -> list[_ManifestImage]:
+    names = ("image_id", "uri", "width", "height")
+    columns = [manifest_rows.column(name).to_pylist() for name in names]
+    members = read_members(manifest_rows, "the manifest", first_row)
+    return list(map(_ManifestImage, *columns, members))
+
+
 def _draw_image(
     report: str,
     request: ImageRequest,
     boxes: ImageBoxes,
-    values: Mapping[str, Any],
+    image: _ManifestImage,
     decoding: Decoding,
 ) -> DrawnImage:
     thumbnails: dict[int, Thumbnail] = {}
     if request.is_drawn:
         try:
-            data = storage.read(values["uri"], imaging.MAX_FILE_BYTES)
-            image = imaging.decode_image(data, decoding)
+            data = read_image(image.uri, image.member)
+            crops = _choose_crops(request, boxes, data, decoding)
+            is_whole = all(crop.is_whole for crop in crops.values())
+            enough = THUMBNAIL_SIDE if is_whole else None
+            pixels = imaging.decode_image(data, decoding, enough=enough)
         except PipelineError as error:
-            thumbnails = _describe_problem(error, request, boxes, values["width"], values["height"])
+            thumbnails = _describe_problem(error, request, boxes, image.width, image.height)
         else:
-            thumbnails = _put_thumbnails(report, request, boxes, image)
-    shown_uri = uris.redact_uri(uris.strip_secrets(values["uri"]))
-    return DrawnImage(request.row, values["image_id"], shown_uri, boxes, thumbnails)
+            thumbnails = _put_thumbnails(report, request.row, crops, pixels)
+    shown_uri = uris.redact_uri(uris.strip_secrets(image.uri))
+    if image.member is not None:
+        shown_uri += f", {image.member.describe()}"
+    return DrawnImage(request.row, image.image_id, shown_uri, boxes, thumbnails)
 
 
-def _put_thumbnails(
-    report: str, request: ImageRequest, boxes: ImageBoxes, image: NDArray[np.uint8]
-) -> dict[int, Thumbnail]:
-    height, width = image.shape[:2]
-    crops = {
+def _choose_crops(
+    request: ImageRequest, boxes: ImageBoxes, data: bytes, decoding: Decoding
+) -> dict[int, Crop]:
+    """The region to show at each position, by the size that the image has in the file."""
+    header = imaging.read_header(data)
+    is_turned = decoding.exif == "apply"
+    width, height = header.displayed_size if is_turned else (header.width, header.height)
+    return {
         position: choose_crop(request.find_focus(boxes, position), width, height)
         for position in request.positions
     }
-    paths = {crop: name_thumbnail(request.row, crop) for crop in set(crops.values())}
+
+
+def _put_thumbnails(
+    report: str, row: int, crops: Mapping[int, Crop], image: NDArray[np.uint8]
+) -> dict[int, Thumbnail]:
+    """Put the regions of an image, whose pixels may be fewer if they are all of it."""
+    paths = {crop: name_thumbnail(row, crop) for crop in set(crops.values())}
     for crop, path in paths.items():
         data = imaging.encode_jpeg(reduce_image(image, crop), _QUALITY)
         storage.put(uris.join(report, path), data)
@@ -137,7 +171,10 @@ def _put_thumbnails(
 
 
 def reduce_image(image: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
-    """Cut a region out of an image `(H, W, 3)` and scale it to a thumbnail, enlarging it fourfold at most."""
+    """Cut a region out of an image `(H, W, 3)` and scale it to a thumbnail, enlarging it fourfold at most.
+
+    If the region is all of the image, the pixels may be fewer than its sides.
+    """
     region = image[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     factor = min(THUMBNAIL_SIDE / max(crop.width, crop.height), _LARGEST_ZOOM)
     width, height = max(1, round(crop.width * factor)), max(1, round(crop.height * factor))

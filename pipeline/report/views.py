@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -12,6 +13,7 @@ from pipeline.report.figures import Figure, build_figure
 from pipeline.report.gallery import Gallery
 
 _MOST_NARROW_COLUMNS, _MOST_NARROW_CELLS = 7, 9
+_MOST_SLIM_COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,16 @@ class Table:
     rows: tuple[Row, ...]
     note: str = ""
     is_sortable: bool = False
-    is_narrow: bool = False
-    """Whether the table stands beside others however many columns it has."""
+    width: Literal["", "narrow", "wide"] = ""
+    """Whether the table stands beside others or takes the page; by default by its number of columns."""
     is_matrix: bool = False
+    """Whether rows and columns are the same classes; cells are small, and their headers stay in view."""
 
     @property
     def is_wide(self) -> bool:
         """Whether the table takes the whole width of the page."""
-        return not self.is_narrow and len(self.columns) > (
-            _MOST_NARROW_CELLS if self.is_matrix else _MOST_NARROW_COLUMNS
-        )
+        most = _MOST_NARROW_CELLS if self.is_matrix else _MOST_NARROW_COLUMNS
+        return self.width == "wide" or (self.width == "" and len(self.columns) > most)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Card:
     note: str = ""
     is_main: bool = False
     interval: str = ""
+    drawing: Markup | None = None
+    """The interval, drawn."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Strip:
     total: int
     href: str
     figures: tuple[Figure, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,9 @@ class Section:
     intro: str = ""
     notes: tuple[str, ...] = ()
     cards: tuple[Card, ...] = ()
+    """Scores."""
+    counts: tuple[Card, ...] = ()
+    """Numbers that stand in one row below the scores."""
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
     strips: tuple[Strip, ...] = ()
@@ -139,19 +147,40 @@ class Section:
     @property
     def leading_tables(self) -> tuple[Table, ...]:
         """The wide tables that stand above charts and other tables."""
-        return tuple(table for table in self.tables if table.is_wide and table.is_matrix)
+        return tuple(table for table in self.tables if table.is_wide and _leads(table))
 
     @property
     def wide_tables(self) -> tuple[Table, ...]:
         """The tables below them."""
-        return tuple(table for table in self.tables if table.is_wide and not table.is_matrix)
+        return tuple(table for table in self.tables if table.is_wide and not _leads(table))
+
+    @property
+    def has_broad_panels(self) -> bool:
+        """Whether a table that stands beside charts has so many columns that it needs a broad panel."""
+        return any(
+            table.is_matrix or len(table.columns) > _MOST_SLIM_COLUMNS
+            for table in self.narrow_tables
+        )
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to show."""
         return not any(
-            (self.notes, self.cards, self.charts, self.tables, self.strips, self.pairs, self.facts)
+            (
+                self.notes,
+                self.cards,
+                self.counts,
+                self.charts,
+                self.tables,
+                self.strips,
+                self.pairs,
+                self.facts,
+            )
         )
+
+
+def _leads(table: Table) -> bool:
+    return table.is_matrix or table.width == "wide"
 
 
 def build_strip(gallery: Gallery, count: int, title: str | None = None) -> Strip:

@@ -7,11 +7,10 @@ pages are rendered and put at the end, so that index.html exists only if all tha
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipeline import __version__, schema, storage, uris
+from pipeline import __version__, schema, uris
 from pipeline.analysis.executor import Executor, InProcess
 from pipeline.analysis.slices import list_attributes
 from pipeline.report.building import build_galleries
@@ -20,9 +19,11 @@ from pipeline.report.collecting import GalleryCollector, GallerySample
 from pipeline.report.context import ReportContext, find_value
 from pipeline.report.gallery import Gallery
 from pipeline.report.index_page import render_index
+from pipeline.report.job_progress import JobProgress, read_job_progress
 from pipeline.report.overview_sections import name_class_page
+from pipeline.report.pages import INDEX_NAME, put_pages
 from pipeline.report.plan import GalleryPlan
-from pipeline.report.provenance import collect_provenance
+from pipeline.report.provenance import Provenance, collect_provenance
 from pipeline.report.rendering import read_assets, render_gallery
 from pipeline.report.shard_steps import ReportSources, collect_shards, draw_shards
 from pipeline.report.sharing import plan_requests, share_images
@@ -30,12 +31,10 @@ from pipeline.report.suspects import list_suspects
 from pipeline.report.thumbnails import DrawnImage, ImageRequest
 
 REPORT_FOLDER = "report"
-INDEX_NAME = "index.html"
 DEFAULT_MIN_SCORE = 0.5
 """Lowest score of the detections that count if no score is best for F1."""
 _GROUPS = 64
 """Groups of shards in each pass."""
-_WRITERS = 8
 _Item = TypeVar("_Item")
 
 
@@ -93,13 +92,14 @@ def write_report(
     drawn = _draw_images(report, sources, requests, executor)
     galleries = build_galleries(samples, shown, drawn, listed, plan.min_score)
     provenance = collect_provenance(sources.detections.uri, sources.manifest.uri)
-    context = ReportContext(metrics, plan, galleries, provenance)
-    _put_pages(report, _render_pages(context))
-    thumbnails = [t for image in drawn.values() for t in image.thumbnails.values()]
+    progress = _read_progress(sources.detections.uri, provenance)
+    context = ReportContext(metrics, plan, galleries, provenance, progress)
+    paths = {t.path for i in drawn.values() for t in i.thumbnails.values() if t.path is not None}
+    put_pages(report, _render_pages(context), paths)
     return ReportSummary(
         uris.join(report, INDEX_NAME),
         len(galleries),
-        len({t.path for t in thumbnails if t.path is not None}),
+        len(paths),
         sum(any(t.path is None for t in image.thumbnails.values()) for image in drawn.values()),
     )
 
@@ -133,21 +133,32 @@ def _list_classes(metrics: Mapping[str, Any], sources: ReportSources) -> tuple[s
     return tuple(dict.fromkeys([*scored, *(sources.manifest.classes or ()), *detected]))
 
 
+def _read_progress(detections: str, provenance: Provenance) -> tuple[JobProgress, ...]:
+    """The progress of the runs that made the checkpoint, the proposals and the detections."""
+    facts = provenance.facts
+    places = (
+        ("train", facts.get("checkpoint")),
+        ("propose", facts.get("proposals")),
+        ("detect", detections),
+    )
+    progress = (read_job_progress(job, place) for job, place in places if place)
+    return tuple(one for one in progress if one is not None)
+
+
 def _count_galleries(
     sources: ReportSources, plan: GalleryPlan, executor: Executor
 ) -> list[GallerySample]:
     detections = {shard.ordinal: shard for shard in sources.detections.shards}
     pairs = [(shard, detections[shard.ordinal]) for shard in sources.matches.shards]
-    handles = [
-        handle
-        for group in _divide(pairs)
-        for handle in executor.submit(collect_shards, sources.drop_shards(), plan, group)
-    ]
-    whole = GalleryCollector(plan)
-    for handle in handles:
-        (collector,) = executor.collect([handle])
-        whole.merge(collector)
+    shared = executor.share(sources.drop_shards())
+    calls = ((shared, plan, group) for group in _divide(pairs))
+    whole: GalleryCollector = executor.reduce(collect_shards, calls, _merge_collectors)
     return whole.compute()
+
+
+def _merge_collectors(first: GalleryCollector, second: GalleryCollector) -> GalleryCollector:
+    first.merge(second)
+    return first
 
 
 def _draw_images(
@@ -199,22 +210,3 @@ def _list_crumbs(gallery: Gallery, plan: GalleryPlan) -> list[tuple[str, str]]:
         return []
     class_id = int(rest.partition("-")[0])
     return [(plan.classes[class_id], name_class_page(class_id))]
-
-
-def _put_pages(report: str, pages: Iterator[tuple[str, bytes]]) -> None:
-    """Put all pages, the last one after all others, and remove those of an earlier report."""
-    with ThreadPoolExecutor(_WRITERS) as threads:
-        puts = []
-        written = set()
-        for address, content in pages:
-            written.add(address)
-            if address == INDEX_NAME:
-                break
-            puts.append(threads.submit(storage.put, uris.join(report, address), content))
-        for put in puts:
-            put.result()
-    storage.put(uris.join(report, INDEX_NAME), content)
-    for folder in ("galleries", "classes"):
-        for name in storage.list_names(uris.join(report, folder)):
-            if name.endswith(".html") and f"{folder}/{name}" not in written:
-                storage.remove(uris.join(report, folder, name))

@@ -45,9 +45,27 @@ def test_a_comparison_shows_what_changed(tmp_path: Path) -> None:
     for page in index.parent.rglob("*.html"):
         for href in re.findall(r'(?:href|src)="([^"#]+)"', page.read_text()):
             assert (page.parent / href).is_file(), (page, href)
+    _check_counts(index)
+    groups = {(c.kind, c.name): c for c in comparison.changed}
+    cat = groups["class", CLASSES[0]]
+    assert (cat.images, groups["error", "missed"].images) == (2, 2)
+    assert {(c.image_id, c.first, c.second) for c in cat.largest} == {("002", 0, 1), ("004", 1, 0)}
+    page = (index.parent / "galleries" / f"class-{cat.position}.html").read_text()
+    assert page.count("<figure>") == 4
+    assert f'href="galleries/class-{cat.position}.html"' in text
     worse = (index.parent / "galleries" / "worse.html").read_text()
     assert worse.count("<figure>") == 2 * comparison.images_worse
     assert f'data-count="{comparison.images_worse}"' in worse
+
+
+def _check_counts(index: Path) -> None:
+    """Every count of the index is that of the page behind it, which shows as many pairs."""
+    links = re.findall(r'href="(galleries/[^"]+)" data-count="(\d+)"', index.read_text())
+    assert len(links) > 5
+    for href, count in links:
+        page = (index.parent / href).read_text()
+        assert f'<h1 data-count="{count}">' in page, href
+        assert page.count('class="pair"') == int(count), href
 
 
 def _open(uri: str):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from pipeline.report.drawing import choose_crop
+from pipeline.report.drawing import ImageBoxes, MatchBoxes, choose_crop
 from pipeline.report.figures import build_figure
-from pipeline.report.gallery import Crop, DrawnBox, GalleryItem, Thumbnail
+from pipeline.report.gallery import Crop, DrawnBox, GalleryItem, Role, Thumbnail
 from pipeline.report.thumbnails import reduce_image
 
 
 def _box(x1: float, y1: float, x2: float, y2: float, score: float | None = None) -> DrawnBox:
     return DrawnBox("missed" if score is None else "false", "cat", x1, y1, x2, y2, score, 0.3, True)
+
+
+def _plain(role: Role, x1: float, x2: float, score: float | None = None) -> DrawnBox:
+    return DrawnBox(role, "cat", x1, 0, x2, 50, score)
 
 
 def test_a_large_box_shows_the_whole_image() -> None:
@@ -49,6 +55,41 @@ def test_a_figure_names_its_box_and_leaves_out_what_is_outside_the_crop() -> Non
     )
     figure = build_figure(item)
     assert figure.heading == "cat 0.88, IoU 0.30"
-    assert [(box.x, box.y, box.width) for box in figure.boxes] == [("110", "110", "20")]
+    assert figure.boxes.count("<rect") == 1
+    assert 'x="110" y="110" width="20"' in figure.boxes
     assert figure.view == "100 100 90 60"
     assert (figure.width, figure.height) == (360, 240)
+
+
+def test_tags_of_boxes_at_one_place_lie_below_each_other() -> None:
+    boxes = tuple(_box(100, 100, 200, 200, score) for score in (0.5, 0.6, 0.7))
+    item = GalleryItem("a", "memory://a", 0, boxes, Thumbnail("t", Crop(0, 0, 360, 270)))
+    lines = [float(tag.y) for tag in build_figure(item).tags]
+    assert len(lines) == 3
+    assert all(second - first >= 12 for first, second in pairwise(lines))
+
+
+def test_boxes_of_an_image_are_the_same_however_often_they_are_drawn() -> None:
+    true, low = _plain("true", 0, 50, 0.9), _plain("true", 60, 90, 0.2)
+    first, second = _plain("truth", 0, 52), _plain("truth", 60, 95)
+    image = ImageBoxes(
+        (
+            MatchBoxes(true, first, 0, 0, "cat", 0.9),
+            MatchBoxes(low, second, 1, 1, "cat", 0.9),
+        )
+    )
+    plain = image.draw(-1, 0.5)
+    assert [(box.role, box.score) for box in plain] == [
+        ("truth", None),
+        ("missed", None),
+        ("true", 0.9),
+    ]
+    focused = image.draw(1, 0.5)
+    assert [(box.role, box.score) for box in focused if box.is_focus] == [
+        ("missed", None),
+        ("true", 0.2),
+    ]
+    of_object = image.draw(1, 0.5, is_object=True)
+    assert [(b.role, b.is_focus) for b in of_object if b.score == 0.2] == [("ignored", False)]
+    assert image.draw(-1, 0.5) == plain
+    assert len(image.draw(-1, 0.1)) == 4

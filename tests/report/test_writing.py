@@ -170,6 +170,9 @@ def test_the_number_of_images_is_bounded_and_old_pages_go(run: HandMadeRun, tmp_
     stale = tmp_path / "report" / "galleries" / "old.html"
     stale.parent.mkdir(parents=True)
     stale.write_text("old")
+    unused = tmp_path / "report" / "images" / "999999-0-0-4x3.jpg"
+    unused.parent.mkdir()
+    unused.write_bytes(b"old")
     summary = write_report(str(tmp_path), run.metrics, run.sources, options=ReportOptions(images=3))
     assert 1 <= summary.thumbnails <= 3
     assert len(list((tmp_path / "report" / "images").iterdir())) == summary.thumbnails
