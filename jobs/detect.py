@@ -20,9 +20,11 @@ from pipeline import uris
 from pipeline.detector.detection_settings import DetectionSettings
 from pipeline.engine.detect.resources import ActorOptions
 from pipeline.engine.detect.run import run_detection
+from pipeline.engine.planning.plan_detection import plan_detection
 from pipeline.errors import InvalidConfiguration
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
+from pipeline.runs.plan_options import DetectionPlanOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +47,13 @@ class Detect(JobOptions):
         default_factory=ProposalSettings
     )
     run: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RunOptions)
+    planning: Annotated[DetectionPlanOptions, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=DetectionPlanOptions
+    )
 
 
 def main(options: Detect) -> None:
-    """Run the job.
+    """Run the job, or plan it.
 
     Raises:
         InvalidConfiguration: stored proposals together with options that compute or shard them, or a
@@ -65,6 +70,19 @@ def main(options: Detect) -> None:
             "--proposals takes stored boxes as they are: leave out --strategy, --max-boxes, --min-side, "
             "--max-side, --seed and --backend"
         )
+    if options.planning.plan:
+        plan = plan_detection(
+            options.manifest,
+            options.checkpoint,
+            options.output,
+            proposals=options.proposals or options.compute,
+            settings=options.settings,
+            actors=options.actors,
+            options=options.run,
+            plan_options=options.planning,
+        )
+        print_lines(*plan.format_lines())
+        return
     summary = run_detection(
         options.manifest,
         options.checkpoint,

@@ -20,6 +20,7 @@ import tyro
 from pipeline import storage, store_options, uris
 from pipeline.errors import PipelineError
 from pipeline.printable import LineFormatter, describe_in_one_line, escape_unprintable
+from pipeline.runs.run_logs import EarlyRecords
 
 if TYPE_CHECKING:
     from pipeline.runs.summary import Summary
@@ -100,10 +101,13 @@ def parse(options: Any, arguments: Sequence[str], description: str | None = None
 def _configure_logging(debug: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
+    level = logging.DEBUG if debug else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler, EarlyRecords()])
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("gcsfs").setLevel(logging.ERROR)
+    if not debug:  # a request that failed raises its error; asyncio logs that of its task as well
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def _load_storage_options(uri: str) -> None:

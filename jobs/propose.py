@@ -15,9 +15,11 @@ from typing import Annotated
 import tyro
 
 from jobs.entry import JobOptions, build_closing_lines, print_lines, run
+from pipeline.engine.planning.plan_proposals import plan_proposals
 from pipeline.engine.propose.run import run_proposals
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
+from pipeline.runs.plan_options import PlanOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +34,17 @@ class Propose(JobOptions):
         default_factory=ProposalSettings
     )
     run: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RunOptions)
+    planning: Annotated[PlanOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PlanOptions)
 
 
 def main(options: Propose) -> None:
-    """Run the job."""
+    """Run the job, or plan it."""
+    if options.planning.plan:
+        plan = plan_proposals(
+            options.manifest, options.output, options.proposals, options.run, options.planning
+        )
+        print_lines(*plan.format_lines())
+        return
     summary = run_proposals(
         options.manifest, options.output, options.proposals, options=options.run
     )

@@ -21,10 +21,12 @@ from typing import Annotated
 import tyro
 
 from jobs import entry
+from pipeline.engine.planning.plan_training import plan_training
 from pipeline.engine.train.run import Execution, run_training
 from pipeline.engine.train.validation import Validation
 from pipeline.errors import InvalidConfiguration
 from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.plan_options import GpuPlanOptions
 from pipeline.training.recipe import Recipe
 from pipeline.training.recipes import RECIPES, get_recipe
 
@@ -54,6 +56,9 @@ class Train(entry.JobOptions):
     propose: ProposalSettings = field(default_factory=ProposalSettings)
     validation: Validation = field(default_factory=Validation)
     execution: Annotated[Execution, tyro.conf.OmitArgPrefixes] = field(default_factory=Execution)
+    planning: Annotated[GpuPlanOptions, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=GpuPlanOptions
+    )
     fields: Annotated[Recipe, tyro.conf.OmitArgPrefixes] = field(default_factory=Recipe)
 
 
@@ -74,7 +79,7 @@ def make_options_class(arguments: list[str]) -> type[Train]:
 
 
 def main(options: Train) -> None:
-    """Run the job.
+    """Run the job, or plan it.
 
     Raises:
         InvalidConfiguration: an unknown recipe, or both stored proposals and options to compute them.
@@ -84,6 +89,22 @@ def main(options: Train) -> None:
         raise InvalidConfiguration(
             "--proposals takes stored proposals as they are: leave out the options --propose.*"
         )
+    if options.planning.plan:
+        plan = plan_training(
+            options.manifest,
+            options.proposals or options.propose,
+            options.output,
+            options.fields,
+            weights=options.weights,
+            seed=options.seed,
+            overwrite=options.overwrite,
+            execution=options.execution,
+            validation=options.validation,
+            classes=options.classes,
+            plan_options=options.planning,
+        )
+        entry.print_lines(*plan.format_lines())
+        return
     summary = run_training(
         options.manifest,
         options.proposals or options.propose,

@@ -22,16 +22,23 @@ BESIDE = {
     "errors",
     "geometry",
     "image_formats",
+    "image_keys",
+    "image_members",
+    "image_reader",
     "imaging",
     "json_reader",
     "local_files",
+    "log_files",
     "kernel_cache",
     "manifest_footers",
     "manifests",
+    "object_facts",
     "option_ranges",
+    "parquet_cells",
     "part_identity",
     "pixel_values",
     "printable",
+    "progress_samples",
     "row_counts",
     "run_record",
     "schema",
@@ -41,6 +48,7 @@ BESIDE = {
     "storage_errors",
     "store_options",
     "table_checks",
+    "tar_headers",
     "unique_ids",
     "untrusted",
     "uris",
@@ -77,6 +85,8 @@ DRIVERS_WITHOUT_TORCH = (
     "jobs.exchange",
     "jobs.analyze",
     "jobs.export",
+    "jobs.status",
+    "jobs.verify",
 )
 
 
@@ -211,7 +221,7 @@ def test_preparing_and_runs_load_no_ray() -> None:
         "    assert 'ray' not in sys.modules, f'{name} loads ray'\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *runs, "jobs.prepare"],
+        [sys.executable, "-c", script, *runs, "jobs.prepare", "jobs.status", "jobs.verify"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

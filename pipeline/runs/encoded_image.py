@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.image_members import Member
 from pipeline.runs.report import Failure
 
 IMAGE_ERRORS = (
@@ -23,6 +25,21 @@ may be the node's fault: the shard is retried, perhaps elsewhere."""
 
 
 @dataclass(frozen=True)
+class ImageContent:
+    """What identifies the encoded bytes of an image."""
+
+    size: int
+    """Bytes."""
+    md5: str
+    """Hexadecimal digits: what S3 and Google Cloud Storage state of an object without sending it."""
+
+
+def identify_content(data: bytes) -> ImageContent:
+    """The size and MD5 of an image's bytes; 0.2 ms for 100 kB."""
+    return ImageContent(len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
+
+
+@dataclass(frozen=True)
 class ListedImage:
     """One image as the manifest lists it."""
 
@@ -30,6 +47,10 @@ class ListedImage:
     uri: str
     stated_size: tuple[int, int] | None = None
     """Width and height in pixels that its boxes refer to; None if it is not annotated or they are unknown."""
+    member: Member | None = None
+    """Where the image lies in the file `uri`; None if it is that file."""
+    key: str | None = None
+    """`image_keys.compute_image_key` of the image."""
 
 
 @dataclass
@@ -46,6 +67,15 @@ class EncodedImage:
     failure: Failure | None = None
     stated_size: tuple[int, int] | None = None
     """As in `ListedImage`."""
+    key: str | None = None
+    """As in `ListedImage`."""
+    content: ImageContent | None = None
+    """What identifies the bytes that were read; it stays when they are dropped."""
+
+    def set_data(self, data: bytes) -> None:
+        """Keep the encoded bytes, and what identifies them."""
+        self.data = data
+        self.content = identify_content(data)
 
     @property
     def nbytes(self) -> int:

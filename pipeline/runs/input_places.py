@@ -9,16 +9,18 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline import uris
+from pipeline import log_files, uris
 from pipeline.errors import InvalidConfiguration
 
 _ALIASES = {"local": "file", "s3a": "s3", "gcs": "gs", "adl": "abfs", "az": "abfs", "abfss": "abfs"}
 """Protocols that name the same store."""
 
-RUN_WRITES = (
+PART_WRITES = (
     *("run.json", "shards.parquet", "summary.json", "candidate_thresholds.json"),
     "part-*.parquet",
 )
+"""What a run over shards writes into the folder of its parts, or removes from it."""
+RUN_WRITES = (*PART_WRITES, "plan.json", "README.md", *log_files.WRITES)
 """What a run over shards writes into its output, or removes from it."""
 CHECKPOINT_WRITES = ("model.json", "model.safetensors")
 """The files of a checkpoint."""

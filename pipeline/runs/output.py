@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline import shards, storage, uris
+from pipeline import log_files, shards, storage, uris
 from pipeline.candidate_thresholds import THRESHOLDS_NAME, get_mean_per_image
 from pipeline.errors import MismatchedOutput
 from pipeline.run_record import RECORD_NAME, RunRecord
+from pipeline.runs.dataset_card import CARD_NAME, put_card, remove_card
 from pipeline.runs.options import RunOptions
 from pipeline.runs.part_inspection import inspect_parts
 from pipeline.runs.resume import TakenOver, check_not_taken_over, find_run_to_resume
+from pipeline.runs.run_logs import RunLogs
+from pipeline.runs.run_plan import PLAN_NAME, remove_foreign_plan
 from pipeline.runs.threshold_selection import put_missing_thresholds
 from pipeline.shards import Cut, Shard
 
@@ -26,7 +29,9 @@ SUMMARY_NAME = "summary.json"
 _OWN_FILES = (RECORD_NAME, shards.TABLE_NAME, SUMMARY_NAME, THRESHOLDS_NAME)
 _WRITTEN = re.compile("|".join([shards.PART_NAME.pattern, *map(re.escape, _OWN_FILES)]))
 """The names that a run writes."""
-_WITHOUT_STATUS = ("analyze", "export")
+_SCRATCH = re.compile(f"{_WRITTEN.pattern}|{re.escape(CARD_NAME)}|{re.escape(PLAN_NAME)}")
+"""The names whose scratch files a run removes."""
+WITHOUT_STATUS = ("analyze", "export")
 """Jobs whose parts do not have one row per image with its status."""
 MOST_LOGGED = 5
 """Parts to be done again that are logged one by one."""
@@ -48,6 +53,8 @@ class RunOutput:
     """Mean size of the images checked before the run, in bytes; 0 if unknown."""
     left_out: frozenset[int] = frozenset()
     """Ordinals of shards that this run leaves to a later one, because their inputs are not there yet."""
+    logs: RunLogs | None = field(default=None, compare=False)
+    """The logs of this start of the run; None keeps none."""
 
     @property
     def todo(self) -> list[Shard]:
@@ -116,14 +123,17 @@ class RunOutput:
         for name in listing.strays:
             log.info("removing %s: it belongs to no shard of this run", name)
             storage.remove(uris.join(self.uri, name))
-        missing = len(self.shards) - len(listing.committed | self.left_out)
+        missing = shards.find_missing(self.uri, self.shards, listing.committed | self.left_out)
         if missing:
             raise MismatchedOutput(
-                f"{missing} parts of {uris.redact_uri(self.uri)} were removed while the run was working: "
-                "run it again"
+                f"{len(missing)} parts of {uris.redact_uri(self.uri)} were removed while the run was "
+                "working: run it again"
             )
         put_missing_thresholds(self.uri, self.record, self.shards)
-        storage.remove_scratch_files(self.uri, _WRITTEN)
+        storage.remove_scratch_files(self.uri, _SCRATCH)
+        storage.remove_scratch_files(uris.join(self.uri, log_files.FOLDER), log_files.LOG_NAME)
+        names = (s.part_name for s in self.shards if s.ordinal not in self.left_out)
+        put_card(self.uri, self.record, summary, next(names, None))
         data = json.dumps(summary, indent=2, sort_keys=True).encode() + b"\n"
         storage.put(uris.join(self.uri, SUMMARY_NAME), data)
 
@@ -134,6 +144,8 @@ def open_run(
     cut: Cut,
     options: RunOptions,
     check_images: Callable[[], float] = lambda: 0.0,
+    *,
+    logs_output: str | None = None,
 ) -> RunOutput:
     """Make an output ready: start it, resume the same run, or reject another one.
 
@@ -146,6 +158,7 @@ def open_run(
             do again.
         check_images: called if there is work to do, before anything is changed. Returns the images' mean
             size in bytes; an error that it raises ends the run.
+        logs_output: the folder that gets the logs; None is `output`.
 
     Raises:
         MismatchedOutput: a run with other settings wrote here, or the folder holds files of unknown origin
@@ -162,19 +175,36 @@ def open_run(
         record = replace(record, resolved=earlier.resolved)
     if options.overwrite:
         _clear(output)
+        remove_foreign_plan(output, record.fingerprint)
     planned = cut.build_shards(record.fingerprint)
     if earlier is None:
         record.write(output)
     if shards.read_shard_table(output) is None:
         shards.write_shard_table(output, planned)
     _check_owned(output, record, planned)
-    ready = _inspect_output(RunOutput(output, record, tuple(planned), frozenset()), options)
+    logs = RunLogs(logs_output or output)
+    opened = RunOutput(output, record, tuple(planned), frozenset(), logs=logs)
+    ready = _inspect_output(opened, options)
     ready = replace(ready, mean_image_bytes=mean_image_bytes)
     if earlier is not None and ready.has_work:
         ready = replace(ready, mean_image_bytes=check_images())
     if ready.has_work and get_mean_per_image(record) is not None:
         storage.remove(uris.join(output, THRESHOLDS_NAME))  # they depend on all parts
     return ready
+
+
+def list_shards_left(output: str, record: RunRecord, cut: Cut) -> list[Shard]:
+    """The shards that a run would do in an output; nothing is written.
+
+    Parts are not inspected: a damaged one counts as committed here.
+
+    Raises:
+        MismatchedOutput: the run would be rejected.
+    """
+    find_run_to_resume(output, record, overwrite=False, list_remains=lambda: _list_remains(output))
+    planned = cut.build_shards(record.fingerprint)
+    committed = shards.list_parts(output, planned).committed
+    return [shard for shard in planned if shard.ordinal not in committed]
 
 
 def _list_remains(output: str) -> list[str]:
@@ -191,7 +221,7 @@ def _inspect_output(ready: RunOutput, options: RunOptions) -> RunOutput:
     listed = shards.list_parts(ready.uri, ready.shards).committed
     committed = [shard for shard in ready.shards if shard.ordinal in listed]
     record = ready.record
-    has_status = record.job not in _WITHOUT_STATUS
+    has_status = record.job not in WITHOUT_STATUS
     inspection = inspect_parts(ready.uri, committed, record.fingerprint, has_status=has_status)
     for number, (shard, fault) in enumerate(inspection.faults.items()):
         if number == MOST_LOGGED:
@@ -234,3 +264,5 @@ def _clear(output: str) -> None:
     storage.remove(uris.join(output, THRESHOLDS_NAME))
     for name in shards.list_parts(output, ()).strays:
         storage.remove(uris.join(output, name))
+    log_files.remove_log_files(output, log_files.list_log_files(output))
+    remove_card(output)

@@ -35,8 +35,12 @@ class Report:
     """Images by stage and error type."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by stage, summed over workers."""
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    """CPU seconds of the workers' processes by kind of worker: `propose`, `read`, `detect`."""
     counts: Counter[str] = field(default_factory=Counter)
     """Other sums: boxes, detections, bytes."""
+    images_by_node: Counter[str] = field(default_factory=Counter)
+    """Images that went through a stage on a node, by both: `propose 3f2a9c1d`."""
     table: pa.Table | None = None
     """The rows of a piece that its worker does not commit."""
 
@@ -46,7 +50,10 @@ class Report:
         self.failed.update(other.failed)
         for stage, seconds in other.seconds.items():
             self.add_seconds(stage, seconds)
+        for kind, seconds in other.cpu_seconds.items():
+            self.add_cpu_seconds(kind, seconds)
         self.counts.update(other.counts)
+        self.images_by_node.update(other.images_by_node)
 
     def fail(self, failure: Failure) -> None:
         """Count a failed image."""
@@ -60,6 +67,10 @@ class Report:
             yield
         finally:
             self.add_seconds(stage, perf_counter() - start)
+
+    def add_cpu_seconds(self, kind: str, seconds: float) -> None:
+        """Add CPU seconds of a kind of worker."""
+        self.cpu_seconds[kind] = self.cpu_seconds.get(kind, 0.0) + seconds
 
     def add_seconds(self, stage: str, seconds: float) -> None:
         """Add seconds to a stage."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from time import monotonic, sleep
 from typing import Any
@@ -14,8 +15,10 @@ from pipeline.errors import PipelineError, ShardFailed, StorageError, TooManyFai
 from pipeline.runs.backoff import ATTEMPTS, DEFAULT_BACKOFF, Backoff
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import RunOutput
+from pipeline.runs.plan_errors import PlanError, compare_with_plan, format_plan_errors
 from pipeline.runs.report import Report
 from pipeline.runs.resume import TakenOver
+from pipeline.runs.run_plan import read_plan
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,12 @@ class WorkDone:
     """The `monotonic` time at which the first shard was started; None if there was nothing to do."""
     utilisation: dict[str, float] = field(default_factory=dict)
     """Busy share of each stage's slots, 0 to 1."""
+    cores: int = 0
+    """Cores of the cluster at the end."""
+    gpus: float = 0.0
+    """GPUs of the cluster at the end."""
+    gpus_per_detector: float = 0.0
+    """GPUs of one detector; 0 computes on cores."""
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -65,13 +74,22 @@ class Summary:
     """Whether the manifest names classes, so that the output can be scored against it."""
     utilisation: dict[str, float] = field(default_factory=dict)
     """Busy share of each stage's slots, 0 to 1, over this run."""
+    logs: tuple[str, ...] = ()
+    """The log files below the output."""
     rerun: str = "the same command"
     """The command that resumes the run, in words."""
+    plan_errors: Mapping[str, PlanError] = field(default_factory=dict)
+    """How far plan.json was off, by figure; empty without a plan of this run."""
 
     @property
     def images_failed(self) -> int:
         """Failed images in the output."""
         return sum(self.failed.values())
+
+    @property
+    def images_reused(self) -> int:
+        """Images whose row this run took over from the output of `--reuse`."""
+        return self.report.counts["reused"]
 
     @property
     def rate(self) -> float:
@@ -84,6 +102,7 @@ class Summary:
         return {
             "images": self.images,
             "images_done_before": self.done_before,
+            "images_reused": self.images_reused,
             "images_failed": self.images_failed,
             "failed": dict(self.failed),
             "shards": self.shards,
@@ -91,10 +110,20 @@ class Summary:
             "start_seconds": round(self.start_seconds, 3),
             "images_per_second": round(self.rate, 3),
             "stage_seconds": {name: round(value, 3) for name, value in self.report.seconds.items()},
+            "cpu_seconds": {
+                name: round(value, 3) for name, value in self.report.cpu_seconds.items()
+            },
             "utilisation": {name: round(value, 3) for name, value in self.utilisation.items()},
             "counts": dict(self.report.counts),
+            "logs": list(self.logs),
             "output": uris.redact_uri(self.output),
+            **self._list_plan_errors(),
         }
+
+    def _list_plan_errors(self) -> dict[str, Any]:
+        if not self.plan_errors:
+            return {}
+        return {"plan": {name: error.as_json() for name, error in self.plan_errors.items()}}
 
     def format_lines(self) -> list[str]:
         """The lines that a person reads at the end."""
@@ -105,13 +134,22 @@ class Summary:
             + (f" ({failed})" if failed else "")
             + (f"; {self.done_before} were done before" if self.done_before else ""),
         ]
+        if self.images_reused or self.report.counts["not_reused"]:
+            changed = self.report.counts["not_reused"]
+            lines.append(
+                f"{self.images_reused} rows were taken over from --reuse"
+                + (f"; {changed} more no longer held and were computed again" if changed else "")
+            )
         if self.images > self.done_before:
             lines.append(
                 f"{self.seconds:.1f} s, {self.start_seconds:.1f} of them to start; then "
                 f"{self.rate:.1f} images/s; worker time: {stages}"
             )
             busy = ", ".join(f"{name} {share:.0%}" for name, share in self.utilisation.items())
-            lines.append(f"slots in use: {busy}")
+            if busy:  # a short run may end before anything is measured
+                lines.append(f"slots in use: {busy}")
+        if self.plan_errors:
+            lines.append(format_plan_errors(self.plan_errors))
         lines.append(f"output: {uris.redact_uri(self.output)}")
         return lines
 
@@ -139,6 +177,17 @@ def complete_run(
         TooManyFailedImages: after everything is committed, if more than the allowed fraction failed.
         ShardFailed: the store keeps failing when the run ends.
     """
+    with ready.logs if ready.logs is not None and ready.has_work else nullcontext():
+        return _complete_run(ready, options, do_work, is_labelled, backoff)
+
+
+def _complete_run(
+    ready: RunOutput,
+    options: RunOptions,
+    do_work: Callable[[], WorkDone],
+    is_labelled: bool,
+    backoff: Backoff,
+) -> Summary:
     start = monotonic()
     try:
         done = do_work() if ready.has_work else WorkDone(ready)
@@ -153,9 +202,10 @@ def complete_run(
             start_seconds=0.0 if done.work_began is None else done.work_began - start,
             labelled=is_labelled,
             utilisation=done.utilisation,
+            logs=() if ready.logs is None else tuple(ready.logs.list_names()),
             rerun=options.rerun,
         )
-        summary = _finish(done.output, summary, backoff)
+        summary = _finish(done, summary, backoff)
     except KeyboardInterrupt as interrupt:
         images = interrupt.images if isinstance(interrupt, RunInterrupted) else 0
         log.warning(
@@ -171,20 +221,23 @@ def complete_run(
             log.warning("to resume from what is committed: %s", options.rerun)
         raise
     _check_failed_fraction(summary, options)
+    if ready.logs is not None:
+        ready.logs.add_lines(*summary.format_lines())
     return summary
 
 
-def _finish(output: RunOutput, summary: Summary, backoff: Backoff) -> Summary:
+def _finish(done: WorkDone, summary: Summary, backoff: Backoff) -> Summary:
     """Count failed images, clean the output and put the summary, as patiently as shards are retried.
 
     Raises:
         ShardFailed: the store keeps failing.
     """
     attempt = 0
+    output = done.output
     while True:
         try:
             failed = output.failed_before + summary.report.failed
-            complete = replace(summary, failed=failed)
+            complete = replace(summary, failed=failed, plan_errors=_find_plan_errors(done, summary))
             output.finish(complete.as_json())
         except StorageError as error:
             attempt += 1
@@ -196,6 +249,25 @@ def _finish(output: RunOutput, summary: Summary, backoff: Backoff) -> Summary:
             sleep(backoff.wait(attempt))
         else:
             return complete
+
+
+def _find_plan_errors(done: WorkDone, summary: Summary) -> dict[str, PlanError]:
+    """What the run measured beside its plan, if it has one."""
+    report, output = done.report, done.output
+    images = report.images - report.counts["reused"]
+    plan = read_plan(output.uri, output.record.fingerprint) if images else None
+    if plan is None:
+        return {}
+    device_seconds = report.seconds.get("detect", 0.0) if done.gpus_per_detector else 0.0
+    actual = {
+        "core_hours": sum(report.cpu_seconds.values()) / 3600,
+        "gpu_hours": device_seconds * done.gpus_per_detector / 3600,
+        "wall_seconds": summary.seconds,
+        "bytes_read": float(report.counts["bytes_read"]),
+        "bytes_written": float(report.counts["bytes"]),
+        "detector_seconds_per_image": device_seconds / images,
+    }
+    return compare_with_plan(plan, actual, images, done.cores, done.gpus)
 
 
 def _check_failed_fraction(summary: Summary, options: RunOptions) -> None:

@@ -39,7 +39,8 @@ def build_proposals_table(
         [None if image.failure else image.boxes for image in images]
     )
     metadata = {"provenance": provenance, "fingerprint": fingerprint}
-    return pa.table(columns, schema=schema.add_metadata(schema.PROPOSALS, metadata))
+    target = _add_image_facts(schema.PROPOSALS, columns, images)
+    return pa.table(columns, schema=schema.add_metadata(target, metadata))
 
 
 def build_detections_table(
@@ -67,11 +68,29 @@ def build_detections_table(
     columns["num_proposals"] = pa.array(counts, pa.int32())
     columns["detections"] = _build_detection_column(detections, classes)
     metadata = {"classes": list(classes), "fingerprint": fingerprint}
-    target = schema.DETECTIONS
+    target = _add_image_facts(schema.DETECTIONS, columns, images)
     if candidate_scores is not None:
         columns[CANDIDATE_SCORES.name] = pa.array(candidate_scores, CANDIDATE_SCORES.type)
         target = target.append(CANDIDATE_SCORES)
     return pa.table(columns, schema=schema.add_metadata(target, metadata))
+
+
+def _add_image_facts(
+    target: pa.Schema, columns: dict[str, pa.Array], images: Sequence[EncodedImage]
+) -> pa.Schema:
+    """Add the columns `schema.IMAGE_FACTS` if the images have keys: those of imported proposals have none."""
+    if not any(image.key for image in images):
+        return target
+    contents = [image.content for image in images]
+    values = (
+        [image.key for image in images],
+        [content and content.size for content in contents],
+        [content and content.md5 for content in contents],
+    )
+    for field, column in zip(schema.IMAGE_FACTS, values, strict=True):
+        columns[field.name] = pa.array(column, field.type)
+        target = target.append(field)
+    return target
 
 
 def _build_common_columns(images: Sequence[EncodedImage]) -> dict[str, pa.Array]:

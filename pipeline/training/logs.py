@@ -51,6 +51,12 @@ class TrainingRecord:
     """Share of the time that workers waited for images."""
     target_rms: float = 1.0
     """Root mean square of the foreground's normalised targets: near 1 if their statistics fit."""
+    cpu_seconds: float = 0.0
+    """CPU seconds of all workers, without states and the start."""
+    bytes_read: int = 0
+    """Bytes of the images that the steps used."""
+    seconds: float = 0.0
+    """Seconds of the steps, as the mean over workers."""
     voc07_map50: float | None = None
     """Validation's VOC2007 11-point mean AP at IoU 0.5, if validation was due at this step."""
 

@@ -32,9 +32,22 @@ class StepSums:
     waited: float = 0.0
     """Seconds that the step waited for samples."""
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of the whole process."""
+    bytes_read: int = 0
+    """Of encoded images."""
     gradient_norm: float = 0.0
 
-    def add(self, step: StepResult, skipped: int, waited: float, seconds: float) -> None:
+    def add(
+        self,
+        step: StepResult,
+        skipped: int,
+        *,
+        waited: float,
+        seconds: float,
+        cpu_seconds: float = 0.0,
+        bytes_read: int = 0,
+    ) -> None:
         """Count a step."""
         self.steps += 1
         for name, loss in step.losses.items():
@@ -46,6 +59,8 @@ class StepSums:
         self.skipped += skipped
         self.waited += waited
         self.seconds += seconds
+        self.cpu_seconds += cpu_seconds
+        self.bytes_read += bytes_read
         self.gradient_norm += step.gradient_norm
 
     def sum_over_workers(self, workers: int, device: torch.device) -> StepSums:
@@ -87,6 +102,9 @@ class StepSums:
             images_per_second=self.images / max(self.seconds / workers, 1e-9),
             data_wait=self.waited / max(self.seconds, 1e-9),
             target_rms=math.sqrt(self.target_squares / max(self.foreground, 1)),
+            cpu_seconds=round(self.cpu_seconds, 3),
+            bytes_read=int(self.bytes_read),
+            seconds=round(self.seconds / workers, 3),
         )
 
 

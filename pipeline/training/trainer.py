@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 import torch
@@ -186,7 +186,7 @@ class Trainer:
         while self.step < spec.steps:
             if self.step == spec.joint_steps and not self.is_box_phase:
                 self._begin_phase()
-            started = perf_counter()
+            started, cpu_started = perf_counter(), process_time()
             loaded = list(islice(samples, spec.recipe.images_per_step))
             waited = perf_counter() - started
             usable = [sample for sample in loaded if isinstance(sample, Sample)]
@@ -198,7 +198,14 @@ class Trainer:
             if not np.isfinite(result.gradient_norm):
                 stop_training(spec.output, self.step, self.rank, usable, result)
             self.step += 1
-            sums.add(result, len(loaded) - len(usable), waited, perf_counter() - started)
+            sums.add(
+                result,
+                len(loaded) - len(usable),
+                waited=waited,
+                seconds=perf_counter() - started,
+                cpu_seconds=process_time() - cpu_started,
+                bytes_read=sum(sample.bytes_read for sample in usable),
+            )
             if spec.is_state_due(self.step) or self.step % spec.log_every == 0:
                 record = self._log_steps(sums.sum_over_workers(spec.workers, self.device), rate)
                 sums = StepSums()
@@ -224,18 +231,20 @@ class Trainer:
         )
         if self.log is not None:
             if self.validate is not None and spec.is_validation_due(self.step):
-                record = replace(record, voc07_map50=self._validate(self.validate))
+                record = self._validate(record, self.validate)
             self.log.records.append(record)
             if self.on_record is not None:
                 self.on_record(record)
         return record
 
-    def _validate(self, validate: Validate) -> float:
-        """Score the network; the best network so far is saved beside the final one."""
+    def _validate(self, record: TrainingRecord, validate: Validate) -> TrainingRecord:
+        """Add the network's score; the best network so far is saved beside the final one."""
+        began = process_time()
         exported = copy_with_raw_deltas(self.network, self.spec, self.step)
         score = validate(exported, self.preprocessing)
         best = read_best_score(self.spec)
         if best is None or score > best:
             self.check_owned()
             save_best(exported, self.spec, self.step, score)
-        return score
+        cpu_seconds = record.cpu_seconds + process_time() - began
+        return replace(record, voc07_map50=score, cpu_seconds=round(cpu_seconds, 3))

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 
-from pipeline import storage, uris
+from pipeline import log_files, storage, uris
 from pipeline.detector.checkpoint_record import CHECKPOINT_RECORD_NAME, WEIGHTS_NAME
 from pipeline.training import logs, state
 
 BEST = "best"
 """Folder of the checkpoint with the best validation score."""
 
+SUMMARY_NAME = "summary.json"
+PLAN_NAME = "plan.json"
+"""What `--plan` writes; it stays if the training that it is for begins, or begins again."""
+
 _CHECKPOINT = re.compile("|".join(map(re.escape, (CHECKPOINT_RECORD_NAME, WEIGHTS_NAME))))
 _PATTERNS = {
     state.FOLDER: re.compile(rf"{re.escape(state.POINTER)}|{state.STATE_NAME.pattern}"),
-    "": _CHECKPOINT,
+    "": re.compile(rf"{_CHECKPOINT.pattern}|{re.escape(SUMMARY_NAME)}"),
     logs.FOLDER: re.compile(
         rf"{re.escape(logs.LINES)}|{re.escape(logs.EVENTS)}|not-finite-step-\d+-worker-\d+\.npz"
+        rf"|{log_files.LOG_NAME.pattern}"
     ),
     BEST: _CHECKPOINT,
 }
@@ -26,6 +31,8 @@ WRITES = (
     "run.json",
     CHECKPOINT_RECORD_NAME,
     WEIGHTS_NAME,
+    SUMMARY_NAME,
+    PLAN_NAME,
     *(f"{folder}/*" for folder in (state.FOLDER, logs.FOLDER, BEST)),
 )
 """Glob patterns of what a training writes, which must not be its input."""
@@ -57,3 +64,4 @@ def remove_scratch_files(output: str) -> None:
     """Remove what killed writers of an earlier attempt left behind."""
     for folder, pattern in _PATTERNS.items():
         storage.remove_scratch_files(uris.join(output, folder) if folder else output, pattern)
+    storage.remove_scratch_files(output, re.compile(re.escape(PLAN_NAME)))

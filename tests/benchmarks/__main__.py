@@ -42,6 +42,7 @@ def main() -> int:
             ["detect_job", "--manifest", manifest, "--recipe", "tiny", "--limit", str(LIMIT)],
             ["driver_scale", "--images", "100000", "--committed", "2000"],
             ["analysis", "--images", "500", "--repeats", "1"],
+            ["report", "--images", "200", "--report-images", "60"],
             ["coco_source", "--annotations", "20000"],
             ["train_step", "--network", "mobilenet_v2", "--steps", "5"],
         ]

@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from jobs import analyze, compress, detect, entry, exchange, export, prepare, propose, train
+from jobs import (
+    analyze,
+    compress,
+    detect,
+    entry,
+    exchange,
+    export,
+    prepare,
+    propose,
+    status,
+    train,
+    verify,
+)
 from jobs.prepare_options import Prepare
 
 _RAY_LINE = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\s+[A-Z]+ \S+\.py:\d+ -- |\([a-z_]+ pid=|\(raylet")
@@ -26,6 +38,8 @@ def get_options_and_main(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any
         "compress": (compress.Compress, compress.main),
         "detect": (detect.Detect, detect.main),
         "analyze": (analyze.Analyze, analyze.main),
+        "status": (status.Status, status.main),
+        "verify": (verify.Verify, verify.main),
     }
     return jobs[job]
 

@@ -117,6 +117,9 @@ def test_a_comparison_is_printed_and_written(tmp_path, manifest, capsys):
     assert comparison["voc_map50"]["difference"] == pytest.approx(0.25)  # dog: one of two found
     assert [row["ap_area"]["difference"] for row in comparison["per_class"]] == [0, 0.5]
     assert (comparison["images"], comparison["resamples"], comparison["seed"]) == (3, 1000, 0)
+    changed = {(c["kind"], c["name"]): c for c in comparison["changed"]}
+    assert [c["image_id"] for c in changed["class", "dog"]["largest"]] == ["two"]
+    assert (tmp_path / "out/comparison/galleries/class-1.html").is_file()
     printed = capsys.readouterr().out
     assert f"second: {uris[1]}" in printed
     assert "[red]cat" in printed

@@ -182,6 +182,8 @@ CASES = [
     ),
     *_vary(f"{SCORE} --proposals x", "--proposals", PROPOSALS),
     (f"{SCORE} --slices {{w}}/detections/shards.parquet", "has no column image_id"),
+    (f"{SCORE} --slices {{w}}/none.csv", "{w}/none.csv does not exist"),
+    (f"{SCORE} --slices {{w}}/zero.parquet", "{w}/zero.parquet is neither Parquet nor CSV"),
     (f"{SCORE} --score 2", "--score is 2.0, expected 0 to 1"),
     (f"{SCORE} --iou nan", "--iou is nan, expected 0 to 1"),
     (f"{SCORE} --report-images -1", "--report-images is -1, expected at least 0"),
@@ -204,6 +206,7 @@ CASES = [
         },
     ),
     (f"{COMPARE} --resamples 0", "--resamples is 0, expected at least 1"),
+    (f"{COMPARE} --report-images -1", "--report-images is -1, expected at least 0"),
     *_vary(
         RECALL,
         "--proposals",

@@ -69,6 +69,21 @@ def _read_files(root: Path) -> dict[str, bytes]:
             "proposals",
         ),
         (
+            "analyze detections --detections {w}/detections --manifest {w}/m.parquet"
+            " --slices {w}/slices.parquet --output {w}/link",
+            "slices",
+        ),
+        (
+            "analyze compare --detections {w}/comparison/a {w}/detections --manifest {w}/m.parquet"
+            " --output {w}/link",
+            "detections",
+        ),
+        (
+            "export --detections {w}/detections --manifest {w}/m.parquet --format coco"
+            " --output {w}/link/detections --overwrite",
+            "detections",
+        ),
+        (
             "prepare coco --annotations {w}/m.parquet --images {w} --output {w}/link/m.parquet",
             "anno",
         ),

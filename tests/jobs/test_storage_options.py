@@ -93,7 +93,9 @@ def test_each_store_gets_its_options_and_no_key_is_written(
     failed = {r["image_id"]: r["error_type"] for r in output_rows if r["status"] == "failed"}
     assert failed == {"002": "UnreadableImage", "gone": "MissingObject"}
 
-    written = [storage.read(f"{output}/{name}") for name in storage.list_names(output)]
+    names = [f"logs/{name}" for name in storage.list_names(f"{output}/logs")]
+    assert [name.partition("-")[0] for name in names] == ["logs/driver", "logs/progress"]
+    written = [storage.read(f"{output}/{name}") for name in (*storage.list_names(output), *names)]
     logs = [p.read_bytes() for p in session_folder.rglob("*") if p.is_file()]
     assert written
     assert logs

@@ -93,6 +93,8 @@ def test_other_places_stay_apart(first: str, second: str) -> None:
     [
         (RUN_WRITES, "shards.parquet"),
         (RUN_WRITES, "part-000000-abc.parquet"),
+        (RUN_WRITES, "README.md"),
+        (RUN_WRITES, "logs/progress-0001-01234567.jsonl"),
         (CHECKPOINT_WRITES, "model.safetensors"),
         (training_files.WRITES, "model.safetensors"),
         (training_files.WRITES, "best"),
@@ -125,6 +127,7 @@ def test_a_link_to_a_file_that_the_job_writes_is_rejected(folder: Path) -> None:
 def test_inputs_beside_what_the_job_writes_are_accepted(folder: Path) -> None:
     output = f"{folder}/input"
     inputs = {"manifest": f"{output}/train.parquet", "checkpoint": f"{output}/best"}
+    inputs |= {"weights": f"{output}/logs/weights.pt"}
     check_apart(output, inputs, RUN_WRITES)
     check_apart(output, {"proposals": f"{output}/proposals"}, training_files.WRITES)
     check_apart(f"{output}/detections", {"checkpoint": output}, RUN_WRITES)

@@ -19,7 +19,8 @@ from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manif
 from pipeline.run_record import RunRecord
 from pipeline.runs.cut_planning import plan_cut
 from pipeline.runs.options import RunOptions
-from pipeline.runs.output import SUMMARY_NAME, RunOutput, open_run
+from pipeline.runs.output import SUMMARY_NAME, RunOutput, list_shards_left, open_run
+from pipeline.runs.run_plan import PlannedCluster, RunPlan
 
 IMAGES = 10
 
@@ -186,6 +187,21 @@ def test_images_are_checked_before_anything_is_changed_if_there_is_work(
     assert_rejected()
 
 
+def test_a_run_ends_in_a_store_that_lists_late_but_not_without_a_part(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(tmp_path / "output")
+    ready = _open(folder, manifest, "one", 4)
+    for shard in ready.todo:
+        _commit(ready, shard, "one")
+    monkeypatch.setattr(storage, "list_names", lambda uri: [ready.shards[0].part_name])
+    ready.finish({})
+    assert storage.exists(f"{folder}/{SUMMARY_NAME}")
+    storage.remove(f"{folder}/{ready.shards[1].part_name}")
+    with pytest.raises(MismatchedOutput, match="were removed while the run was"):
+        ready.finish({})
+
+
 def test_two_drivers_of_one_cut_do_no_harm(manifest: Manifest, tmp_path: Path) -> None:
     folder = str(tmp_path / "output")
     first, second = (_open(folder, manifest, "same", 3) for _ in range(2))
@@ -319,3 +335,40 @@ def test_an_output_begun_by_an_earlier_release_is_rejected_and_never_mixed(
     _run(str(folder), manifest, "same", 3, overwrite=True)
     assert _read(str(folder)) == [(f"p{i}", "same") for i in range(IMAGES)]
     assert _read_settings(str(folder)) == {"same"}
+
+
+def _write_plan(folder: str, fingerprint: str) -> Path:
+    RunPlan("test", fingerprint, IMAGES, 2, PlannedCluster(1, 2), 8).write(folder)
+    return Path(folder) / "plan.json"
+
+
+def test_a_run_begins_where_only_a_plan_is_and_keeps_it(manifest: Manifest, tmp_path: Path) -> None:
+    folder = str(tmp_path / "out")
+    plan = _write_plan(folder, "f" * 64)
+    _run(folder, manifest, "a", 5)
+    assert plan.is_file()
+
+
+def test_overwriting_keeps_the_plan_of_the_new_run_alone(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "out")
+    _run(folder, manifest, "a", 5)
+    record = RunRecord(
+        "test", {"dataset": plan_cut(manifest, folder, RunOptions()).dataset, "setting": "b"}
+    )
+    plan = _write_plan(folder, record.fingerprint)
+    _run(folder, manifest, "b", 5, overwrite=True)
+    assert plan.is_file()
+    _run(folder, manifest, "c", 5, overwrite=True)
+    assert not plan.exists()
+
+
+def test_the_shards_left_are_those_without_a_part(manifest: Manifest, tmp_path: Path) -> None:
+    folder = str(tmp_path / "out")
+    ready = _open(folder, manifest, "a", 5)
+    _commit(ready, ready.shards[0], "a")
+    cut = plan_cut(manifest, folder, RunOptions(shard_size=5))
+    assert list_shards_left(folder, ready.record, cut) == [ready.shards[1]]
+    with pytest.raises(MismatchedOutput, match="other settings"):
+        list_shards_left(folder, RunRecord("test", {"setting": "b"}), cut)

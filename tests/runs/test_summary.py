@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,10 @@ from pipeline.run_record import RunRecord
 from pipeline.runs.backoff import ATTEMPTS, Backoff
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import RunOutput
+from pipeline.runs.plan_estimation import Estimate
 from pipeline.runs.report import Report
 from pipeline.runs.resume import TakenOver
+from pipeline.runs.run_plan import PlannedCluster, RunPlan
 from pipeline.runs.summary import RunInterrupted, Summary, WorkDone, complete_run
 from pipeline.shards import Shard
 from tests.project_log import read_project_log
@@ -148,3 +151,54 @@ def test_too_many_failed_images_fail_the_run_after_all_is_written(
     with pytest.raises(TooManyFailedImages, match=r"2 of 4 images failed \(2 read: Gone\)"):
         complete_run(incomplete, RunOptions(max_failed_fraction=0.4), do_work)
     assert (tmp_path / "summary.json").is_file()
+
+
+def test_the_last_lines_show_how_busy_the_slots_were_if_that_was_measured() -> None:
+    summary = Summary("out", 4, 2, 0, seconds=2.0)
+    assert not any("slots in use" in line for line in summary.format_lines())
+    measured = replace(summary, utilisation={"propose": 0.993})
+    assert "slots in use: propose 99%" in measured.format_lines()
+
+
+def test_the_summary_says_how_far_the_plan_was_off(incomplete: RunOutput, tmp_path: Path) -> None:
+    plan = RunPlan(
+        "test",
+        incomplete.record.fingerprint,
+        images=3,
+        parts=1,
+        cluster=PlannedCluster(1, 2),
+        sampled=3,
+        figures={
+            "core_hours": Estimate(2.0, 1.0, 3.0),
+            "bytes_read": Estimate(300.0, 300.0, 300.0),
+            "bytes_written": Estimate(90.0, 80.0, 100.0),
+            "wall_seconds": Estimate(5.0, 4.0, 6.0),
+        },
+    )
+    plan.write(str(tmp_path))
+    report = Report(
+        images=3,
+        cpu_seconds={"propose": 3600.0, "detect": 5400.0},
+        counts=Counter({"bytes_read": 300, "bytes": 100}),
+    )
+
+    def do_work() -> WorkDone:
+        return WorkDone(incomplete, report, cores=4)
+
+    summary = complete_run(incomplete, RunOptions(), do_work)
+    stored = json.loads((tmp_path / "summary.json").read_bytes())
+    assert stored["cpu_seconds"] == {"propose": 3600.0, "detect": 5400.0}
+    assert stored["plan"] == {  # the wall time was planned for two cores
+        "core_hours": {"planned": 2.0, "actual": 2.5, "relative": -0.2},
+        "bytes_read": {"planned": 300.0, "actual": 300.0, "relative": 0.0},
+        "bytes_written": {"planned": 90.0, "actual": 100.0, "relative": -0.1},
+    }
+    assert summary.format_lines()[-2] == (
+        "plan against run: core-hours of computing -20.0%, read, images +0.0%, written -10.0%"
+    )
+
+
+def test_a_plan_of_another_run_says_nothing(incomplete: RunOutput, tmp_path: Path) -> None:
+    RunPlan("test", "f" * 64, 3, 1, PlannedCluster(1, 2), 3).write(str(tmp_path))
+    complete_run(incomplete, RunOptions(), lambda: WorkDone(incomplete, Report(images=3)))
+    assert "plan" not in json.loads((tmp_path / "summary.json").read_bytes())

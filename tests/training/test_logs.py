@@ -60,7 +60,7 @@ def test_the_json_fields_of_a_record_are_these(tmp_path):
     assert list(values) == [
         *("step", "epoch", "loss", "loss_class", "loss_box", "learning_rate", "gradient_norm"),
         *("foreground", "background", "images", "skipped", "images_per_second", "data_wait"),
-        *("target_rms", "voc07_map50"),
+        *("target_rms", "cpu_seconds", "bytes_read", "seconds", "voc07_map50"),
     ]
     assert (values["loss"], values["loss_class"], values["loss_box"]) == (0.05, 0.0375, 0.0125)
 

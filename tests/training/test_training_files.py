@@ -24,6 +24,9 @@ OWN = (
     "logs/train.jsonl",
     "logs/events.out.tfevents.0.train",
     "logs/not-finite-step-7-worker-0.npz",
+    "logs/driver-0001-01234567.log",
+    "logs/errors-0001-01234567.jsonl",
+    "logs/progress-0001-01234567.jsonl",
     "best/model.json",
     "best/model.safetensors",
 )
@@ -34,6 +37,7 @@ USERS = (
     "steps/state-best.pt",
     "steps/deeper/latest.json",
     "logs/app.log",
+    "logs/driver.log",
     "logs/events.out.tfevents.1700000000.host",
     "logs/train.jsonl.bak",
     "best/model.onnx",

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline import storage, uris
+from pipeline import log_files, storage, uris
 from pipeline.errors import MissingObject
 from pipeline.exports.assembly import LEFT_OUT_NAME, ExportCounts
 from pipeline.exports.construction import FORMATS, WRITES, FormatName
 from pipeline.json_reader import InvalidJson, parse_fields
 from pipeline.run_record import RECORD_NAME, RunRecord, read_record
-from pipeline.runs.input_places import RUN_WRITES
+from pipeline.runs.input_places import PART_WRITES
 from pipeline.runs.output import SUMMARY_NAME
 from pipeline.runs.resume import find_run_to_resume
 from pipeline.sources.listing import list_files
@@ -26,7 +26,8 @@ _OWN = (SUMMARY_NAME, LEFT_OUT_NAME)
 
 def list_written(name: FormatName) -> tuple[str, ...]:
     """Patterns, below the output, of what an export in this format writes or removes, and of its folders."""
-    return (RECORD_NAME, *_OWN, *WRITES[name], PARTS_FOLDER, *_list_folders(WRITES[name]))
+    folders = (PARTS_FOLDER, *_list_folders(WRITES[name]))
+    return (RECORD_NAME, *_OWN, *WRITES[name], *log_files.WRITES, *folders)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class ExportOutput:
     def remove_parts(self) -> None:
         """Remove the texts of the shards, which the files hold."""
         for name in storage.list_names(self.parts_uri):
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in RUN_WRITES):
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in PART_WRITES):
                 storage.remove(uris.join(self.parts_uri, name))
 
 
@@ -125,3 +126,4 @@ def _clear(output: str, name: FormatName) -> None:
     storage.remove(uris.join(output, SUMMARY_NAME))
     for path in _list_written_files(output, name):
         storage.remove(uris.join(output, path))
+    log_files.remove_log_files(output, log_files.list_log_files(output))

@@ -196,7 +196,7 @@ def _export_in_tasks(
     """Export the shards that are left in Ray tasks."""
     cluster.check_ray_address()
     options = RunOptions(overwrite=overwrite)
-    ready = open_run(output.parts_uri, output.record, cut, options)
+    ready = open_run(output.parts_uri, output.record, cut, options, logs_output=output.uri)
     with cluster.connect_to_cluster():
         work = functools.partial(make_export_work, ExportPlan(export, output.parts_uri), numbers)
         complete_run(ready, options, lambda: run_shards(work(), "export", ready, options))

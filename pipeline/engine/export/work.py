@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ray import ObjectRef
 
 from pipeline import store_options
+from pipeline.engine.shards.node_images import count_on_node
 from pipeline.engine.shards.piece import Piece, commit_or_return
 from pipeline.engine.shards.single_task_work import SingleTaskWork
 from pipeline.engine.shards.work import Flight
@@ -41,6 +42,7 @@ def export_piece(plan: ExportPlan, piece: Piece, numbers: NDArray[np.int64] | No
     if piece.row is not None:
         table = table.slice(piece.row, 1)
     report.counts["boxes"] = sum(table.column(BOXES).to_pylist())
+    count_on_node(report, "export", len(table))
     return commit_or_return(piece, plan.parts_uri, table, report)
 
 

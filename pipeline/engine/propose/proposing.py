@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline import imaging
 from pipeline.engine.propose.faults import PieceFaults
 from pipeline.engine.propose.memory import check_memory
-from pipeline.engine.propose.reading import read_image
+from pipeline.engine.propose.reading import PieceReader
 from pipeline.engine.watchdog import time_limit
 from pipeline.errors import PipelineError, UnreadableImage
 from pipeline.imaging import AS_STORED, Decoding
@@ -50,8 +50,9 @@ def read_and_propose(
         InvalidConfiguration: no image can be searched with these settings.
     """
     faults = PieceFaults(is_last_chance=is_last_chance)
-    for image in rows:
-        encoded = read_image(image, report, faults)
+    reader = PieceReader(rows, report, faults)
+    for index in range(len(rows)):
+        encoded = reader.read(index)
         with time_limit(image_seconds):
             pixels = _decode(encoded, settings, report, decoding, memory_limit)
             if pixels is not None:

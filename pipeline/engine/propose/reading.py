@@ -6,31 +6,51 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from pipeline import imaging, schema, storage
+from pipeline import schema
 from pipeline.engine.propose.faults import PieceFaults
-from pipeline.errors import AccessDenied, MismatchedProposals, MissingObject, StorageError
+from pipeline.errors import (
+    AccessDenied,
+    MismatchedProposals,
+    MissingObject,
+    StorageError,
+    UnreadableDataset,
+)
+from pipeline.image_reader import ImageReader
 from pipeline.runs.encoded_image import EncodedImage, ListedImage
 from pipeline.runs.report import Failure, Report
 
 
-def read_image(image: ListedImage, report: Report, faults: PieceFaults) -> EncodedImage:
-    """Read an image's bytes; an image that is missing, forbidden or no regular file becomes a failure.
+class PieceReader:
+    """Reads the images of one piece, in order; one that does not exist becomes a failure."""
 
-    Raises:
-        StorageError: the store fails, which is not the image's fault.
-    """
-    uri = image.uri
-    encoded = EncodedImage(image.image_id, uri, stated_size=image.stated_size)
-    try:
-        with report.time_stage("read"):
-            encoded.data = storage.read(uri, imaging.MAX_FILE_BYTES)
-        report.counts["bytes_read"] += len(encoded.data)
-        faults.note_success("read")
-    except (MissingObject, AccessDenied) as error:
-        encoded.failure = Failure.from_error("read", error)
-    except StorageError as error:
-        encoded.failure = faults.fail_or_raise("read", error)
-    return encoded
+    def __init__(self, rows: Sequence[ListedImage], report: Report, faults: PieceFaults) -> None:
+        """Read these images; `report` receives seconds and bytes."""
+        self._rows = rows
+        self._report = report
+        self._faults = faults
+        self._reader = ImageReader([(image.uri, image.member) for image in rows])
+
+    def read(self, index: int) -> EncodedImage:
+        """Read an image's bytes; one that is missing, forbidden or no regular file becomes a failure.
+
+        Raises:
+            StorageError: the store fails, which is not the image's fault.
+        """
+        image = self._rows[index]
+        encoded = EncodedImage(
+            image.image_id, image.uri, stated_size=image.stated_size, key=image.key
+        )
+        try:
+            with self._report.time_stage("read"):
+                data = self._reader.read(index)
+                encoded.set_data(data)
+            self._report.counts["bytes_read"] += len(data)
+            self._faults.note_success("read")
+        except (MissingObject, AccessDenied, UnreadableDataset) as error:
+            encoded.failure = Failure.from_error("read", error)
+        except StorageError as error:
+            encoded.failure = self._faults.fail_or_raise("read", error)
+        return encoded
 
 
 def read_with_stored_proposals(
@@ -55,7 +75,9 @@ def read_with_stored_proposals(
     faults = PieceFaults(is_last_chance=is_last_chance)
     boxes_by_row = schema.split_box_column(proposals["boxes"])
     stored_rows = proposals.drop_columns(["boxes"]).to_pylist()
-    for image, stored, boxes in zip(rows, stored_rows, boxes_by_row, strict=True):
+    reader = PieceReader(rows, report, faults)
+    joined = zip(rows, stored_rows, boxes_by_row, strict=True)
+    for index, (image, stored, boxes) in enumerate(joined):
         if stored["image_id"] != image.image_id:
             raise MismatchedProposals(
                 f"the stored proposals have image {stored['image_id']!r} where {image.image_id!r} is expected"
@@ -63,9 +85,11 @@ def read_with_stored_proposals(
         width, height = stored["width"], stored["height"]
         if stored["status"] == "failed":
             failure = Failure("propose", stored["error_type"], stored["error_message"])
-            yield EncodedImage(image.image_id, image.uri, width, height, failure=failure)
+            yield EncodedImage(
+                image.image_id, image.uri, width, height, failure=failure, key=image.key
+            )
             continue
-        encoded = read_image(image, report, faults)
+        encoded = reader.read(index)
         encoded.width, encoded.height, encoded.boxes = width, height, boxes
         yield encoded
     faults.check()

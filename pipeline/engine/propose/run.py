@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from pipeline import manifests, storage, uris
 from pipeline.engine import cluster
@@ -10,6 +13,7 @@ from pipeline.engine.propose.plan import ProposalPlan
 from pipeline.engine.propose.warm_up import warm_up_workers
 from pipeline.engine.propose.work import ProposalWork
 from pipeline.engine.shards.runner import run_shards
+from pipeline.manifests import Manifest
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.run_record import RunRecord
 from pipeline.runs.cut_planning import plan_cut
@@ -17,7 +21,48 @@ from pipeline.runs.image_check import check_sampled_images
 from pipeline.runs.input_places import RUN_WRITES, check_apart
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import open_run
+from pipeline.runs.reuse import list_reused_inputs, open_earlier_output
 from pipeline.runs.summary import Summary, WorkDone, complete_run
+from pipeline.shards import Cut
+
+
+@dataclass(frozen=True)
+class ProposalInputs:
+    """A proposals run before it begins: its inputs, opened and checked, and what it will record."""
+
+    manifest: Manifest
+    output: str
+    cut: Cut
+    record: RunRecord
+    provenance: Mapping[str, Any]
+    """The settings as the parts' metadata holds them."""
+
+    def build_plan(self, settings: ProposalSettings, options: RunOptions) -> ProposalPlan:
+        """The run as its tasks see it."""
+        fingerprint, provenance = self.record.fingerprint, self.provenance
+        return ProposalPlan(self.manifest, self.output, fingerprint, settings, provenance, options)
+
+
+def open_proposal_inputs(
+    manifest_uri: str, output_uri: str, settings: ProposalSettings, options: RunOptions
+) -> ProposalInputs:
+    """Open and check what `run_proposals` reads, and divide the manifest into shards; nothing is written.
+
+    Raises:
+        PipelineError: a subclass that says what is wrong.
+    """
+    opened = manifests.open_manifest(manifest_uri)
+    target = uris.make_absolute(output_uri)
+    check_apart(target, {"manifest": manifest_uri, "reuse": options.reuse}, RUN_WRITES)
+    storage.check_writable(target)
+    provenance = settings.to_provenance()
+    cut = plan_cut(opened, target, options)
+    record = RunRecord(
+        "propose",
+        {"dataset": cut.dataset, "images": cut.images, "proposals": provenance},
+        {"manifest": uris.redact_uri(opened.uri), **list_reused_inputs(options)},
+    )
+    return ProposalInputs(opened, target, cut, record, provenance)
 
 
 def run_proposals(
@@ -38,32 +83,28 @@ def run_proposals(
         PipelineError: a subclass that says what is wrong.
     """
     cluster.check_ray_address()
-    opened = manifests.open_manifest(manifest_uri)
-    target = uris.make_absolute(output_uri)
-    check_apart(target, {"manifest": manifest_uri}, RUN_WRITES)
-    storage.check_writable(target)
-    provenance = settings.to_provenance()
-    cut = plan_cut(opened, target, options)
-    record = RunRecord(
-        "propose",
-        {"dataset": cut.dataset, "images": cut.images, "proposals": provenance},
-        {"manifest": uris.redact_uri(opened.uri)},
-    )
+    inputs = open_proposal_inputs(manifest_uri, output_uri, settings, options)
+    opened, target, cut, record = inputs.manifest, inputs.output, inputs.cut, inputs.record
+    earlier = open_earlier_output(options, record, opened)
+    own_disk = cluster.is_local()
     check_images = functools.partial(
         check_sampled_images,
         opened,
         cut.images,
         all_may_fail=options.max_failed_fraction == 1,
-        own_disk=cluster.is_local(),
+        own_disk=own_disk,
     )
     ready = open_run(target, record, cut, options, check_images)
+    reuse = None if earlier is None else earlier.locate(ready, opened)
     with cluster.connect_to_cluster():
-        plan = ProposalPlan(opened, target, record.fingerprint, settings, provenance, options)
+        plan = inputs.build_plan(settings, options)
 
         def compute_proposals() -> WorkDone:
-            cluster.await_core(options.no_capacity_after)
-            warm_up_workers(settings)
-            return run_shards(ProposalWork(plan), "propose", ready, options)
+            placement, patience = options.placement, options.no_capacity_after
+            cluster.check_needs([placement.build_need(CPU=1.0)], patience, may_grow=not own_disk)
+            cluster.await_core(patience, placement)
+            warm_up_workers(settings, placement)
+            return run_shards(ProposalWork(plan, reuse), "propose", ready, options)
 
         return complete_run(
             ready, options, compute_proposals, is_labelled=opened.classes is not None

@@ -23,6 +23,7 @@ from pipeline.engine.shards.retry_policy import unwrap_error
 from pipeline.errors import InvalidConfiguration, PipelineError
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.run_record import collect_versions
+from pipeline.runs.placement import ANYWHERE, Placement
 
 log = logging.getLogger(__name__)
 
@@ -34,23 +35,28 @@ MEETING_TIMEOUT = 5.0
 """Seconds that a worker waits for the other workers of its node."""
 
 
-def warm_up_workers(settings: ProposalSettings) -> None:
-    """Compile the kernels on one worker of each node, then load them on as many as it has cores.
+def warm_up_workers(settings: ProposalSettings, placement: Placement = ANYWHERE) -> None:
+    """Compile the kernels on one worker of each node, then load them on as many as will work there.
+
+    Args:
+        settings: how the boxes are made.
+        placement: which nodes will run the tasks.
 
     Raises:
         InvalidConfiguration: they cannot be compiled on any node, so no image can be searched.
     """
     start = perf_counter()
-    hosts = [host for host in cluster.get_capacity().hosts if host.cpus]
-    compilations = [_place(host.node, _compile).remote(settings) for host in hosts]
+    tasks = {host.node: host.count_tasks(placement) for host in cluster.get_capacity().hosts}
+    tasks = {node: count for node, count in tasks.items() if count}
+    compilations = [_place(node, _compile).remote(settings) for node in tasks]
     nodes = _check_compilations(_await(compilations, COMPILE_TIMEOUT))
     for line in describe_differences(collect_versions(), nodes):
         log.warning("%s", line)
     meeting = uuid4().hex
     loads = [
-        _place(host.node, _load).remote(settings, meeting, host.cpus)
-        for host in hosts
-        for _ in range(host.cpus)
+        _place(node, _load).remote(settings, meeting, count)
+        for node, count in tasks.items()
+        for _ in range(count)
     ]
     _await(loads, LOAD_TIMEOUT)
     log.info("proposal kernels are ready after %.1f s", perf_counter() - start)

@@ -10,8 +10,11 @@ from time import monotonic
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import PipelineError
+from pipeline.progress_samples import ProgressSample, StageSums
+from pipeline.runs.run_logs import RunLogs
 from pipeline.training.logs import TrainingRecord
 
 log = logging.getLogger(__name__)
@@ -48,12 +51,32 @@ class ProgressBoard:
         return records, self._failure
 
 
+def start_board() -> Any:
+    """Start a board on the driver's node: it must not be lost with another."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ProgressBoard.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+
+
 class TrainingProgress:
     """Logs a line every few seconds from the records on the board."""
 
-    def __init__(self, board: Any, steps: int) -> None:
+    def __init__(
+        self, board: Any, steps: int, workers: int = 1, logs: RunLogs | None = None
+    ) -> None:
+        """Prepare the lines.
+
+        Args:
+            board: what the workers post to.
+            steps: of the whole training.
+            workers: number of workers.
+            logs: gets samples of the progress.
+        """
         self._board = board
         self._steps = steps
+        self._workers = workers
+        self._logs = logs
+        self._images = 0
+        self._busy_seconds = self._slot_seconds = 0.0
         self._first: tuple[int, float] | None = None
         self._next_line = 0.0
         self._last_heard = monotonic()
@@ -90,7 +113,23 @@ class TrainingProgress:
             log.info("no record for %.0f s: workers start, wait for room or validate", SILENCE)
         for record in records:
             self._log_record(record)
+            self._sample(record)
         return True
+
+    def _sample(self, record: TrainingRecord) -> None:
+        """Keep a sample if it is time for one; workers are busy unless they wait for images."""
+        self._images += record.images
+        seconds = record.images / record.images_per_second if record.images_per_second else 0.0
+        self._slot_seconds += self._workers * seconds
+        self._busy_seconds += self._workers * seconds * (1 - record.data_wait)
+        is_last = record.step >= self._steps
+        if self._logs is None or not (is_last or self._logs.is_sample_due()):
+            return
+        sums = StageSums(self._workers, 0, self._slot_seconds, self._busy_seconds)
+        others = {"step": record.step, "steps": self._steps, "loss": round(record.loss, 4)}
+        self._logs.add_sample(
+            ProgressSample(self._logs.elapsed, self._images, {"train": sums}, others)
+        )
 
     def _log_record(self, record: TrainingRecord) -> None:
         now = monotonic()

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
@@ -14,12 +15,13 @@ import ray
 
 from pipeline import store_options, uris
 from pipeline.engine import cluster
-from pipeline.engine.train.board import ProgressBoard, TrainingProgress
+from pipeline.engine.train.board import TrainingProgress, start_board
 from pipeline.engine.train.validation import Validator
 from pipeline.engine.train.workers import Workers
 from pipeline.errors import NoCapacity, PipelineError, StorageError, TrainingFailed
 from pipeline.run_record import RunRecord
 from pipeline.runs.resume import check_not_taken_over
+from pipeline.runs.run_logs import RunLogs
 from pipeline.training.logs import TrainingRecord
 from pipeline.training.specification import TrainingSpec
 
@@ -38,6 +40,7 @@ def run_ray_train(
     *,
     max_failures: int,
     no_capacity_after: float,
+    logs: RunLogs | None = None,
 ) -> TrainingRecord | None:
     """Run Ray Train until the final network is written; returns the last record of this run.
 
@@ -51,8 +54,8 @@ def run_ray_train(
     start_timeout = _set_environment()
     from ray import train  # noqa: PLC0415  takes two seconds
 
-    board = ProgressBoard.remote()  # type: ignore[attr-defined]
-    progress = TrainingProgress(board, spec.steps)
+    board = start_board()
+    progress = TrainingProgress(board, spec.steps, workers.count, logs)
     attempts = max(1, ceil(no_capacity_after / start_timeout) - 1)
     # Ray Train requires a folder, but nothing stays in it.
     scratch = tempfile.mkdtemp(prefix="ray-train-")
@@ -66,10 +69,14 @@ def run_ray_train(
         worker_runtime_env={"env_vars": HUGE_PAGES},
     )
     trainer = _build_trainer(spec, workers, validator, record, board=board, run_config=run_config)
+    # Ray Train's own handler of Ctrl-C ends the process without a word, in place of the job's.
+    trainer._register_sigint_handler = lambda controller: None  # noqa: ARG005
     try:
         with progress.show_progress():
             trainer.fit()
     except train.TrainingFailedError as error:
+        if logs is not None:
+            _record_failures(logs, error)
         raise (progress.failure or _explain_failure(error, workers, spec.output)) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -113,10 +120,11 @@ def _build_trainer(
         },
         # While the first worker validates, the others wait for it.
         torch_config=TorchConfig(timeout_s=600 if validator is None else 4 * 3600),
-        scaling_config=train.ScalingConfig(
+        scaling_config=train.ScalingConfig(  # type: ignore[call-arg]
             num_workers=workers.count,
             use_gpu=workers.gpu,
             resources_per_worker=workers.resources,
+            label_selector=dict(workers.placement.labels) or None,
         ),
         run_config=run_config,
     )
@@ -160,6 +168,18 @@ def _run_worker(config: dict[str, Any]) -> None:
         # wait for this worker's gradients: raising it makes Ray Train end them.
         ray.get(board.fail.remote(error))
         raise
+
+
+def _record_failures(logs: RunLogs, error: Exception) -> None:
+    """Keep the traceback of each worker that failed, or Ray's message if none did."""
+    failures: Mapping[int, Exception] = getattr(error, "worker_failures", None) or {}
+    for rank, failure in failures.items():
+        lines = str(failure).strip().splitlines()
+        values = {"stage": "train", "worker": rank, "error": lines[-1] if lines else "unknown"}
+        logs.record_error(values, str(failure))
+    if not failures:
+        first = str(error).partition("\n")[0]
+        logs.record_error({"stage": "train", "error": first}, str(error))
 
 
 def _explain_failure(error: Exception, workers: Workers, output: str) -> PipelineError:

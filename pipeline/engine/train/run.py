@@ -11,62 +11,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 
-from pipeline import storage, uris
-from pipeline.detector.architecture import Architecture
-from pipeline.detector.backbones.catalog import is_torchvision_name
+from pipeline import uris
 from pipeline.engine import cluster
 from pipeline.engine.propose.run import run_proposals
 from pipeline.engine.train.fit import run_ray_train
-from pipeline.engine.train.training_output import make_run_record, prepare_output
+from pipeline.engine.train.training_inputs import open_training_inputs
+from pipeline.engine.train.training_output import make_run_record, prepare_output, report_stop
+from pipeline.engine.train.training_summary import TrainingRun, TrainingSummary
 from pipeline.engine.train.validation import Validation, Validator
 from pipeline.engine.train.workers import choose_workers
 from pipeline.manifests import Manifest
 from pipeline.option_ranges import check_fields
 from pipeline.proposals.settings import ProposalSettings
-from pipeline.runs.input_places import check_apart
 from pipeline.runs.options import RunOptions
+from pipeline.runs.placement import Placement, parse_placement
 from pipeline.runs.resume import check_not_taken_over
+from pipeline.runs.run_logs import RunLogs
 from pipeline.training import training_files
-from pipeline.training.annotated_dataset import (
-    AnnotatedDataset,
-    check_objects,
-    open_annotated_datasets,
-    open_annotated_manifests,
-)
-from pipeline.training.logs import TrainingRecord
+from pipeline.training.annotated_dataset import AnnotatedDataset, open_annotated_datasets
 from pipeline.training.recipe import Recipe
-from pipeline.training.specification import (
-    TrainingSpec,
-    build_initial_network,
-    choose_architecture,
-)
+from pipeline.training.specification import TrainingSpec
 from pipeline.training.survey import survey_datasets
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingSummary:
-    """The result of a training."""
-
-    output: str
-    steps: int
-    images: int
-    """Images per epoch."""
-    last: TrainingRecord | None
-    """The last record of the log; None if the training was finished before."""
-    seconds: float
-
-    def format_lines(self) -> list[str]:
-        """The lines to print at the end."""
-        if self.last is None:
-            outcome = f"training was finished already: {self.steps} steps, nothing to do"
-        else:
-            outcome = (
-                f"{self.steps} steps over {self.images} images ({self.last.epoch:.2f} epochs), "
-                f"loss {self.last.loss:.3f}, {self.last.skipped} images skipped, {self.seconds:.0f} s"
-            )
-        return [outcome, f"checkpoint: {uris.redact_uri(self.output)}"]
 
 
 @dataclass(frozen=True)
@@ -87,11 +54,22 @@ class Execution:
     """Number of worker deaths that the run survives; a rerun resumes from the latest state."""
     no_capacity_after: float = 300.0
     """Seconds to wait for nodes that can hold the workers."""
+    resources: str | None = None
+    """JSON with amounts of custom resources that a node must have for a worker: {"fast": 0.01}."""
+    label_selector: str | None = None
+    """JSON with conditions on the labels of nodes that hold workers, such as {"market": "!spot"}. Proposals
+    that the job computes first use all nodes."""
 
     def __post_init__(self) -> None:
         check_fields(self, "checkpoint_every", "log_every", at_least=1)
         check_fields(self, "max_failures", at_least=0)
         check_fields(self, "no_capacity_after", above=0)
+        parse_placement(self.resources, self.label_selector)  # rejects wrong values
+
+    @property
+    def placement(self) -> Placement:
+        """Which nodes may hold a worker."""
+        return parse_placement(self.resources, self.label_selector)
 
 
 def run_training(
@@ -125,80 +103,36 @@ def run_training(
         PipelineError: a subclass that names the problem; wrong input is found before Ray starts.
     """
     cluster.check_ray_address()
-    output = uris.make_absolute(output_uri)
-    weights = _make_weights_absolute(weights)
-    _check_inputs(output, manifest_uris, proposals, weights, validation)
-    manifests = open_annotated_manifests(manifest_uris, classes)
-    check_objects(manifests)
-    labels = manifests[0].classes or ()
-    validator = validation.open_validator(labels)
-    datasets = survey = None
-    if not isinstance(proposals, ProposalSettings):
-        datasets = open_annotated_datasets(manifests, proposals)
-        survey = survey_datasets(datasets, recipe)
-    _check_weights(choose_architecture(recipe, labels, weights), weights, seed)
-    storage.check_writable(output)
+    inputs = open_training_inputs(
+        manifest_uris,
+        proposals,
+        output_uri,
+        recipe,
+        weights=weights,
+        seed=seed,
+        validation=validation,
+        classes=classes,
+    )
+    output = inputs.output
+    is_local = cluster.is_local()  # no node can join
     with cluster.connect_to_cluster():
         if isinstance(proposals, ProposalSettings):
-            datasets = _compute_proposals(manifests, proposals, output, overwrite)
-        assert datasets is not None
-        spec = TrainingSpec(
-            output,
+            options = RunOptions(overwrite=overwrite, no_capacity_after=execution.no_capacity_after)
+            datasets = _compute_proposals(inputs.manifests, proposals, output, options)
+            inputs = replace(inputs, datasets=datasets, survey=survey_datasets(datasets, recipe))
+        spec = inputs.build_spec(
             recipe,
-            datasets,
-            survey or survey_datasets(datasets, recipe),
-            weights=weights,
             seed=seed,
             checkpoint_every=execution.checkpoint_every,
             log_every=execution.log_every,
-            validate_every=None if validator is None else validation.every,
-            validation=None if validator is None else validator.digest,
+            validate_every=validation.every,
         )
-        return _train(spec, execution, overwrite, validator)
-
-
-def _make_weights_absolute(weights: str | None) -> str | None:
-    """The URI of a weights file; torchvision's names stay as they are."""
-    if weights is None or is_torchvision_name(weights):
-        return weights
-    return uris.make_absolute(weights)
-
-
-def _check_inputs(
-    output: str,
-    manifest_uris: Sequence[str],
-    proposals: Sequence[str] | ProposalSettings,
-    weights: str | None,
-    validation: Validation,
-) -> None:
-    """Reject an output that would overwrite an input.
-
-    Raises:
-        InvalidConfiguration: the output is an input, or an input is among what training writes.
-    """
-    is_file = weights is not None and not is_torchvision_name(weights)
-    check_apart(
-        output,
-        {
-            "manifest": manifest_uris,
-            "proposals": None if isinstance(proposals, ProposalSettings) else proposals,
-            "weights": weights if is_file else None,
-            "validation.manifest": validation.manifest,
-            "validation.proposals": validation.proposals,
-        },
-        training_files.WRITES,
-    )
-
-
-def _check_weights(architecture: Architecture, weights: str | None, seed: int) -> None:
-    """Build the network once before Ray starts, so that wrong weights fail here."""
-    _, loaded = build_initial_network(architecture, weights, seed)
-    for line in [] if weights is None else loaded.describe():
-        log.info("%s", line)
+        patience = 0.0 if is_local else execution.no_capacity_after
+        return _train(spec, execution, overwrite, inputs.validator, patience)
 
 
 def _compute_proposals(
-    manifests: Sequence[Manifest], settings: ProposalSettings, output: str, overwrite: bool
+    manifests: Sequence[Manifest], settings: ProposalSettings, output: str, options: RunOptions
 ) -> list[AnnotatedDataset]:
     """Compute the proposals that are missing below the output, and join the manifests with them."""
     folder = uris.join(output, "proposals")
@@ -206,16 +140,24 @@ def _compute_proposals(
     if len(manifests) > 1:
         proposal_uris = [uris.join(folder, str(number)) for number in range(len(manifests))]
     for manifest, uri in zip(manifests, proposal_uris, strict=True):
-        run_proposals(manifest.uri, uri, settings, RunOptions(overwrite=overwrite))
+        run_proposals(manifest.uri, uri, settings, options)
     return open_annotated_datasets(manifests, proposal_uris)
 
 
 def _train(
-    spec: TrainingSpec, execution: Execution, overwrite: bool, validator: Validator | None
+    spec: TrainingSpec,
+    execution: Execution,
+    overwrite: bool,
+    validator: Validator | None,
+    patience: float,
 ) -> TrainingSummary:
     started = monotonic()
     workers = choose_workers(
-        spec.recipe, execution.workers, execution.no_capacity_after, gpu=execution.gpu
+        spec.recipe,
+        execution.workers,
+        patience,
+        gpu=execution.gpu,
+        placement=execution.placement,
     )
     workers.log_schedule()
     spec = replace(
@@ -234,14 +176,30 @@ def _train(
         spec.steps,
         workers,
     )
-    last = run_ray_train(
-        spec,
-        workers,
-        validator,
-        record,
-        max_failures=execution.max_failures,
-        no_capacity_after=execution.no_capacity_after,
-    )
-    check_not_taken_over(spec.output, record)
+    with RunLogs(spec.output) as logs, report_stop(spec, record, overwrite=overwrite):
+        last = run_ray_train(
+            spec,
+            workers,
+            validator,
+            record,
+            max_failures=execution.max_failures,
+            no_capacity_after=execution.no_capacity_after,
+            logs=logs,
+        )
+        check_not_taken_over(spec.output, record)
     training_files.remove_scratch_files(spec.output)
-    return TrainingSummary(spec.output, spec.steps, survey.images, last, monotonic() - started)
+    capacity = cluster.get_capacity()
+    summary = TrainingRun(
+        spec.output,
+        record.fingerprint,
+        spec.steps,
+        survey.images,
+        spec.images_per_step,
+        monotonic() - started,
+        is_whole=latest is None or latest.step == 0,
+        cores=capacity.cpus,
+        gpus=capacity.gpus,
+        gpu_workers=workers.count if workers.gpu else 0,
+    ).summarise(last)
+    summary.write()
+    return summary

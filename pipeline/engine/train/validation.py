@@ -123,7 +123,7 @@ class Validator:
         self, image: ListedImage, proposed_size: tuple[int, int] | None
     ) -> NDArray[np.uint8]:
         decoding = self.dataset.manifest.decoding
-        decoded = imaging.decode_image(read_with_retries(image.uri), decoding)
+        decoded = imaging.decode_image(read_with_retries(image.uri, image.member), decoding)
         size = (decoded.shape[1], decoded.shape[0])
         check_size(size, image.stated_size, turned=decoding.exif == "apply")
         check_proposed_size(size, proposed_size)
@@ -136,7 +136,12 @@ class Validator:
             shard = self.dataset.read(ordinal)
             for row in range(len(rows)):
                 truth = flatten_ground_truth(rows["objects"].slice(row, 1), self.dataset.classes)
-                image = ListedImage(shard.image_ids[row], shard.uris[row], shard.stated_sizes[row])
+                image = ListedImage(
+                    shard.image_ids[row],
+                    shard.uris[row],
+                    shard.stated_sizes[row],
+                    shard.members[row],
+                )
                 yield image, shard.proposed_sizes[row], truth, shard.proposals[row]
             first, left = first + count, left - len(rows)
             if left <= 0:

@@ -33,6 +33,11 @@ def test_tasks_write_the_same_bytes(name: FormatName, world: World, ray_cluster:
     world.export(ExportSettings(name))
     here = read_files(world.output.rename(world.folder / "here"))
     result = world.export(ExportSettings(name), most_images_here=0)
+    files = read_files(world.output)
+    logs = sorted(path for path in files if path.startswith("logs/"))
+    assert [path.partition("-")[0] for path in logs] == ["logs/driver", "logs/progress"]
+    assert {path: files[path] for path in files if path not in logs} == here
+    world.export(ExportSettings(name), overwrite=True)
     assert read_files(world.output) == here
     assert (result.counts.images, result.counts.left_out, result.counts.boxes) == (4, 1, 6)
 

@@ -29,6 +29,24 @@ def record(step: int, **changed: Any) -> TrainingRecord:
     return TrainingRecord(**{**values, "voc07_map50": changed.get("voc07_map50")})
 
 
+def test_samples_tell_images_and_how_long_workers_waited() -> None:
+    logs = MagicMock(elapsed=12.0)
+    logs.is_sample_due.side_effect = [True, False]
+    progress = TrainingProgress(None, 400, workers=2, logs=logs)
+    for posted in (
+        record(20, images=80, data_wait=0.5),
+        record(40, images=80, data_wait=0.0),
+        record(400, images=1440, data_wait=0.0),
+    ):
+        progress._sample(posted)
+    first, last = (call.args[0] for call in logs.add_sample.call_args_list)
+    assert (first.images, first.others["step"]) == (80, 20)
+    assert first.stages["train"].slot_seconds == 20.0  # 80 images at 8 per second, two workers
+    assert first.stages["train"].busy_seconds == 10.0
+    assert (last.images, last.others["step"], last.others["loss"]) == (1600, 400, 1.5)
+    assert last.stages["train"].busy_seconds == pytest.approx(10 + 20 + 360)
+
+
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[str]:
     monkeypatch.setattr(board, "LINE_EVERY", 0.0)

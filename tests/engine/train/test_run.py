@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -75,7 +76,9 @@ def complete_output(
     ray_cluster: None, data: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     output = tmp_path_factory.mktemp("trained")
+    on_interrupt = signal.getsignal(signal.SIGINT)
     summary = train(data, output)
+    assert signal.getsignal(signal.SIGINT) is on_interrupt  # Ray Train would replace it
     assert (summary.steps, summary.images) == (12, 8)
     return output
 

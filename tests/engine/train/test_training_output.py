@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.engine.train.training_output import make_run_record, prepare_output
+from pipeline.engine.train.training_output import make_run_record, prepare_output, report_stop
 from pipeline.errors import MismatchedOutput
 from pipeline.manifests import open_manifest
 from pipeline.run_record import RunRecord
 from pipeline.runs.resume import TakenOver
+from pipeline.runs.run_plan import PlannedCluster, RunPlan
 from pipeline.training import state
 from pipeline.training.recipes import get_recipe
 from pipeline.training.specification import TrainingSpec
@@ -52,6 +53,21 @@ def test_a_training_begun_before_run_json_had_a_schema_version_resumes(spec: Tra
     del record["schema_version"]
     path.write_text(json.dumps(record))
     assert _prepare(spec) == state.LatestState(5, is_finished=False)
+
+
+def test_a_training_begins_where_its_plan_is_and_overwriting_removes_another(
+    new_spec: TrainingSpec, tmp_path: Path
+) -> None:
+    spec = dataclasses.replace(new_spec, output=str(tmp_path / "out"))
+    plan = tmp_path / "out" / "plan.json"
+    RunPlan("train", make_run_record(spec).fingerprint, 1, 1, PlannedCluster(1, 2), 1).write(
+        spec.output
+    )
+    assert _prepare(spec) is None
+    assert _prepare(spec, overwrite=True) is None
+    assert plan.is_file()
+    assert _prepare(dataclasses.replace(spec, seed=1), overwrite=True) is None
+    assert not plan.exists()
 
 
 def test_a_training_with_other_settings_is_rejected_and_leaves_the_output(
@@ -156,3 +172,32 @@ def test_a_training_whose_record_another_replaced_does_not_start(
     monkeypatch.setattr(RunRecord, "write", write_before_the_other)
     with pytest.raises(TakenOver, match=r"run\.json is not of this run"):
         _prepare(spec)
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "rerun"),
+    [(False, "the same command"), (True, "the same command without --overwrite")],
+)
+def test_a_stopped_training_says_what_is_kept(
+    spec: TrainingSpec, caplog: pytest.LogCaptureFixture, overwrite: bool, rerun: str
+) -> None:
+    record = make_run_record(spec)
+    with pytest.raises(KeyboardInterrupt), report_stop(spec, record, overwrite=overwrite):
+        raise KeyboardInterrupt
+    (line,) = caplog.messages
+    assert (
+        line == f"stopped: step 5 of {spec.steps} is kept in {spec.output}; {rerun} goes on from it"
+    )
+
+
+def test_a_stopped_training_without_a_readable_state_says_so(
+    spec: TrainingSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pointer,) = Path(spec.output, "steps").glob("*.json")
+    pointer.write_text("{")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        report_stop(spec, make_run_record(spec), overwrite=False),
+    ):
+        raise KeyboardInterrupt
+    assert caplog.messages[0].startswith("stopped: an unknown step of ")

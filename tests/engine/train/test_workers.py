@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.engine.train.workers import find_fitting_workers
+from pipeline.runs.placement import Placement
 from pipeline.training.recipe import Recipe
 from pipeline.training.recipes import get_recipe
 
@@ -79,3 +80,12 @@ def test_workers_use_gpus_or_cores_as_requested() -> None:
 def test_nodes_that_are_too_small_hold_no_workers() -> None:
     assert find_fitting_workers(get_recipe("resnet50"), 3, [{"CPU": 2}]) is None
     assert find_fitting_workers(Recipe(), None, [{"CPU": 0}]) is None
+
+
+def test_custom_resources_bound_the_workers_of_a_node() -> None:
+    placement = Placement({"fast": 1}, {"market": "stable"})
+    nodes = [{"CPU": 8.0, "GPU": 4.0, "fast": 1.0}]
+    assert find_fitting_workers(Recipe(), 2, nodes, placement=placement) is None
+    workers = find_fitting_workers(Recipe(), 2, nodes * 2, placement=placement)
+    assert workers is not None
+    assert (workers.count, workers.resources) == (2, {"CPU": 8, "GPU": 1, "fast": 1})
