@@ -67,8 +67,8 @@ def test_a_resource_that_no_node_has_is_named_at_the_start(
     with pytest.raises(NoCapacity, match=f"this machine lacks {lack}"):
         cluster.check_needs(needs, 300, may_grow=False)
     cluster.check_needs(needs, 300, may_grow=True)
-    assert "waiting up to 300 s for cheap 0.01 (of 1 living node" in read_project_log(caplog)
-    assert "CPU 2" not in read_project_log(caplog)
+    (line,) = read_project_log(caplog)  # nothing about the cores, which the node has
+    assert line.startswith("waiting up to 300 s for cheap 0.01 (of 1 living node none has more")
 
 
 def test_a_free_core_needs_no_wait(
