@@ -308,7 +308,7 @@ def test_a_rerun_with_other_settings_is_rejected_by_name(
         stored,
         proposals=str(tmp_path / "others"),
     )
-    monkeypatch.setattr("pipeline.engine.detect.run.ALGORITHM_VERSION", 0)
+    monkeypatch.setattr("pipeline.engine.detect.detection_inputs.ALGORITHM_VERSION", 0)
     expect_rejection(r"detector.version: \d+ there, 0 now")
     assert {p: p.read_bytes() for p in computed.rglob("*") if p.is_file()} == before
 
