@@ -7,13 +7,13 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any
 
 import ray
 
+from pipeline.engine.capacity import Capacity, Host
 from pipeline.engine.local_ray import prepare_session_folder, provide_token
 from pipeline.engine.ray_address import check_address, get_address
 from pipeline.errors import InvalidConfiguration, NoCapacity
@@ -104,52 +104,6 @@ def check_ray_address() -> None:
 def is_local() -> bool:
     """Whether the cluster is, or will be, a Ray that this process starts: one machine, one disk."""
     return get_address() == "local" and not ray.is_initialized()
-
-
-@dataclass(frozen=True)
-class Host:
-    """One living node and its total resources."""
-
-    node: str
-    """Its id."""
-    cpus: int
-    gpus: float
-    memory: float
-    """Bytes."""
-    resources: Mapping[str, float] = field(default_factory=dict)
-    """All of its resources by name, custom ones included."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    def count_tasks(self, placement: Placement) -> int:
-        """How many tasks of a core each it can run at once."""
-        return placement.build_need(CPU=1.0).count_on(
-            {**self.resources, "CPU": self.cpus}, self.labels
-        )
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """The total resources of the living nodes."""
-
-    cpus: int
-    gpus: float
-    memory: float
-    """Bytes."""
-    object_store: float
-    """Bytes."""
-    hosts: tuple[Host, ...]
-    """The living nodes, in a stable order."""
-
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """Ids of the living nodes that have cores."""
-        return tuple(host.node for host in self.hosts if host.cpus)
-
-    def count_tasks(self, placement: Placement) -> int:
-        """How many tasks of a core each the nodes can run at once, but at least one: a node may join."""
-        if placement == ANYWHERE:
-            return self.cpus
-        return max(1, sum(host.count_tasks(placement) for host in self.hosts))
 
 
 def _list_nodes() -> list[dict[str, Any]]:

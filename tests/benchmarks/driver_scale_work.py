@@ -14,7 +14,7 @@ from pipeline.detector.architecture import Architecture
 from pipeline.detector.checkpoint_record import CheckpointRecord
 from pipeline.detector.detection_settings import DetectionSettings
 from pipeline.detector.preprocessing import Preprocessing
-from pipeline.engine import cluster
+from pipeline.engine.capacity import Capacity
 from pipeline.engine.detect.launcher import ActorLauncher
 from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.detect.pool import DetectorPool
@@ -36,13 +36,13 @@ from pipeline.runs.report import Failure, Report
 class _ReadyWork:
     """Work whose pieces are done as soon as they start, without a task."""
 
-    def follow(self, capacity: cluster.Capacity, queued: int) -> None:
+    def follow(self, capacity: Capacity, queued: int) -> None:
         """Ignore the nodes, since no task runs on them."""
 
-    def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
+    def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
         return len(flights) < 2 * capacity.cpus
 
-    def measure_flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
+    def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
         return FlowState([StageLoad("none", "no work", capacity.cpus, 0, 0)])
 
     def list_needs(self) -> Sequence[Need]:

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from jobs import entry
 from jobs.detect import Detect, main
-from pipeline.engine.cluster import Capacity
+from pipeline.engine.capacity import Capacity
 from pipeline.engine.detect.resources import (
     ActorOptions,
     ActorResources,

@@ -9,9 +9,9 @@ import ray
 from ray import ObjectRef
 
 from pipeline import store_options
-from pipeline.engine import cluster
 from pipeline.engine.analyze.match_shard import match_shard
 from pipeline.engine.analyze.plan import AnalysisPlan, ShardSource
+from pipeline.engine.capacity import Capacity
 from pipeline.engine.monitor.stages import FlowState, StageLoad
 from pipeline.engine.shards.node_images import count_on_node
 from pipeline.engine.shards.piece import Piece
@@ -29,14 +29,14 @@ class MatchWork:
         self._plan_reference = ray.put(plan)
         self._sources = sources
 
-    def follow(self, capacity: cluster.Capacity, queued: int) -> None:
+    def follow(self, capacity: Capacity, queued: int) -> None:
         """Do nothing: Ray sends tasks to new nodes by itself."""
 
-    def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
+    def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
         """Whether there are fewer than two shards per core: one at work, one waiting."""
         return len(flights) < 2 * capacity.cpus
 
-    def measure_flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
+    def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
         """The load of the one stage."""
         busy = min(len(flights), capacity.cpus)
         return FlowState(

@@ -14,7 +14,7 @@ from ray import exceptions as rx
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine import cluster
-from pipeline.engine.cluster import Capacity, Host
+from pipeline.engine.capacity import Capacity, Host
 from pipeline.engine.detect.actor import DetectorActor
 from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.detect.resources import ActorResources

@@ -18,7 +18,7 @@ from typing import Any
 from ray import exceptions as rx
 
 from pipeline.engine import cluster
-from pipeline.engine.cluster import Capacity, Host
+from pipeline.engine.capacity import Capacity, Host
 from pipeline.engine.detect.actor_losses import ActorLosses
 from pipeline.engine.detect.launcher import ActorLauncher
 from pipeline.engine.detect.pool_member import PoolMember, choose_idle

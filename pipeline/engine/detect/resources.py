@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.engine.cluster import Capacity, Host
+from pipeline.engine.capacity import Capacity, Host
 from pipeline.errors import InvalidConfiguration
 from pipeline.option_ranges import check_fields
 from pipeline.runs.placement import ANYWHERE, Need, Placement, parse_placement

@@ -17,6 +17,7 @@ from ray import exceptions as rx
 from ray.actor import ActorHandle
 
 from pipeline.engine import cluster
+from pipeline.engine.capacity import Capacity
 from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.detect.pool import DetectorPool
 from pipeline.engine.detect.read_task import ReadEnd, read_piece
@@ -96,11 +97,11 @@ class DetectionWork:
         """What the actors compute in."""
         return self._pool.precision
 
-    def follow(self, capacity: cluster.Capacity, queued: int) -> None:
+    def follow(self, capacity: Capacity, queued: int) -> None:
         """Start detectors on nodes that joined, forget those of nodes that are gone, release idle ones."""
         self._pool.follow(capacity, queued + len(self._chunks))
 
-    def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
+    def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
         """Whether a piece may start: one per core and two per actor, while their bytes fit the budget.
 
         A piece that is still being read counts as its number of images times their mean size.
@@ -116,12 +117,12 @@ class DetectionWork:
         )
         return in_flight + max(expected) <= STORE_SHARE * capacity.object_store
 
-    def _count_task_cores(self, capacity: cluster.Capacity) -> int:
+    def _count_task_cores(self, capacity: Capacity) -> int:
         """The cores that the actors leave to the tasks."""
         tasks = capacity.count_tasks(self._placement)
         return max(1, int(min(tasks, capacity.cpus - self._pool.reserved_cpus)))
 
-    def measure_flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
+    def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
         """The load of the tasks on the cores and of the detectors, with what waits in front of each."""
         reading = sum(flight.stage != "detect" for flight in flights)
         cores = self._count_task_cores(capacity)

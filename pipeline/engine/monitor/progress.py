@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from pipeline.engine.capacity import NODE_DIGITS
 from pipeline.engine.monitor.stages import FlowState, Utilisation
-from pipeline.engine.shards.node_images import NODE_DIGITS
 from pipeline.progress_samples import ProgressSample
 from pipeline.runs.report import Report
 from pipeline.runs.run_logs import RunLogs

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import exp
 from time import monotonic
 
-from pipeline.engine.cluster import Host
+from pipeline.engine.capacity import Host
 from pipeline.progress_samples import StageSums
 
 SHARE_WINDOW = 30.0

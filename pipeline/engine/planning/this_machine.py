@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
-from pipeline.engine.cluster import Capacity, Host
+from pipeline.engine.capacity import Capacity, Host
 from pipeline.engine.planning.image_costs import MEMORY_SHARE
 from pipeline.runs.plan_options import GpuPlanOptions, PlanOptions
 from pipeline.runs.run_plan import PlannedCluster

@@ -11,7 +11,7 @@ import ray
 from ray import ObjectRef
 
 from pipeline import store_options
-from pipeline.engine import cluster
+from pipeline.engine.capacity import Capacity
 from pipeline.engine.monitor.stages import FlowState, StageLoad
 from pipeline.engine.propose.memory import find_memory_limit
 from pipeline.engine.propose.plan import ProposalPlan
@@ -37,14 +37,14 @@ class ProposalWork:
         self._plan_reference = ray.put(plan)
         self._placement = plan.options.placement
 
-    def follow(self, capacity: cluster.Capacity, queued: int) -> None:
+    def follow(self, capacity: Capacity, queued: int) -> None:
         """Do nothing: Ray sends tasks to new nodes by itself."""
 
-    def has_room(self, flights: Collection[Flight], capacity: cluster.Capacity) -> bool:
+    def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
         """Whether there are fewer than two pieces per core: one at work, one waiting."""
         return len(flights) < 2 * capacity.count_tasks(self._placement)
 
-    def measure_flow(self, flights: Collection[Flight], capacity: cluster.Capacity) -> FlowState:
+    def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
         """The load of the one stage; images stay with their task."""
         cores = capacity.count_tasks(self._placement)
         busy = min(len(flights), cores)

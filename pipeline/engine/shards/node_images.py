@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ray
 
+from pipeline.engine.capacity import NODE_DIGITS
 from pipeline.runs.report import Report
-
-NODE_DIGITS = 8
-"""Digits of a node's id that logs show."""
 
 
 def count_on_node(report: Report, stage: str, images: int) -> None:

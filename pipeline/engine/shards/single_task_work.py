@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 import pyarrow as pa
 from ray import ObjectRef
 
-from pipeline.engine.cluster import Capacity
+from pipeline.engine.capacity import Capacity
 from pipeline.engine.monitor.stages import FlowState, StageLoad
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.work import Flight

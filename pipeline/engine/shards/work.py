@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from ray import ObjectRef, ObjectRefGenerator
 
-from pipeline.engine.cluster import Capacity
+from pipeline.engine.capacity import Capacity
 from pipeline.engine.monitor.stages import FlowState
 from pipeline.engine.shards.piece import Piece
 from pipeline.runs.placement import Need

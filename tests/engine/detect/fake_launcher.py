@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import exceptions as rx
 
-from pipeline.engine.cluster import Capacity, Host
+from pipeline.engine.capacity import Capacity, Host
 from pipeline.runs.placement import Need
 
 GB = 1e9

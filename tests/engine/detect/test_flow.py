@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import imaging, shards
-from pipeline.engine.cluster import Capacity
+from pipeline.engine.capacity import Capacity
 from pipeline.engine.detect.work import DetectionWork
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.work import Flight

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ray import exceptions as rx
 
-from pipeline.engine.cluster import Capacity
+from pipeline.engine.capacity import Capacity
 from pipeline.engine.detect.actor_losses import (
     MAX_LOSSES_IN_A_ROW,
     MAX_SINGLE_LOSSES_IN_A_ROW,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.engine.cluster import Host
+from pipeline.engine.capacity import Host
 from pipeline.engine.detect.resources import (
     ActorOptions,
     ActorResources,

@@ -23,7 +23,7 @@ from ray.exceptions import (
 )
 
 from pipeline import storage
-from pipeline.engine.cluster import Capacity
+from pipeline.engine.capacity import Capacity
 from pipeline.engine.monitor.progress import RunProgress
 from pipeline.engine.monitor.stages import FlowState, StageLoad
 from pipeline.engine.shards.piece import Piece
