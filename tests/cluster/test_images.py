@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -98,9 +99,13 @@ def _normalize_names(requirements: list[str]) -> set[str]:
 
 def _list_top_imports(path: Path) -> set[str]:
     """The packages that a module imports when it is loaded."""
-    pattern = r"^import (\w+)[\w.]*(?: as \w+)?$|^from (\w+)[\w.]* import "
-    names = re.findall(pattern, path.read_text(), re.MULTILINE)
-    return {plain or member for plain, member in names} - {"__future__"}
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names - {"__future__"}
 
 
 def test_files_that_are_no_modules_are_installed_too() -> None:
