@@ -71,7 +71,7 @@ class _ProgressLog:
 
 
 def main(options: Verify) -> None:
-    """Verify, print what is right and what is not, and exit with 1 if anything is not."""
+    """Verify the output, print the table of checks, and exit with 1 if a check fails."""
     began = monotonic()
     verification = verify_output(
         options.output,

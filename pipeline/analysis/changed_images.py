@@ -74,13 +74,13 @@ def find_changed_groups(
     order = np.lexsort((image, -np.abs(second - first), group))
     group, changes = group[order], np.stack([rows[image], first, second], axis=1)[order]
     names = _name_groups(len(classes), len(cells))
-    found = []
+    groups = []
     for own in np.unique(group).tolist():
         start, end = np.searchsorted(group, [own, own + 1])
         listed = changes[start : min(end, start + LISTED)].astype(np.int64)
         kind, position = names[own]
-        found.append(ChangedGroup(kind, position, int(end - start), listed))
-    return found
+        groups.append(ChangedGroup(kind, position, int(end - start), listed))
+    return groups
 
 
 def _name_groups(classes: int, cells: int) -> list[tuple[GroupKind, int]]:

@@ -23,14 +23,14 @@ def resample_recalls(resampler: Resampler, classes: int) -> dict[str, NDArray[np
         `(1 + R,)` of each name: of the sample itself, then of each resample; NaN without objects.
     """
     matches = resampler.matches
-    found = np.flatnonzero(matches.is_detection & (matches.true_all != 0))
+    true_rows = np.flatnonzero(matches.is_detection & (matches.true_all != 0))
     hits = [
-        np.bitwise_count(matches.true_all[found]) * (matches.rank[found] < rank)
+        np.bitwise_count(matches.true_all[true_rows]) * (matches.rank[true_rows] < rank)
         for rank in RECALL_RANKS
     ]
     hits += [
-        np.bitwise_count(getattr(matches, f"true_{size}")[found])
-        * (matches.rank[found] < RECALL_RANKS[-1])
+        np.bitwise_count(getattr(matches, f"true_{size}")[true_rows])
+        * (matches.rank[true_rows] < RECALL_RANKS[-1])
         for size in AREA_RANGES[1:]
     ]
     objects = np.flatnonzero(
@@ -38,7 +38,7 @@ def resample_recalls(resampler: Resampler, classes: int) -> dict[str, NDArray[np
     )
     is_inside = find_area_ranges(matches, objects)
     recalled = resampler.resample_sums(
-        matches.class_id[found], resampler.image[found], np.stack(hits, axis=1), classes
+        matches.class_id[true_rows], resampler.image[true_rows], np.stack(hits, axis=1), classes
     )
     wanted = resampler.resample_sums(
         matches.class_id[objects], resampler.image[objects], is_inside, classes

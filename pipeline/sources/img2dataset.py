@@ -8,19 +8,19 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline import imaging, schema, storage, uris
-from pipeline.errors import UnreadableDataset, UnreadableImage
+from pipeline import schema, storage, uris
+from pipeline.errors import UnreadableDataset
 from pipeline.image_members import Member
 from pipeline.imaging import ImageHeader
 from pipeline.manifests import ManifestRow
-from pipeline.parquet_cells import read_group, read_group_starts
+from pipeline.parquet_cells import CellReader
 from pipeline.sources.checking import read_side
 from pipeline.sources.contained_images import ContainedImage, build_contained_row
 from pipeline.sources.dataset import IMAGE_FAULTS, Dataset, ReadImage, stream_groups
 from pipeline.sources.listing import list_files
 from pipeline.sources.options import DEFAULT, SourceOptions
 from pipeline.sources.scalars import is_absent, read_id
-from pipeline.sources.sizes import settle_size
+from pipeline.sources.sizes import parse_image_header, settle_size
 from pipeline.sources.tally import Tally
 from pipeline.sources.tar_index import BLOCK_BYTES, TarIndex, TarMember
 
@@ -165,7 +165,7 @@ def _read_tar(
             span = Member(stored.offset, stored.length, stored.checksum, etag=etag)
 
             def read_header(stored: TarMember = stored, place: str = place) -> ImageHeader:
-                return _parse_header(index.read_span(stored.offset, stored.length), place)
+                return parse_image_header(index.read_span(stored.offset, stored.length), place)
 
             contained = ContainedImage(
                 entry.key, uri, span, place, read_header, stated_size=entry.size
@@ -177,7 +177,7 @@ def _read_tar(
 def _read_cells(
     uri: str, column: str, entries: Sequence[_Entry], options: SourceOptions
 ) -> list[ReadImage | Exception]:
-    where, etag = uris.redact_uri(uri), storage.get_etag(uri)
+    where, etag, cells = uris.redact_uri(uri), storage.get_etag(uri), CellReader()
     images: list[ReadImage | Exception] = []
     for entry in entries:
         if entry.failure is not None:
@@ -186,10 +186,7 @@ def _read_cells(
         place = f"{where}: row {entry.row}"
 
         def read_header(row: int = entry.row, place: str = place) -> ImageHeader:
-            starts = read_group_starts(uri)
-            group = next(i for i in range(len(starts) - 1) if starts[i] <= row < starts[i + 1])
-            data = read_group(uri, column, group)[row - starts[group]].as_py()
-            return _parse_header(data or b"", place)
+            return parse_image_header(cells.read(uri, etag, column, row) or b"", place)
 
         cell = Member(row=entry.row, image_column=column, etag=etag)
         contained = ContainedImage(entry.key, uri, cell, place, read_header, stated_size=entry.size)
@@ -231,10 +228,3 @@ def _build_row(image: ContainedImage, options: SourceOptions) -> ReadImage | Exc
         return build_contained_row(image, options)
     except IMAGE_FAULTS as error:
         return error
-
-
-def _parse_header(data: bytes, where: str) -> ImageHeader:
-    try:
-        return imaging.read_header(data)
-    except UnreadableImage as error:
-        raise UnreadableDataset(f"{where}: {error}") from error

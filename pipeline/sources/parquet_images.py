@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import imaging, schema, storage, uris
-from pipeline.errors import UnreadableDataset, UnreadableImage
+from pipeline import schema, storage, uris
+from pipeline.errors import UnreadableDataset
 from pipeline.image_members import Member
 from pipeline.imaging import ImageHeader
 from pipeline.manifests import AnnotatedObject
-from pipeline.parquet_cells import is_binary, read_group, read_group_starts
+from pipeline.parquet_cells import CellReader, is_binary, read_group, read_group_starts
 from pipeline.sources.checking import read_side
 from pipeline.sources.contained_images import ContainedImage, build_contained_row
 from pipeline.sources.dataset import IMAGE_FAULTS, Dataset, ReadImage, map_in_order, stream_groups
@@ -24,6 +24,7 @@ from pipeline.sources.object_fields import ObjectFields, parse_objects
 from pipeline.sources.options import DEFAULT, SourceOptions
 from pipeline.sources.patterns import expand_patterns
 from pipeline.sources.scalars import read_id
+from pipeline.sources.sizes import parse_image_header
 from pipeline.sources.tally import Tally
 
 _SIDES = ("width", "height")
@@ -163,6 +164,7 @@ class _GroupReader:
         self._layout = layout
         self._options = options
         self._file = first
+        self._cells = CellReader()
 
     def list_labels(self, groups: Sequence[_Group]) -> tuple[str, ...]:
         """The labels of all objects, sorted: a pass over the column of the objects."""
@@ -223,11 +225,10 @@ class _GroupReader:
         objects = self._parse(cells.get(self._file.objects_column or ""), place)
 
         def read_header() -> ImageHeader:
-            encoded = data or self._read_image(group, row)
-            try:
-                return imaging.read_header(encoded)
-            except UnreadableImage as error:
-                raise UnreadableDataset(f"{place}: {error}") from error
+            encoded = data or self._cells.read(
+                group.uri, group.etag, self._file.image_column, group.first_row + row
+            )
+            return parse_image_header(encoded or b"", place)
 
         member = Member(
             row=group.first_row + row, image_column=self._file.image_column, etag=group.etag
@@ -244,12 +245,6 @@ class _GroupReader:
         is_relative = self._layout.fields.is_relative
         labels = frozenset(self.classes)
         return build_contained_row(contained, self._options, labels, is_relative=is_relative)
-
-    def _read_image(self, group: _Group, row: int) -> bytes:
-        data: bytes | None = read_group(group.uri, self._file.image_column, group.index)[
-            row
-        ].as_py()
-        return data or b""
 
     def _parse(self, content: Any, place: str) -> tuple[AnnotatedObject, ...] | None:
         if content is None:

@@ -101,6 +101,18 @@ def _turn_objects(
     )
 
 
+def parse_image_header(data: bytes, where: str) -> ImageHeader:
+    """The header of an encoded image, of which `data` holds at least the start.
+
+    Raises:
+        UnreadableDataset: it is no image; the message names `where`.
+    """
+    try:
+        return imaging.read_header(data)
+    except UnreadableImage as error:
+        raise UnreadableDataset(f"{where}: {error}") from error
+
+
 def read_image_header(uri: str) -> ImageHeader:
     """Read an image's header, and as little of the file as possible.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from pipeline.sources.dataset import IMAGE_FAULTS, Dataset, ReadImage, map_in_or
 from pipeline.sources.object_fields import ObjectFields, parse_objects
 from pipeline.sources.options import DEFAULT, SourceOptions
 from pipeline.sources.patterns import expand_patterns
-from pipeline.sources.sizes import HEADER_BYTES
+from pipeline.sources.sizes import HEADER_BYTES, parse_image_header
 from pipeline.sources.tally import Repair, Tally
 from pipeline.sources.tar_index import BLOCK_BYTES, TarIndex, TarMember
 
@@ -211,12 +212,9 @@ def _iterate_samples(index: TarIndex) -> Iterator[_Sample]:
 
 def _read_header(index: TarIndex, image: TarMember, where: str) -> ImageHeader:
     """The header of an image in a tar file, and as little of the image as possible."""
-    for size in (*(size for size in HEADER_BYTES if size < image.length), image.length):
-        try:
-            return imaging.read_header(
-                index.read_span(image.offset, min(size, imaging.MAX_FILE_BYTES))
-            )
-        except UnreadableImage as error:
-            if size == image.length:
-                raise UnreadableDataset(f"{where}: {error}") from error
-    raise UnreadableDataset(f"{where} is empty")
+    for size in HEADER_BYTES:
+        if size < image.length:
+            with contextlib.suppress(UnreadableImage):
+                return imaging.read_header(index.read_span(image.offset, size))
+    size = min(image.length, imaging.MAX_FILE_BYTES)
+    return parse_image_header(index.read_span(image.offset, size), where)

@@ -77,3 +77,12 @@ def test_other_folders_and_tables_are_rejected(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "00000.parquet")
     with pytest.raises(UnreadableDataset, match="neither in a tar file nor in a folder"):
         list(open_img2dataset(str(tmp_path)).rows)
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "files", "parquet"])
+def test_stated_sizes_are_compared_with_the_headers(tmp_path: Path, layout: str) -> None:
+    root = str(write_shard(tmp_path, layout, width=pa.array([40, None, 44], pa.int32())))
+    assert [row.width for row in open_img2dataset(root).rows] == [40, None, 44]
+    dataset = open_img2dataset(root, SourceOptions(check_sizes=True))
+    assert [row.width for row in dataset.rows] == [40, None, 40]
+    assert dataset.tally.repairs.total() == 1

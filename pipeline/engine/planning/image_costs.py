@@ -149,12 +149,14 @@ class _Sampler:
                 break
             encoded_images.append(self._propose(piece))
         detections = self._detect(encoded_images)
-        for encoded, cost, found in zip(encoded_images, self.costs.images, detections, strict=True):
+        for encoded, cost, of_image in zip(
+            encoded_images, self.costs.images, detections, strict=True
+        ):
             cost.is_failed = encoded.failure is not None
             if self._detector is None:
                 cost.items = 0 if encoded.boxes is None else len(encoded.boxes)
-            elif found is not None:
-                cost.items = len(found.scores)
+            elif of_image is not None:
+                cost.items = len(of_image.scores)
             encoded.data = None
         self._build_parts(encoded_images, detections)
         return self.costs
