@@ -68,8 +68,14 @@ def _check_target(target: str, options: Prepare) -> None:
     """
     names = ("root", "annotations", "images", "boxes", "classes", "tars")
     check_apart(target, {name: getattr(options, name, None) for name in names})
-    if isinstance(options, Parquet):  # a folder of Parquet files may hold the target
+    if isinstance(options, Parquet):
         check_apart(target, {"data": list_parquet_files(options.data)})
+        for folder in map(uris.make_absolute, options.data):
+            if target.startswith(folder.rstrip("/") + "/"):
+                raise InvalidConfiguration(
+                    f"--output {uris.redact_uri(target)} lies in the --data {uris.redact_uri(folder)}, where the "
+                    "next run would read it as data: choose another folder"
+                )
     with contextlib.suppress(MissingObject):
         if storage.read_start(target, len(PARQUET_MAGIC)) != PARQUET_MAGIC:
             raise InvalidConfiguration(

@@ -16,12 +16,15 @@ from jobs.prepare_options import (
     Coco,
     Cvat,
     Folder,
+    Img2dataset,
     Labelme,
     Labelstudio,
     Lvis,
     Openimages,
+    Parquet,
     Prepare,
     Voc,
+    Webdataset,
     Yolo,
 )
 from pipeline.errors import (
@@ -33,8 +36,10 @@ from pipeline.errors import (
 )
 from pipeline.manifests import open_manifest
 from pipeline.shards import cut_manifest
+from tests.sources.containers import encode_image, write_image_table, write_tar
 from tests.sources.small_datasets import coco_content, voc_xml, write_coco, write_image, write_voc
 from tests.sources.test_cvat import BOX, write_cvat
+from tests.sources.test_img2dataset import write_shard
 from tests.sources.test_labelme import DOG, write_labelme
 from tests.sources.test_labelstudio import region, task, write_export
 from tests.sources.test_lvis import lvis_content, write_lvis
@@ -276,3 +281,32 @@ def test_a_csv_that_is_read_is_never_written(tmp_path: Path) -> None:
         options = replace(options, **{option: f"{tmp_path}/boxes.parquet"})
         with pytest.raises(InvalidConfiguration, match=f"is the --{option}"):
             main(options)
+
+
+def test_images_in_containers_are_prepared_where_they_lie(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"x.jpg": encode_image(1), "y.jpg": encode_image(2)})
+    table = write_image_table(tmp_path / "data" / "b.parquet", [encode_image(3)])
+    write_shard(tmp_path / "c", "parquet")
+    target = f"{tmp_path}/m.parquet"
+    sources = (
+        Webdataset(tars=(str(tar),), output=target),
+        Parquet(data=(str(table),), output=target),
+        Img2dataset(root=f"{tmp_path}/c", output=target),
+    )
+    for options, images in zip(sources, (2, 1, 3), strict=True):
+        main(options)
+        assert capsys.readouterr().out.startswith(f"{images} image")
+        assert (open_manifest(target).has_members, open_manifest(target).rows) == (True, images)
+
+
+def test_a_manifest_is_not_written_among_the_data(tmp_path: Path) -> None:
+    table = write_image_table(tmp_path / "data" / "b.parquet", [encode_image(3)])
+    before = table.read_bytes()
+    with pytest.raises(InvalidConfiguration, match=r"b\.parquet is the --data"):
+        main(Parquet(data=(str(tmp_path / "data"),), output=str(table)))
+    with pytest.raises(InvalidConfiguration, match="lies in the --data .* choose another folder"):
+        main(Parquet(data=(str(tmp_path / "data"),), output=str(tmp_path / "data")))
+    assert table.read_bytes() == before
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["b.parquet"]
