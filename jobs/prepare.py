@@ -73,8 +73,8 @@ def _check_target(target: str, options: Prepare) -> None:
         for folder in map(uris.make_absolute, options.data):
             if target.startswith(folder.rstrip("/") + "/"):
                 raise InvalidConfiguration(
-                    f"--output {uris.redact_uri(target)} lies in the --data {uris.redact_uri(folder)}, where the "
-                    "next run would read it as data: choose another folder"
+                    f"--output {uris.redact_uri(target)} lies in the --data {uris.redact_uri(folder)}, where "
+                    "the next run would read it as data: choose another folder"
                 )
     with contextlib.suppress(MissingObject):
         if storage.read_start(target, len(PARQUET_MAGIC)) != PARQUET_MAGIC:

@@ -306,7 +306,7 @@ def test_a_manifest_is_not_written_among_the_data(tmp_path: Path) -> None:
     before = table.read_bytes()
     with pytest.raises(InvalidConfiguration, match=r"b\.parquet is the --data"):
         main(Parquet(data=(str(tmp_path / "data"),), output=str(table)))
-    with pytest.raises(InvalidConfiguration, match="lies in the --data .* choose another folder"):
+    with pytest.raises(InvalidConfiguration, match=r"lies in the --data .* choose another folder"):
         main(Parquet(data=(str(tmp_path / "data"),), output=str(tmp_path / "data")))
     assert table.read_bytes() == before
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["b.parquet"]
