@@ -2,11 +2,11 @@
 
 python jobs/exchange.py import --source voc_2007_train.mat --manifest train.parquet --output out/proposals
 
-python jobs/exchange.py export --proposals out/proposals --output proposals.pkl
+python jobs/exchange.py export --proposals out/proposals --format detectron2 --output proposals.pkl
 
 `import` reads Girshick's selective-search .mat files and detectron2's .pkl files (without running code that
 a pickle may contain) and writes the same output as jobs/propose.py, for train and detect; `export` writes
-detectron2's .pkl.
+what the loaders of detectron2, DETReg, SoCo, wetectron or Fast R-CNN (girshick) read.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pipeline.engine.propose.exchange import export_proposals, import_proposals
 from pipeline.engine.propose.imported_boxes import BoxLimits
 from pipeline.errors import InvalidConfiguration
 from pipeline.option_ranges import check_fields
+from pipeline.proposals.peer_formats import PeerFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +66,23 @@ class Import(JobOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Export(JobOptions):
-    """Write proposals as detectron2's .pkl."""
+    """Write proposals for another project's loader."""
 
     proposals: str
     """Output folder of jobs/propose.py; any fsspec URI."""
     output: str
-    """The .pkl to write; a local path or any fsspec URI."""
+    """What to write: a .pkl (detectron2, wetectron), .json (soco), .mat (girshick) or an empty folder
+    (detreg); a local path or any fsspec URI."""
+    format: PeerFormat = "detectron2"
+    """The project whose loader reads it."""
+    manifest: str | None = None
+    """Manifest of the images, whose file names detreg and soco look up; without it, the image ids are taken
+    for them. The other formats look up image ids."""
+    max_boxes: int | None = None
+    """Maximum number of boxes per image, best first; None writes all."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "max_boxes", at_least=1)
 
 
 Exchange = (
@@ -92,7 +104,13 @@ def main(options: Import | Export) -> None:
         )
         reason = "of the file are not in the manifest"
     else:
-        counts = export_proposals(options.proposals, options.output)
+        counts = export_proposals(
+            options.proposals,
+            options.output,
+            options.format,
+            manifest_uri=options.manifest,
+            max_boxes=options.max_boxes,
+        )
         reason = "failed and are left out"
     line = f"{counts.images} images, {counts.boxes} boxes"
     line += f"; {counts.left_out} images {reason}" if counts.left_out else ""

@@ -27,7 +27,11 @@ class ProposeOptions:
     top: int = 50
     """How many of the best boxes to draw, or to print without --draw."""
     strategy: str = "fast"
-    """single, fast, quality, or a custom COLOUR_SPACES:SIMILARITIES:KS such as HSV,Lab:CTSF,TSF:50,100."""
+    """single, fast, quality, lean, wide, or a custom COLOUR_SPACES:SIMILARITIES:KS such as
+    HSV,Lab:CTSF,TSF:50,100."""
+    ranking: str | None = None
+    """Order of the boxes: authors, learned, or the URI of a model of jobs/rank.py (.json).
+    None: learned for lean and wide, authors for the others."""
     max_boxes: int | None = None
     """Maximum number of boxes; the best ones are kept."""
     min_side: float = 20
@@ -35,7 +39,7 @@ class ProposeOptions:
     max_side: int | None = None
     """Shrink an image to this longer side, in pixels, before the search; its boxes are scaled back."""
     seed: int = 0
-    """Seed of the random numbers in the ranking."""
+    """Seed of the random numbers in the authors' ranking."""
     exif: Exif = "ignore"
     """ignore: use the image as stored. apply: turn it by its EXIF orientation, as viewers show it."""
     truncated: Truncated = "reject"
@@ -63,6 +67,7 @@ def main(options: ProposeOptions) -> None:
         min_side=options.min_side,
         max_side=options.max_side,
         backend=options.backend,
+        ranking=options.ranking,
     )
     height, width = image.shape[:2]
     print(f"{len(boxes)} boxes in {width}x{height} pixels")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InvalidConfiguration
+from pipeline.proposals.ranking_model import RankingModel
 from pipeline.proposals.strategy import Strategy, resolve_strategy
 
 Backend = Literal["native", "selectivesearch", "opencv"]
@@ -54,18 +55,28 @@ def check_backend(backend: Backend, strategy: str | Strategy) -> None:
         )
 
 
-def run_backend(
+def run_backend(  # noqa: PLR0917
     backend: Backend,
     image: NDArray[np.uint8],
     strategy: str | Strategy,
     random: np.random.Generator,
+    model: RankingModel | None = None,
+    least_sides: tuple[float, float] = (1, 1),
 ) -> NDArray[np.int32]:
     """Find boxes int32 `(N, 4)`, half open, best first, no two equal, in an image uint8 `(H, W, 3)`.
 
     OpenCV seeds its ranking itself: its boxes are always the same, but their order varies.
+
+    Args:
+        backend: who finds them.
+        image: to search.
+        strategy: which hierarchies.
+        random: of the authors' order.
+        model: orders the boxes of the native backend instead.
+        least_sides: width and height that boxes need to be ranked by the model; smaller ones are left out.
     """
     if backend == "native":
-        return _run_native(image, resolve_strategy(strategy), random)
+        return _run_native(image, resolve_strategy(strategy), random, model, least_sides)
     check_backend(backend, strategy)
     if backend == "opencv":
         return _run_opencv(image, strategy)
@@ -90,14 +101,24 @@ def get_backend_version(backend: Backend, native_version: int) -> str:
 
 
 def _run_native(
-    image: NDArray[np.uint8], strategy: Strategy, random: np.random.Generator
+    image: NDArray[np.uint8],
+    strategy: Strategy,
+    random: np.random.Generator,
+    model: RankingModel | None,
+    least_sides: tuple[float, float],
 ) -> NDArray[np.int32]:
     # numba and the kernels take 0.5 s to import, and a driver that only plans never needs them.
     from pipeline.proposals.hierarchy import build_hierarchies  # noqa: PLC0415
+    from pipeline.proposals.learned_ranking import rank_by_model  # noqa: PLC0415
     from pipeline.proposals.ranking import assign_positions, rank_boxes  # noqa: PLC0415
     from pipeline.proposals.workspace import get_thread_workspace  # noqa: PLC0415
 
     workspace = get_thread_workspace()
+    if model is not None:
+        hierarchies = build_hierarchies(image, strategy, workspace)
+        ranked = rank_by_model(image, hierarchies, least_sides, model)
+        workspace.trim()
+        return ranked
     boxes_and_positions = [
         assign_positions(segmentation.boxes, segmentation.merged_boxes)
         for segmentation in build_hierarchies(image, strategy, workspace)

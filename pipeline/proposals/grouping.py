@@ -15,6 +15,7 @@ from pipeline.kernel_cache import njit
 from pipeline.proposals.features import UNIT, intersect
 from pipeline.proposals.heap import (
     build_heap,
+    decode_similarity,
     encode_similarity,
     pack_rank,
     push_rank,
@@ -54,7 +55,8 @@ def group_regions(  # type: ignore[no-untyped-def]
         pixels: pixels of the whole image.
 
     Returns:
-        int32 `(R - 1, 2)`: the two nodes that each merge joins.
+        int32 `(R - 1, 2)`: the two nodes that each merge joins; float32 `(R - 1,)`: their similarity, the sum
+        of the measures.
     """
     # A heap holds the edges, the most similar first and the earliest among equals; an edge with a merged
     # end is skipped when it comes up. A node's edges are a linked list of half-edges (2e and 2e + 1 for
@@ -64,6 +66,7 @@ def group_regions(  # type: ignore[no-untyped-def]
     count = (nodes + 1) // 2
     is_merged = np.zeros(nodes, np.bool_)
     merges = np.empty((count - 1, 2), np.int32)
+    similarities = np.empty(count - 1, np.float32)
     capacity = 4 * len(pairs) + 16
     ends, following = np.empty(2 * capacity, np.int32), np.empty(2 * capacity, np.int32)
     heap = np.empty(capacity, np.uint64)
@@ -82,9 +85,11 @@ def group_regions(  # type: ignore[no-untyped-def]
     waiting = edges
     build_heap(heap, waiting)
     for m in range(count - 1):
-        edge, waiting = _pop_live_edge(heap, waiting, ends, is_merged)
+        rank, waiting = _pop_live_edge(heap, waiting, ends, is_merged)
+        edge = unpack_edge(rank)
         a, b, new = ends[2 * edge], ends[2 * edge + 1], count + m
         merges[m, 0], merges[m, 1] = a, b
+        similarities[m] = decode_similarity(rank >> np.uint64(32))
         is_merged[a] = is_merged[b] = True
         _join_nodes(sizes, boxes, colour, texture, measures, a, b, new)
         degree = _collect_neighbours(
@@ -109,7 +114,7 @@ def group_regions(  # type: ignore[no-untyped-def]
             push_rank(heap, waiting, pack_rank(encode_similarity(value), edges))
             waiting += 1
             edges += 1
-    return merges
+    return merges, similarities
 
 
 @njit(inline="always")
@@ -158,14 +163,15 @@ def _compact(ends, heap, heads, is_merged, edges, waiting, room):  # type: ignor
 
 @njit(inline="always")
 def _pop_live_edge(heap, waiting, ends, is_merged):  # type: ignore[no-untyped-def]
-    # Return the most similar edge whose ends both still exist, and the number of edges behind it.
+    # Return the rank of the most similar edge whose ends both still exist, and the number of edges behind it.
     while True:
-        edge = unpack_edge(heap[0])
+        rank = heap[0]
+        edge = unpack_edge(rank)
         waiting -= 1
         heap[0] = heap[waiting]
         sift_down(heap, 0, waiting)
         if not (is_merged[ends[2 * edge]] or is_merged[ends[2 * edge + 1]]):
-            return edge, waiting
+            return rank, waiting
 
 
 @njit(inline="always")

@@ -14,6 +14,12 @@ def encode_similarity(value):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
+def decode_similarity(bits):  # type: ignore[no-untyped-def]
+    """Return the similarity that `encode_similarity` encoded."""
+    return np.uint32(bits).view(np.float32)
+
+
+@njit(inline="always")
 def pack_rank(bits, edge):  # type: ignore[no-untyped-def]
     """Pack an edge into one integer that orders by similarity, then by age."""
     return (bits << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(edge))

@@ -32,6 +32,14 @@ class Segmentation:
     """Per similarity, the two nodes that each merge joined, `(R - 1, 2)`; merge m made node R + m."""
     merged_boxes: tuple[NDArray[np.int32], ...]
     """Per similarity, the boxes of the merges, `(R - 1, 4)`."""
+    merged_sizes: tuple[NDArray[np.int32], ...]
+    """Per similarity, the pixels of the merges, `(R - 1,)`."""
+    similarities: tuple[NDArray[np.float32], ...]
+    """Per similarity, how similar the two nodes of each merge are, `(R - 1,)`: the sum of its measures."""
+    sizes: NDArray[np.int32]
+    """Pixels of the regions, `(R,)`."""
+    measures: tuple[int, ...]
+    """Per similarity, the number of its measures: the largest possible similarity."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +111,25 @@ def _segment_and_group(
         features.build_texture_histograms(labels, region_sizes, space.texture_codes, textures)
     pair_colours = features.intersect_pairs(colours, pairs)
     pair_textures = features.intersect_pairs(textures, pairs)
-    merges, merged_boxes = [], []
+    merges, similarities, merged_boxes, merged_sizes = [], [], [], []
     for similarity in strategy.similarities:
-        merges.append(
-            group_regions(
-                sizes, boxes, colours, textures, pairs, pair_colours, pair_textures,
-                encode_measures(similarity), height * width,
-            )
+        joined, similar = group_regions(
+            sizes, boxes, colours, textures, pairs, pair_colours, pair_textures,
+            encode_measures(similarity), height * width,
         )  # fmt: skip
+        merges.append(joined)
+        similarities.append(similar)
         merged_boxes.append(boxes[regions:].copy())
-    return Segmentation(name, k, labels, boxes[:regions], tuple(merges), tuple(merged_boxes))
+        merged_sizes.append(sizes[regions:].copy())
+    return Segmentation(
+        name,
+        k,
+        labels,
+        boxes[:regions],
+        tuple(merges),
+        tuple(merged_boxes),
+        tuple(merged_sizes),
+        tuple(similarities),
+        region_sizes,
+        tuple(len(similarity) for similarity in strategy.similarities),
+    )

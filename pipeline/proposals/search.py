@@ -18,6 +18,8 @@ from pipeline.proposals.backends import (
     list_parameters,
     run_backend,
 )
+from pipeline.proposals.ranking_choice import choose_ranking, describe_ranking, load_ranking
+from pipeline.proposals.ranking_model import RankingModel
 from pipeline.proposals.strategy import Strategy
 
 SELECTIVE_SEARCH_VERSION = 2
@@ -37,6 +39,7 @@ def selective_search(
     min_side: float = 20,
     max_side: int | None = None,
     backend: Backend = "native",
+    ranking: str | RankingModel | None = None,
 ) -> NDArray[np.float32]:
     """Propose boxes for the objects in an image, best first.
 
@@ -45,28 +48,43 @@ def selective_search(
 
     Args:
         image: uint8 RGB `(H, W, 3)`.
-        strategy: "single", "fast", "quality" (1, 8, 80 hierarchies), or a custom one.
-        seed: of the random numbers in the ranking; for many images derive it with `derive_image_seed`.
+        strategy: "single", "fast", "quality" (1, 8, 80 hierarchies), "lean", "wide" (8, 16), or a custom one.
+        seed: of the random numbers in the authors' ranking; for many images derive it with
+            `derive_image_seed`. Learned rankings draw none.
         max_boxes: the number of best boxes to keep; None keeps all.
         min_side: drop boxes with a smaller side, in pixels of `image`; 1 keeps all.
         max_side: shrink an image to this longer side before the search and scale its boxes back;
             None searches every image at its own size.
         backend: "native" is the project's own; "opencv" and "selectivesearch" call those packages.
+        ranking: "authors", "learned", the URI of a model of jobs/rank.py, or such a model; None takes the
+            strategy's own, which is "learned" for "lean" and "wide" and "authors" for all others.
 
     Returns:
         float32 `(N, 4)`, x1 y1 x2 y2 half open in pixels of `image`, no two equal.
 
     Raises:
         UnreadableImage: not a uint8 RGB image, no pixels, or over 2^29 pixels.
-        InvalidConfiguration: an argument out of range, or the backend's package is missing.
+        InvalidConfiguration: an argument out of range, the backend's package is missing, or the ranking is
+            no model.
+        StorageError: the ranking's model cannot be read.
     """
     _check_image(image, max_side)
     _check_options(max_boxes, min_side, max_side)
     height, width = image.shape[:2]
     searched = image if max_side is None else _shrink(image, max_side)
-    random = np.random.default_rng(seed)
+    if isinstance(ranking, RankingModel):
+        model: RankingModel | None = ranking
+    else:
+        model = load_ranking(choose_ranking(ranking, strategy, backend))
+    # A little less than asked for: the boxes are measured again below, in pixels of `image`.
+    least = 0.999 * min_side
     boxes = run_backend(
-        backend, np.require(searched, np.uint8, ["C", "W"]), strategy, random
+        backend,
+        np.require(searched, np.uint8, ["C", "W"]),
+        strategy,
+        np.random.default_rng(seed),
+        model,
+        (least * searched.shape[1] / width, least * searched.shape[0] / height),
     ).astype(np.float32)
     if searched.shape != image.shape:
         boxes *= np.tile([width / searched.shape[1], height / searched.shape[0]], 2)
@@ -81,14 +99,16 @@ def derive_image_seed(seed: int, image_id: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def warm_up_kernels(strategy: str | Strategy = "fast") -> float:
+def warm_up_kernels(
+    strategy: str | Strategy = "fast", ranking: str | RankingModel | None = None
+) -> float:
     """Compile the kernels or load them from Numba's cache (`NUMBA_CACHE_DIR`); returns the seconds.
 
     Call it once per node before many processes start: they then load the kernels from the cache.
     """
     begin = time.perf_counter()
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    selective_search(noise, strategy, min_side=1)
+    selective_search(noise, strategy, min_side=1, ranking=ranking)
     return time.perf_counter() - begin
 
 
@@ -100,9 +120,15 @@ def describe_provenance(
     min_side: float = 20,
     max_side: int | None = None,
     backend: Backend = "native",
+    ranking: str | None = None,
+    ranking_digest: str | None = None,
 ) -> dict[str, Any]:
-    """Describe how proposals are made, as JSON values; equal descriptions mean equal boxes."""
+    """Describe how proposals are made, as JSON values; equal descriptions mean equal boxes.
+
+    A learned ranking is named with the digest of its model; without `ranking`, it is the authors'.
+    """
     check_backend(backend, strategy)
+    chosen = choose_ranking(ranking, strategy, backend)
     return {
         "algorithm": "selective_search",
         "backend": backend,
@@ -114,6 +140,7 @@ def describe_provenance(
         "max_side": max_side,
         "version": get_backend_version(backend, SELECTIVE_SEARCH_VERSION),
         "pipeline_version": __version__,
+        **describe_ranking(chosen, ranking_digest),
     }
 
 

@@ -84,8 +84,13 @@ STRATEGIES: Mapping[str, Strategy] = {
     "quality": Strategy(
         ("HSV", "Lab", "rgI", "H", "I"), ("CTSF", "TSF", "F", "S"), (50.0, 100.0, 150.0, 300.0)
     ),
+    "lean": Strategy(("Lab",), ("CTSF", "TSF", "F", "S"), (50.0, 100.0)),
+    "wide": Strategy(("HSV", "Lab"), ("CTSF", "TSF", "F", "S"), (50.0, 100.0)),
 }
-"""The paper's three (table 7): 1, 8 and 80 hierarchies."""
+"""The paper's three (table 7: 1, 8 and 80 hierarchies), and two for the learned ranking: docs/ranking.md."""
+
+LEARNED_BY_DEFAULT = ("lean", "wide")
+"""Strategies whose boxes come in the learned order unless another is asked for."""
 
 
 def resolve_strategy(strategy: str | Strategy) -> Strategy:

@@ -180,6 +180,42 @@ def test_exported_boxes_are_the_stored_ones(
     assert content["objectness_logits"][0].tolist() == [0, -1]
 
 
+def test_exports_for_other_projects_name_images_by_their_files(
+    tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = write_proposals(str(tmp_path / "stored"), manifest, BOXES | {"b": FailedImage()})
+
+    def export(peer_format: str, target: Path, *more: str) -> int:
+        arguments = ("--proposals", stored, "--output", str(target), "--format", peer_format)
+        return run_job("exchange", "export", *arguments, *more)
+
+    # The manifest's images are /images/a.jpg, /images/b.jpg and /images/c.jpg.
+    assert export("detreg", tmp_path / "cache", "--manifest", manifest, "--max-boxes", "1") == 0
+    assert "2 images, 2 boxes" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["a.npy", "c.npy"]
+    assert np.load(tmp_path / "cache" / "a.npy").tolist() == BOXES["a"][:1]
+    assert export("soco", tmp_path / "train_none.json") == 0
+    # Boxes with a side under 32 pixels are left out there.
+    assert json.loads((tmp_path / "train_none.json").read_text()) == {
+        "a": [[5, 5, 95, 95]],
+        "c": [],
+    }
+    assert export("girshick", tmp_path / "voc.mat") == 0
+    capsys.readouterr()
+    other = write_annotations(
+        str(tmp_path / "other.parquet"), {"x": [], "y": [], "z": []}, ("cat",)
+    )
+    for arguments, message in (
+        (("wetectron", tmp_path / "w.pkl"), "image_id 'a' is none"),
+        (("soco", tmp_path / "s.pkl"), "the format soco is written to a .json file"),
+        (("detreg", tmp_path / "cache"), "is not empty"),
+        (("soco", tmp_path / "s.json", "--manifest", other), "was made for other images"),
+        (("soco", tmp_path / "s.json", "--max-boxes", "0"), "--max-boxes is 0"),
+    ):
+        assert export(*arguments) == 2
+        assert message in read_error_output(capsys)
+
+
 def test_unusable_files_are_rejected(
     tmp_path: Path, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,7 +247,7 @@ def test_unusable_files_are_rejected(
         (
             write_proposals(str(tmp_path / "p"), manifest, BOXES),
             "o.mat",
-            "export writes .pkl files only",
+            "the format detectron2 is written to a .pkl file",
         ),
     ):
         arguments = ("--proposals", proposals, "--output", str(tmp_path / target))

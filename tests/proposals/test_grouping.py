@@ -22,7 +22,7 @@ def _group(labels, similarity):
     boxes[:regions] = reference.find_boxes(labels)
     pairs = np.array(sorted(reference.find_adjacent(labels)), np.int32).reshape(-1, 2)
     none, no_values = np.empty((2 * regions - 1, 0), np.int32), np.zeros(len(pairs), np.int64)
-    merges = group_regions(
+    merges, similarities = group_regions(
         sizes,
         boxes,
         none,
@@ -33,6 +33,7 @@ def _group(labels, similarity):
         encode_measures(similarity),
         labels.size,
     )
+    assert len(similarities) == len(merges)
     return merges.tolist(), boxes[regions:].tolist(), sizes.tolist()
 
 
@@ -97,6 +98,8 @@ def test_every_merge_joins_the_most_similar_pair(image, space, similarity):
         y, x = np.nonzero(masks[merged_node])
         box = [x.min(), y.min(), x.max() + 1, y.max() + 1]
         assert segmentation.merged_boxes[0][step].tolist() == box
+        assert segmentation.merged_sizes[0][step] == masks[merged_node].sum()
+        assert abs(segmentation.similarities[0][step] - max(values.values())) < 2e-6
     assert len(live_nodes) == 1
 
 

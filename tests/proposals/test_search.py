@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import InvalidConfiguration, UnreadableImage
+from pipeline.errors import InvalidConfiguration, MissingObject, UnreadableImage
 from pipeline.proposals import (
     Strategy,
     derive_image_seed,
@@ -16,6 +16,8 @@ from pipeline.proposals import (
     selective_search,
     warm_up_kernels,
 )
+from pipeline.proposals.ranking_model import load_packaged_model
+from pipeline.proposals.settings import ProposalSettings
 from pipeline.proposals.workspace import MAX_RETAINED_BYTES, Workspace
 from tests.proposals.sample_images import draw_blocks, draw_noise, images
 
@@ -202,6 +204,53 @@ def test_provenance_describes_all_settings_that_change_the_boxes():
     with pytest.raises(InvalidConfiguration):
         describe_provenance("slow")
     assert "0.4" in describe_provenance(backend="selectivesearch")["version"]
+
+
+@pytest.mark.parametrize("strategy", ["lean", "wide"])
+def test_the_named_strategies_come_in_the_learned_order(strategy):
+    image = draw_blocks(3, 80, 100)
+    learned = selective_search(image, strategy, seed=1)
+    assert (selective_search(image, strategy, seed=2) == learned).all()
+    assert (selective_search(image, strategy, ranking="learned", max_boxes=5) == learned[:5]).all()
+    authors = selective_search(image, strategy, seed=1, ranking="authors")
+    assert sorted(authors.tolist()) == sorted(learned.tolist())
+    assert authors.tolist() != learned.tolist()
+
+
+def test_boxes_of_a_shrunk_image_are_ranked_from_the_same_least_side():
+    image = np.repeat(np.repeat(draw_blocks(4, 40, 60), 6, axis=0), 6, axis=1)
+    for min_side in (1, 20, 24, 61):
+        ranked = selective_search(image, "lean", max_side=60, min_side=min_side)
+        boxes = selective_search(image, "lean", max_side=60, min_side=min_side, ranking="authors")
+        assert sorted(ranked.tolist()) == sorted(boxes.tolist())
+
+
+def test_a_ranking_is_rejected_by_name(tmp_path):
+    image = draw_noise(0, 30, 30)
+    with pytest.raises(
+        InvalidConfiguration, match="--ranking is 'lerned', expected authors, learn"
+    ):
+        selective_search(image, ranking="lerned")
+    with pytest.raises(InvalidConfiguration, match="needs the hierarchies of --backend native"):
+        selective_search(image, backend="selectivesearch", ranking="learned")
+    with pytest.raises(MissingObject, match=r"missing\.json"):
+        selective_search(image, ranking=str(tmp_path / "missing.json"))
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(InvalidConfiguration, match=r"other\.json is no ranking model"):
+        selective_search(image, ranking=str(tmp_path / "other.json"))
+
+
+def test_provenance_names_a_learned_ranking_and_its_model():
+    _, digest = load_packaged_model()
+    named = {"name": "learned", "model": digest, "version": 1}
+    assert describe_provenance("wide")["ranking"] == named
+    assert describe_provenance("fast", ranking="learned")["ranking"]["model"] == digest
+    # The authors' order has no entry: outputs of releases that knew no other are the same.
+    assert "ranking" not in describe_provenance("fast")
+    assert describe_provenance("wide", ranking="authors").keys() == describe_provenance().keys()
+    settings = ProposalSettings(strategy="wide").pin_ranking()
+    assert (settings.ranking, settings.ranking_digest) == ("learned", digest)
+    assert settings.to_provenance() == describe_provenance("wide", max_boxes=2000)
 
 
 def test_a_second_warm_up_is_quick():

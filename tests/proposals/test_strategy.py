@@ -4,7 +4,7 @@ from pipeline.errors import InvalidConfiguration
 from pipeline.proposals.strategy import STRATEGIES, Strategy, resolve_strategy
 
 
-def test_the_papers_three_strategies_have_1_8_and_80_hierarchies():
+def test_the_papers_three_strategies_have_1_8_and_80_hierarchies_the_others_8_and_16():
     counts = {
         name: len(s.colour_spaces) * len(s.similarities) * len(s.ks)
         for name, s in STRATEGIES.items()
@@ -13,6 +13,8 @@ def test_the_papers_three_strategies_have_1_8_and_80_hierarchies():
         "single": 1,
         "fast": 8,
         "quality": 80,
+        "lean": 8,
+        "wide": 16,
     }
 
 

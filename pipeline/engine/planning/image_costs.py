@@ -107,7 +107,7 @@ class ImageSample:
         if settings is not None and settings.backend == "native":
             from pipeline import proposals  # noqa: PLC0415  (the driver needs no kernels)
 
-            proposals.warm_up_kernels(settings.strategy)
+            proposals.warm_up_kernels(settings.strategy, settings.load_ranking())
         detector = self._load_detector() if self.with_detection else None
         return _Sampler(self, settings, detector).measure
 

@@ -53,7 +53,7 @@ def plan_proposals(
     sampling = sample_images(inputs.manifest, shards, plan_options)
     log.info("measuring %d of %d images", len(sampling.pieces), sum(s.rows for s in shards))
     sample = ImageSample(
-        inputs.build_plan(settings, options), sampling.pieces, seconds=plan_options.plan_seconds
+        inputs.build_plan(options), sampling.pieces, seconds=plan_options.plan_seconds
     )
     measured = measure_sample(sample, sampling.strata, shards, processes=cluster.cores)
     plan = RunPlan(

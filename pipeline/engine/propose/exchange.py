@@ -19,11 +19,9 @@ from pipeline import manifests, schema, shards, storage, uris
 from pipeline.engine.propose.imported_boxes import BoxLimits, repair_proposals
 from pipeline.errors import InvalidConfiguration, MismatchedProposals, UnreadableDataset
 from pipeline.manifests import Manifest
-from pipeline.proposals.interchange import (
-    read_detectron2_pickle,
-    read_girshick_mat,
-    write_detectron2_pickle,
-)
+from pipeline.proposals.interchange import read_detectron2_pickle, read_girshick_mat
+from pipeline.proposals.peer_formats import NAMED_BY_FILE, WRITERS, PeerFormat
+from pipeline.proposals.stored_proposals import open_stored_proposals
 from pipeline.run_record import RunRecord
 from pipeline.runs.cut_planning import plan_cut
 from pipeline.runs.encoded_image import EncodedImage
@@ -31,7 +29,7 @@ from pipeline.runs.input_places import RUN_WRITES, check_apart
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import open_run
 from pipeline.runs.tables import build_proposals_table
-from pipeline.shards import Shard
+from pipeline.shards import Parts, Shard
 from pipeline.untrusted.proposal_files import ImageProposals
 
 ProposalFormat = Literal["mat", "pkl"]
@@ -134,39 +132,80 @@ def import_proposals(
     return ExchangeCounts(manifest.rows, box_count, left_out, repairs.describe())
 
 
-def export_proposals(proposals_uri: str, target_uri: str) -> ExchangeCounts:
-    """Write an output of `propose` as detectron2's pickle, without the images that failed.
+def export_proposals(
+    proposals_uri: str,
+    target_uri: str,
+    peer_format: PeerFormat = "detectron2",
+    *,
+    manifest_uri: str | None = None,
+    max_boxes: int | None = None,
+) -> ExchangeCounts:
+    """Write an output of `propose` in another project's layout, without the images that failed.
+
+    Args:
+        proposals_uri: the output.
+        target_uri: the file to write; a folder for `detreg`.
+        peer_format: the layout.
+        manifest_uri: the images, for formats that name them by their files; without it, the ends of the image
+            ids are taken for the names.
+        max_boxes: maximum number of boxes per image, the best ones.
 
     Raises:
         UnreadableDataset: the output is incomplete or holds no proposals.
-        InvalidConfiguration: the target does not end in .pkl.
+        MismatchedProposals: the proposals are for other images than the manifest's.
+        InvalidConfiguration: the target's name does not fit the format, it is an input, or the image ids do
+            not fit.
         StorageError: a store fails.
     """
     target = uris.make_absolute(target_uri)
-    if get_format(target) != "pkl":
-        raise InvalidConfiguration(f"{uris.redact_uri(target)}: export writes .pkl files only")
-    check_apart(target, {"proposals": proposals_uri})
+    ending, write = WRITERS[peer_format]
+    if not target.lower().endswith(ending):
+        raise InvalidConfiguration(
+            f"{uris.redact_uri(target)}: the format {peer_format} is written to a {ending} file"
+        )
+    check_apart(target, {"proposals": proposals_uri, "manifest": manifest_uri})
     parts = shards.open_parts(proposals_uri)
     if "boxes" not in parts.read_schema().names:
         raise UnreadableDataset(
             f"{uris.redact_uri(parts.uri)} has no column boxes, so no propose run wrote it"
         )
+    names = None
+    if manifest_uri is not None and peer_format in NAMED_BY_FILE:
+        names = _read_file_names(proposals_uri, manifest_uri)
     counts: Counter[str] = Counter()
-
-    def read_proposals() -> Iterator[ImageProposals]:
-        for table in parts.read_tables(["image_id", "boxes", "status"]):
-            columns = [table[name].to_pylist() for name in ("image_id", "status")]
-            for image_id, status, boxes in zip(
-                *columns, schema.split_box_column(table["boxes"]), strict=True
-            ):
-                if status == "ok":
-                    counts["boxes"] += len(boxes)
-                    yield ImageProposals(image_id, boxes, None)
-                else:
-                    counts["failed"] += 1
-
-    written = write_detectron2_pickle(target, read_proposals())
+    written = write(target, _iterate_proposals(parts, names, max_boxes, counts))
     return ExchangeCounts(written, counts["boxes"], counts["failed"])
+
+
+def _read_file_names(proposals_uri: str, manifest_uri: str) -> Iterator[str]:
+    """The URIs of a manifest's images, if the proposals are for these images."""
+    manifest = manifests.open_manifest(manifest_uri)
+    open_stored_proposals(proposals_uri, manifest)
+    if manifest.has_members:
+        raise InvalidConfiguration(
+            f"{uris.redact_uri(manifest.uri)}: its images lie inside other files and have no file names; "
+            "leave out --manifest to take their image ids"
+        )
+    for batch in manifest.read_batches(["uri"]):
+        yield from batch.column("uri").to_pylist()
+
+
+def _iterate_proposals(
+    parts: Parts, names: Iterator[str] | None, max_boxes: int | None, counts: Counter[str]
+) -> Iterator[ImageProposals]:
+    """The images that did not fail, by image_id or by their `names`; counts boxes and failed images."""
+    for table in parts.read_tables(["image_id", "boxes", "status"]):
+        columns = [table[name].to_pylist() for name in ("image_id", "status")]
+        for image_id, status, boxes in zip(
+            *columns, schema.split_box_column(table["boxes"]), strict=True
+        ):
+            name = image_id if names is None else next(names)
+            if status == "ok":
+                best = boxes[:max_boxes]
+                counts["boxes"] += len(best)
+                yield ImageProposals(name, best, None)
+            else:
+                counts["failed"] += 1
 
 
 def _read_proposals(uri: str, source_format: ProposalFormat) -> dict[str, ImageProposals]:

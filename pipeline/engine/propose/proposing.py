@@ -106,6 +106,7 @@ def _propose(
                 min_side=settings.min_side,
                 max_side=settings.max_side,
                 backend=settings.backend,
+                ranking=settings.load_ranking(),
             )
         faults.note_success("propose")
     except (UnreadableImage, *IMAGE_ERRORS) as error:

@@ -34,13 +34,17 @@ class ProposalInputs:
     output: str
     cut: Cut
     record: RunRecord
+    settings: ProposalSettings
+    """With the digest of the ranking's model."""
     provenance: Mapping[str, Any]
     """The settings as the parts' metadata holds them."""
 
-    def build_plan(self, settings: ProposalSettings, options: RunOptions) -> ProposalPlan:
+    def build_plan(self, options: RunOptions) -> ProposalPlan:
         """The run as its tasks see it."""
         fingerprint, provenance = self.record.fingerprint, self.provenance
-        return ProposalPlan(self.manifest, self.output, fingerprint, settings, provenance, options)
+        return ProposalPlan(
+            self.manifest, self.output, fingerprint, self.settings, provenance, options
+        )
 
 
 def open_proposal_inputs(
@@ -53,7 +57,9 @@ def open_proposal_inputs(
     """
     opened = manifests.open_manifest(manifest_uri)
     target = uris.make_absolute(output_uri)
-    check_apart(target, {"manifest": manifest_uri, "reuse": options.reuse}, RUN_WRITES)
+    settings = settings.pin_ranking()
+    places = {"manifest": manifest_uri, "reuse": options.reuse, "ranking": settings.ranking_uri}
+    check_apart(target, places, RUN_WRITES)
     storage.check_writable(target)
     provenance = settings.to_provenance()
     cut = plan_cut(opened, target, options)
@@ -62,7 +68,7 @@ def open_proposal_inputs(
         {"dataset": cut.dataset, "images": cut.images, "proposals": provenance},
         {"manifest": uris.redact_uri(opened.uri), **list_reused_inputs(options)},
     )
-    return ProposalInputs(opened, target, cut, record, provenance)
+    return ProposalInputs(opened, target, cut, record, settings, provenance)
 
 
 def run_proposals(
@@ -97,13 +103,13 @@ def run_proposals(
     ready = open_run(target, record, cut, options, check_images)
     reuse = None if earlier is None else earlier.locate(ready, opened)
     with cluster.connect_to_cluster():
-        plan = inputs.build_plan(settings, options)
+        plan = inputs.build_plan(options)
 
         def compute_proposals() -> WorkDone:
             placement, patience = options.placement, options.no_capacity_after
             cluster.check_needs([placement.build_need(CPU=1.0)], patience, may_grow=not own_disk)
             cluster.await_core(patience, placement)
-            warm_up_workers(settings, placement)
+            warm_up_workers(inputs.settings, placement)
             return run_shards(ProposalWork(plan, reuse), "propose", ready, options)
 
         return complete_run(

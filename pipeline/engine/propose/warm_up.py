@@ -131,4 +131,4 @@ def _load_kernels(settings: ProposalSettings) -> None:
     from pipeline import proposals  # noqa: PLC0415  (the driver needs no kernels)
 
     if settings.backend == "native":
-        proposals.warm_up_kernels(settings.strategy)
+        proposals.warm_up_kernels(settings.strategy, settings.load_ranking())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,13 @@ import pytest
 
 from pipeline import imaging, proposals, schema, shards
 from pipeline.engine.propose.run import run_proposals
-from pipeline.errors import MismatchedOutput, StorageError, TooManyFailedImages
+from pipeline.errors import (
+    InvalidConfiguration,
+    MismatchedOutput,
+    StorageError,
+    TooManyFailedImages,
+)
+from pipeline.proposals.ranking_model import PACKAGED, digest_model
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
 from tests.engine.drawn_images import draw_images, write_damaged_manifest
@@ -72,6 +79,33 @@ def test_boxes_are_those_of_selective_search(manifest: str, tmp_path: Path) -> N
     np.testing.assert_array_equal(schema.split_box_column(first["boxes"])[1], expected)
     assert len(expected) > 0
     assert schema.read_metadata(parts.read_schema(), "provenance") == SETTINGS.to_provenance()
+
+
+def test_a_learned_ranking_is_named_with_its_model_and_an_output_may_not_replace_it(
+    manifest: str, tmp_path: Path
+) -> None:
+    model = tmp_path / "ranking.json"
+    model.write_bytes(PACKAGED.read_bytes())
+    settings = ProposalSettings(strategy="single", max_boxes=9, min_side=8, ranking=str(model))
+    output = tmp_path / "proposals"
+    run_proposals(manifest, str(output), settings, options=RunOptions(max_failed_fraction=0.5))
+    parts = shards.open_parts(str(output))
+    image = imaging.decode_image((tmp_path / "images" / "001.png").read_bytes())
+    expected = proposals.selective_search(
+        image, "single", max_boxes=9, min_side=8, ranking="learned"
+    )
+    boxes = schema.split_box_column(next(parts.read_tables())["boxes"])[1]
+    np.testing.assert_array_equal(boxes, expected)
+    named = schema.read_metadata(parts.read_schema(), "provenance")["ranking"]
+    assert (named["name"], named["model"]) == ("trained", digest_model(model.read_bytes()))
+
+    retrained = json.loads(model.read_bytes()) | {"base": 0.5}
+    model.write_text(json.dumps(retrained))
+    with pytest.raises(MismatchedOutput, match=r"ranking\.model: "):
+        run_proposals(manifest, str(output), settings, options=RunOptions(max_failed_fraction=0.5))
+    inside = ProposalSettings(ranking=str(output / "run.json"))
+    with pytest.raises(InvalidConfiguration, match="no ranking model"):
+        run_proposals(manifest, str(output), inside)
 
 
 def test_a_removed_part_is_written_again_and_stray_parts_are_removed(
