@@ -1,4 +1,4 @@
-"""Score a run's output against annotations, or compare the detections of two runs.
+"""Score a run's output against annotations, compare the detections of two runs, or check a dataset.
 
 python jobs/analyze.py detections --detections out/detections --manifest test.parquet --output out
 
@@ -6,11 +6,14 @@ python jobs/analyze.py proposals --proposals out/proposals --manifest test.parqu
 
 python jobs/analyze.py compare --detections out/plain out/compressed --manifest test.parquet --output out
 
+python jobs/analyze.py dataset --manifest train.parquet --against test.parquet --output out
+
 python jobs/analyze.py sql --detections out/detections "SELECT label, count(*) FROM detections GROUP BY ALL"
 
 The job writes the scores to --output and prints them: `metrics.json` for detections, with one row per
 detection and missed object in `matches/`, a Parquet file per diagnostic, and the pages of `report/`;
-`metrics.json` with the plot `recall.png` for proposals; and `comparison.json` for a comparison.
+`metrics.json` with the plot `recall.png` for proposals; `comparison.json` for a comparison; and
+`dataset.json` with the list of images to leave out for a dataset.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from jobs.analyze_dataset import AnalyzeDataset, analyze_dataset
 from jobs.analyze_sql import AnalyzeSql, query
 from jobs.entry import JobOptions, print_lines, run
 from pipeline import shards, storage, uris
@@ -74,6 +78,9 @@ class AnalyzeDetections(JobOptions):
     proposals: str | None = None
     """Stored proposals of these images, to tell which objects no proposal covers; by default those that the
     detections were made from, if they were stored."""
+    exclude: str | None = None
+    """Parquet list of images, such as exclude.parquet of analyze dataset: the scores are stated without them,
+    too."""
     slices: str | None = None
     """Parquet or CSV file with a column image_id; each other column divides the images into slices."""
     score: float | None = None
@@ -140,14 +147,20 @@ Analyze = (
     Annotated[AnalyzeDetections, tyro.conf.subcommand("detections")]
     | Annotated[AnalyzeProposals, tyro.conf.subcommand("proposals")]
     | Annotated[CompareRuns, tyro.conf.subcommand("compare")]
+    | Annotated[AnalyzeDataset, tyro.conf.subcommand("dataset")]
     | Annotated[AnalyzeSql, tyro.conf.subcommand("sql")]
 )
 
 
-def main(options: AnalyzeDetections | AnalyzeProposals | CompareRuns | AnalyzeSql) -> None:
-    """Score the output, write the scores and print them, or do a query."""
+def main(
+    options: AnalyzeDetections | AnalyzeProposals | CompareRuns | AnalyzeDataset | AnalyzeSql,
+) -> None:
+    """Score the output, write the scores and print them, check a dataset, or do a query."""
     if isinstance(options, AnalyzeSql):
         query(options)
+        return
+    if isinstance(options, AnalyzeDataset):
+        analyze_dataset(options)
         return
     _check_places(options)
     storage.check_writable(options.output)
@@ -165,7 +178,7 @@ def _check_places(options: AnalyzeDetections | AnalyzeProposals | CompareRuns) -
     Raises:
         InvalidConfiguration: an input is one of the files that the job writes.
     """
-    names = ("manifest", "detections", "proposals", "slices")
+    names = ("manifest", "detections", "proposals", "slices", "exclude")
     inputs = {name: getattr(options, name, None) for name in names}
     check_apart(options.output, inputs, WRITES, may_share_folder=True)
 
@@ -178,6 +191,7 @@ def analyze_detections(options: AnalyzeDetections) -> None:
         options.manifest,
         options.output,
         proposals_uri=options.proposals,
+        exclude_uri=options.exclude,
         options=options.analysis,
     ) as analysis:
         metrics = analysis.compute_metrics()
@@ -188,11 +202,25 @@ def analyze_detections(options: AnalyzeDetections) -> None:
         console = Console()
         console.print(console_tables.build_class_table(metrics))
         console.print(console_tables.build_summary_table(metrics))
+        print_lines(*_describe_excluded(content))
         _print_end(content["notes"], written)
         if options.report:
             choice = ReportOptions(images=options.report_images, seed=options.seed)
             report = analysis.write_report(options.output, content, choice, side)
             print_lines(f"report: {uris.redact_uri(report.uri)}")
+
+
+def _describe_excluded(content: dict[str, Any]) -> list[str]:
+    """The scores without the excluded images, if there is a list of them."""
+    excluded = content["excluded"]
+    if excluded is None:
+        return []
+    shown = [
+        f"{name} {content[name]:.4f} -> {excluded['without'][name]:.4f}"
+        for name in ("voc07_map50", "voc_map50", "coco_ap")
+        if content[name] is not None and excluded["without"][name] is not None
+    ]
+    return [f"without {excluded['images']} excluded images: {', '.join(shown) or 'no scores'}"]
 
 
 def _choose_diagnostics(options: AnalyzeDetections) -> DiagnosticOptions:

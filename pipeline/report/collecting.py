@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +19,7 @@ from pipeline.report.match_rows import MatchRows, read_match_rows
 from pipeline.report.plan import Category, GalleryPlan, Split
 from pipeline.report.sampling import FamilySampler, Sample, hash_text
 from pipeline.report.splits import list_splits
+from pipeline.shards import Shard
 
 RESULT_COLUMNS = ("image_id", "width", "height", "status", "stage", "error_type")
 """The columns of a detections part that galleries of images depend on."""
@@ -54,6 +55,9 @@ _WORST = Category(
     "Most false detections and missed objects first, not sampled.",
     6,
 )
+_EXCLUDED = Category(
+    "excluded", "excluded images", "images", "Images that the list of --exclude names.", 2
+)
 _FAILED = Category("failed", "failed images", "images", "Images that the run could not process.", 2)
 
 
@@ -77,7 +81,7 @@ class GalleryCollector:
             if split.is_by_class:
                 name = f"class-{split.name}"
                 self._add_sampler(name, count * len(plan.classes), _ITEMS_OF_A_CLASS)
-        for name in ("images", "without-detections", "worst", "failed"):
+        for name in ("images", "without-detections", "worst", "failed", "excluded"):
             self._add_sampler(name, 1)
         self._add_sampler("per-image", _MOST_STEPS, _ITEMS_OF_A_STEP)
         self._add_sampler("reasons", len(plan.failure_reasons))
@@ -156,6 +160,22 @@ class GalleryCollector:
         reasons[is_failed] = [position_of.get(r, -1) for r in list_failure_reasons(results)]
         count("reasons", reasons)
 
+    def count_excluded(self, results: pa.Table, excluded: Sequence[int], shard: Shard) -> None:
+        """Count the images of a shard that are excluded.
+
+        Args:
+            results: its detections part, with the column image_id.
+            excluded: rows of the manifest, of any shard.
+            shard: which one it is.
+        """
+        last = shard.first_row + shard.rows
+        rows = np.array([r for r in excluded if shard.first_row <= r < last], np.int64)
+        ids = results.column("image_id").take(pa.array(rows - shard.first_row)).to_pylist()
+        hashes = np.array([hash_text(image_id) for image_id in ids], np.uint64)
+        every = np.zeros(len(rows), np.int64)
+        references = np.stack([every + shard.ordinal, rows, every - 1, every + 1], axis=1)
+        self._samplers["excluded"].update(every, hashes, references)
+
     def merge(self, other: GalleryCollector) -> None:
         """Add what another collector of the same plan counted on other shards."""
         for name, sampler in self._samplers.items():
@@ -174,7 +194,7 @@ class GalleryCollector:
             whole += self._describe(split.name, split.categories.__getitem__)
             if split.is_by_class:
                 by_class += self._describe(f"class-{split.name}", partial(self._narrow, split))
-        for category in (_IMAGES, _WITHOUT_DETECTIONS, _WORST, _FAILED):
+        for category in (_IMAGES, _WITHOUT_DETECTIONS, _WORST, _FAILED, _EXCLUDED):
             whole += self._describe(category.key, (category,).__getitem__)
         whole += self._describe("reasons", self._describe_reason)
         return [*whole, *self._describe("per-image", _describe_step), *by_class]

@@ -119,6 +119,7 @@ _ROLE_NAMES = {
     "false": "false",
     "ignored": "ignored",
     "detected": "detected",
+    "suspicious": "annotated, suspicious",
 }
 
 

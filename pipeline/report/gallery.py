@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Role = Literal["truth", "missed", "true", "false", "ignored", "detected"]
+Role = Literal["truth", "missed", "true", "false", "ignored", "detected", "suspicious"]
 """What a box is: an object that was detected (`truth`) or not (`missed`); a detection that is `true` or
 `false`; an object that counts neither way, or a detection of one (`ignored`); a detection in an image
-without annotations (`detected`)."""
+without annotations (`detected`); an object whose box a dataset report is about (`suspicious`)."""
 
 ITEMS_PER_PAGE = 200
 """The most images that one gallery shows; its count says how many there are."""

@@ -10,6 +10,7 @@ from pipeline.report.error_sections import (
     build_errors,
     build_misses,
 )
+from pipeline.report.excluded_section import build_excluded
 from pipeline.report.overview_sections import (
     build_classes,
     build_overview,
@@ -27,6 +28,7 @@ from pipeline.report.views import drop_empty
 
 _BUILDERS = (
     build_overview,
+    build_excluded,
     build_images,
     build_classes,
     build_curves,

@@ -30,6 +30,8 @@ class ReportSources:
     manifest: Manifest
     side: SideTable | None = None
     """Whose columns divide the images into slices."""
+    excluded: tuple[int, ...] = ()
+    """Rows of the manifest without which the metrics are stated, too."""
 
     def drop_shards(self) -> ReportSources:
         """The same without lists of shards, which would be large for a task that reads a few of them."""
@@ -57,6 +59,7 @@ def collect_shards(
         sizes = sources.manifest.read(of_matches.first_row, of_matches.rows, ["width", "height"])
         facts = read_image_facts(results, of_matches.first_row, sizes)
         collector.update(matches, results, facts, of_matches.ordinal, sources.side)
+        collector.count_excluded(results, sources.excluded, of_matches)
     collector.shrink()
     return collector
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline import manifests, schema, uris
 from pipeline.annotated_classes import list_annotated_classes
 from pipeline.errors import InvalidConfiguration, UnreadableDataset
+from pipeline.excluded_images import ExcludedImages
 from pipeline.image_members import Member, read_members
 from pipeline.manifests import Manifest
 from pipeline.proposals.stored_proposals import StoredProposals, open_stored_proposals
@@ -57,6 +58,8 @@ class AnnotatedDataset:
 
     manifest: Manifest
     proposals: StoredProposals
+    excluded: ExcludedImages | None = None
+    """Images that count as not annotated, so that no one trains on them."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -68,6 +71,10 @@ class AnnotatedDataset:
         """Images of each shard, in order."""
         return self.proposals.rows
 
+    def count_excluded(self) -> int:
+        """How many of its images are left out."""
+        return 0 if self.excluded is None else len(self.excluded.find_rows(self.manifest))
+
     def read(self, ordinal: int, with_proposals: bool = True) -> AnnotatedShard:
         """The images of one shard."""
         first, count = sum(self.shard_rows[:ordinal]), self.shard_rows[ordinal]
@@ -78,11 +85,15 @@ class AnnotatedDataset:
         if with_proposals:
             stored = self.proposals.locate(first, count).read_table()
             boxes, proposed_sizes = schema.split_box_column(stored["boxes"]), pair_sizes(stored)
+        annotations = read_annotations(rows, self.classes)
+        if self.excluded is not None:
+            for row in np.flatnonzero(self.excluded.find(self.manifest, rows, first)):
+                annotations[row] = None
         return AnnotatedShard(
             rows["image_id"].to_pylist(),
             rows["uri"].to_pylist(),
             read_members(rows, self.manifest.uri, first),
-            read_annotations(rows, self.classes),
+            annotations,
             boxes,
             pair_sizes(rows),
             proposed_sizes,
@@ -201,9 +212,16 @@ def check_objects(annotated_manifests: Sequence[Manifest]) -> None:
 
 
 def open_annotated_datasets(
-    annotated_manifests: Sequence[Manifest], proposal_uris: Sequence[str]
+    annotated_manifests: Sequence[Manifest],
+    proposal_uris: Sequence[str],
+    excluded: ExcludedImages | None = None,
 ) -> list[AnnotatedDataset]:
     """Join manifests with their proposals: the n-th proposals belong to the n-th manifest.
+
+    Args:
+        annotated_manifests: the manifests.
+        proposal_uris: outputs of `propose`.
+        excluded: images that are left out.
 
     Raises:
         InvalidConfiguration: the numbers of manifests and proposals differ.
@@ -215,6 +233,6 @@ def open_annotated_datasets(
             "give one of --proposals for each of --manifest, in the same order"
         )
     return [
-        AnnotatedDataset(manifest, open_stored_proposals(uri, manifest))
+        AnnotatedDataset(manifest, open_stored_proposals(uri, manifest), excluded)
         for manifest, uri in zip(annotated_manifests, proposal_uris, strict=True)
     ]

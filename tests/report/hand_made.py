@@ -16,7 +16,8 @@ from pipeline.analysis.diagnostics import DiagnosticCounts, DiagnosticOptions
 from pipeline.analysis.image_facts import read_image_facts
 from pipeline.analysis.manifest_join import JoinedBatch
 from pipeline.analysis.match_table import build_matches, read_matches
-from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest
 from pipeline.report.shard_steps import ReportSources
 from pipeline.run_record import RunRecord
 from pipeline.shards import Parts, Shard

@@ -1,0 +1,1 @@
+"""Manifests made of manifests: split, merged, filtered."""
