@@ -67,8 +67,8 @@ def main(options: Detect) -> None:
         raise InvalidConfiguration("--proposals come with their shards: leave out --shard-size")
     if options.proposals is not None and options.compute != ProposalSettings():
         raise InvalidConfiguration(
-            "--proposals takes stored boxes as they are: leave out --strategy, --max-boxes, --min-side, "
-            "--max-side, --seed and --backend"
+            "--proposals takes stored boxes as they are: leave out --strategy, --ranking, --max-boxes, "
+            "--min-side, --max-side, --seed and --backend"
         )
     if options.planning.plan:
         plan = plan_detection(

@@ -1,4 +1,4 @@
-"""Train Fast R-CNN on a manifest and its proposals, with 1..N workers on GPUs or cores.
+"""Train Fast R-CNN, R-CNN or SPPnet on a manifest and its proposals, on GPUs or cores.
 
 python jobs/train.py --manifest m.parquet --proposals p --output out --recipe tiny
 
@@ -14,13 +14,17 @@ if not __package__:  # run as a script: fail in one line if this Python lacks th
 
 import dataclasses
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated
 
 import tyro
 
 from jobs import entry
+from pipeline.baselines.settings import BaselineSettings, System
+from pipeline.engine import cluster
+from pipeline.engine.baselines.inputs import check_recipe, open_baseline_inputs
+from pipeline.engine.baselines.run import run_baseline_training
 from pipeline.engine.planning.plan_training import plan_training
 from pipeline.engine.train.run import Execution, run_training
 from pipeline.engine.train.validation import Validation
@@ -42,11 +46,16 @@ class Train(entry.JobOptions):
     proposals first, into OUTPUT/proposals."""
     output: str
     """Folder for the checkpoint; any fsspec URI."""
+    system: System = "fast-rcnn"
+    """The system to train. rcnn and sppnet are trained in stages on stored features, for comparison;
+    fast-rcnn-svm trains SVMs on the features of the Fast R-CNN whose checkpoint is --weights."""
     recipe: Annotated[str, tyro.conf.arg(metavar="|".join(sorted(RECIPES)))]
     """The recipe that sets the defaults of the options below."""
     classes: tuple[str, ...] = ()
     """Labels in the order of their numbers, for manifests that list none because another tool filtered them;
     by default all their labels, sorted."""
+    exclude: str | None = None
+    """Parquet list of images to leave out, such as exclude.parquet of analyze dataset."""
     weights: str | None = None
     """Pretrained weights: URI of a state dict or safetensors file, or a name that torchvision knows."""
     seed: int = 0
@@ -58,6 +67,9 @@ class Train(entry.JobOptions):
     execution: Annotated[Execution, tyro.conf.OmitArgPrefixes] = field(default_factory=Execution)
     planning: Annotated[GpuPlanOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=GpuPlanOptions
+    )
+    baseline: Annotated[BaselineSettings, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=BaselineSettings
     )
     fields: Annotated[Recipe, tyro.conf.OmitArgPrefixes] = field(default_factory=Recipe)
 
@@ -89,6 +101,14 @@ def main(options: Train) -> None:
         raise InvalidConfiguration(
             "--proposals takes stored proposals as they are: leave out the options --propose.*"
         )
+    if options.system != "fast-rcnn":
+        _train_baseline(options)
+        return
+    if options.baseline != BaselineSettings():
+        raise InvalidConfiguration(
+            f"--system fast-rcnn has no {_name_changed_option(options.baseline, BaselineSettings())}: "
+            "leave it out, or choose another --system"
+        )
     if options.planning.plan:
         plan = plan_training(
             options.manifest,
@@ -101,6 +121,7 @@ def main(options: Train) -> None:
             execution=options.execution,
             validation=options.validation,
             classes=options.classes,
+            exclude=options.exclude,
             plan_options=options.planning,
         )
         entry.print_lines(*plan.format_lines())
@@ -116,8 +137,66 @@ def main(options: Train) -> None:
         execution=options.execution,
         validation=options.validation,
         classes=options.classes,
+        exclude=options.exclude,
     )
     entry.print_lines(*summary.format_lines())
+
+
+def _train_baseline(options: Train) -> None:
+    """Train R-CNN or SPPnet.
+
+    Raises:
+        InvalidConfiguration: an option that only the training of Fast R-CNN has.
+    """
+    check_recipe(options.fields, get_recipe(options.recipe), options.system)
+    execution, default = options.execution, Execution()
+    used = replace(
+        default,
+        gpu=execution.gpu,
+        max_failures=execution.max_failures,
+        no_capacity_after=execution.no_capacity_after,
+    )
+    if execution != used:
+        raise InvalidConfiguration(
+            f"--system {options.system} has no {_name_changed_option(execution, used)}: leave it out"
+        )
+    if options.exclude is not None:
+        raise InvalidConfiguration(
+            f"--system {options.system} has no --exclude: train on a manifest of `prepare filter`"
+        )
+    if options.validation != Validation() or options.planning.plan:
+        name = "--plan" if options.planning.plan else "--validation.*"
+        raise InvalidConfiguration(f"--system {options.system} has no {name}: leave it out")
+    cluster.check_ray_address()
+    inputs = open_baseline_inputs(
+        options.system,
+        options.manifest,
+        options.proposals or options.propose,
+        options.output,
+        options.fields,
+        weights=options.weights,
+        seed=options.seed,
+        classes=options.classes,
+    )
+    summary = run_baseline_training(
+        inputs,
+        options.fields,
+        options.baseline,
+        seed=options.seed,
+        overwrite=options.overwrite,
+        gpu=execution.gpu,
+        max_failures=execution.max_failures,
+        no_capacity_after=execution.no_capacity_after,
+        compute=options.propose,
+    )
+    entry.print_lines(*summary.format_lines())
+
+
+def _name_changed_option(options: object, default: object) -> str:
+    """The first option of a dataclass that is not its default."""
+    names = [item.name for item in dataclasses.fields(options)]  # type: ignore[arg-type]
+    changed = next(n for n in names if getattr(options, n) != getattr(default, n))
+    return f"--{changed.replace('_', '-')}"
 
 
 if __name__ == "__main__":

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline import storage, uris
+from pipeline.detector.architecture import Architecture
 from pipeline.detector.checkpoint_record import (
     CHECKPOINT_RECORD_NAME,
     WEIGHTS_NAME,
@@ -27,6 +28,7 @@ from pipeline.detector.network import FastRCNN
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.detector.tensor_checks import is_finite
 from pipeline.errors import InvalidCheckpoint, InvalidConfiguration
+from pipeline.json_reader import describe_value
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,45 @@ def save_checkpoint(
     Raises:
         StorageError: the folder cannot be written.
     """
+    return put_checkpoint(
+        checkpoint_uri, network.state_dict(), network.architecture, preprocessing, extra=extra
+    )
+
+
+def put_checkpoint(
+    checkpoint_uri: str,
+    state: Mapping[str, Tensor],
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    system: Mapping[str, Any] | None = None,
+) -> CheckpointRecord:
+    """Put a network's tensors, then the record, into a folder.
+
+    Args:
+        checkpoint_uri: as `save_checkpoint` takes it.
+        state: the tensors by name, of any dtype and on any device.
+        architecture: the network that they belong to.
+        preprocessing: what the weights expect.
+        extra: JSON values for readers.
+        system: of another system than Fast R-CNN, see `CheckpointRecord`.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in network.state_dict().items()
+        for name, tensor in state.items()
     }
     weights = safetensors.torch.save(tensors)
     record = CheckpointRecord(
-        network.architecture,
+        architecture,
         preprocessing,
         hashlib.sha256(weights).hexdigest(),
         len(weights),
         dict(extra or {}),
+        None if system is None else dict(system),
     )
     record_json = json.dumps(record.to_json(), indent=2, sort_keys=True).encode() + b"\n"
     storage.put(uris.join(checkpoint_uri, WEIGHTS_NAME), weights)
@@ -92,21 +122,42 @@ def load_checkpoint(checkpoint_uri: str) -> TrainedNetwork:
         StorageError: the store cannot be read.
     """
     record = read_checkpoint_record(checkpoint_uri)
+    if record.system is not None:
+        raise InvalidCheckpoint(
+            f"{uris.redact_uri(checkpoint_uri)} is of the system "
+            f"{describe_value(record.system.get('name'))}, not of Fast R-CNN: only jobs/detect.py runs it"
+        )
+    network = load_network(checkpoint_uri, record, lambda: FastRCNN(record.architecture))
+    return TrainedNetwork(network, record.preprocessing, record.digest, record.extra)
+
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+
+def load_network(
+    checkpoint_uri: str, record: CheckpointRecord, build: Callable[[], NetworkT]
+) -> NetworkT:
+    """Load a checkpoint's weights into the network that `build` returns, in evaluation mode.
+
+    Raises:
+        InvalidCheckpoint: as `load_checkpoint` raises it.
+        StorageError: the store cannot be read.
+    """
     weights_uri = uris.join(checkpoint_uri, WEIGHTS_NAME)
     tensors = _parse_tensors(_read_weights(weights_uri, record), weights_uri)
-    network = _build_without_weights(record, checkpoint_uri)
+    network = _build_without_weights(build, checkpoint_uri)
     _check_fit(tensors, network.state_dict(), weights_uri)
     _check_values(tensors, weights_uri)
     network.load_state_dict(tensors, assign=True)
-    return TrainedNetwork(network.eval(), record.preprocessing, record.digest, record.extra)
+    return network.eval()
 
 
-def _build_without_weights(record: CheckpointRecord, checkpoint_uri: str) -> FastRCNN:
+def _build_without_weights(build: Callable[[], NetworkT], checkpoint_uri: str) -> NetworkT:
     try:
         with torch.device(
             "meta"
         ):  # random weights would be replaced at once: spend no time on them
-            return FastRCNN(record.architecture)
+            return build()
     except (InvalidConfiguration, RuntimeError, ValueError, OverflowError) as error:
         record_uri = uris.redact_uri(uris.join(checkpoint_uri, CHECKPOINT_RECORD_NAME))
         raise InvalidCheckpoint(f"{record_uri} describes no network: {error}") from error

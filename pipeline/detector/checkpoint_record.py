@@ -31,6 +31,9 @@ class CheckpointRecord:
     """Size of `model.safetensors`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What the training run adds, as JSON values; it does not change what the network computes."""
+    system: Mapping[str, Any] | None = None
+    """How another system than Fast R-CNN uses the network (`pipeline/baselines/settings.py`); None: as Fast
+    R-CNN does."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -40,16 +43,18 @@ class CheckpointRecord:
     @property
     def digest(self) -> str:
         """A digest of everything that decides the network's output."""
-        identity = {
+        identity: dict[str, Any] = {
             "architecture": self.architecture.to_json(),
             "preprocessing": self.preprocessing.to_json(),
             "weights": self.weights_sha256,
         }
+        if self.system is not None:
+            identity["system"] = dict(self.system)
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """The content of `model.json`."""
-        return {
+        values = {
             "version": RECORD_VERSION,
             "classes": list(self.classes),
             "architecture": self.architecture.to_json(),
@@ -61,6 +66,9 @@ class CheckpointRecord:
             },
             "extra": dict(self.extra),
         }
+        if self.system is not None:
+            values["system"] = dict(self.system)
+        return values
 
 
 def read_checkpoint_record(checkpoint_uri: str) -> CheckpointRecord:
@@ -95,6 +103,7 @@ def read_checkpoint_record(checkpoint_uri: str) -> CheckpointRecord:
             stored.read_object("weights").read_text("sha256"),
             stored.read_object("weights").read_integer("bytes"),
             stored.read_object("extra").values,
+            stored.read_object("system").values if "system" in stored.values else None,
         )
     except (InvalidJson, InvalidConfiguration) as error:
         raise InvalidCheckpoint(f"{redacted} cannot be used: {error}") from error

@@ -62,7 +62,7 @@ def sample_rois(
     candidates = np.concatenate([proposals, objects]).astype(np.float32)
     best_iou, match = _match_objects(candidates, objects)
     foreground = np.flatnonzero(best_iou >= fg_iou)
-    below = (best_iou < min(bg_iou[1], fg_iou)) & ~_is_in_crowd(candidates, gt_boxes[gt_crowd])
+    below = (best_iou < min(bg_iou[1], fg_iou)) & ~is_in_crowd(candidates, gt_boxes[gt_crowd])
     background = np.flatnonzero(below & (best_iou >= bg_iou[0]))
     if widen_background and not len(background):
         background = np.flatnonzero(below)
@@ -92,7 +92,8 @@ def _match_objects(
     return best, match
 
 
-def _is_in_crowd(candidates: NDArray[np.float32], crowds: NDArray[np.float32]) -> NDArray[np.bool_]:
+def is_in_crowd(candidates: NDArray[np.float32], crowds: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether each box `(N, 4)` lies in a crowd `(M, 4)`, by `CROWD_COVER`: it says nothing of background."""
     if not len(crowds):
         return np.zeros(len(candidates), bool)
     shared = geometry.intersection(candidates, crowds.astype(np.float32))

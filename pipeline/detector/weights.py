@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.error import URLError
 
 import safetensors.torch
@@ -13,8 +14,9 @@ import torchvision
 from torch import Tensor
 
 from pipeline import storage, uris
+from pipeline.detector.architecture import Architecture
+from pipeline.detector.backbones.backbone import Backbone
 from pipeline.detector.backbones.catalog import is_torchvision_name
-from pipeline.detector.network import FastRCNN
 from pipeline.detector.tensor_checks import describe_unusable
 from pipeline.errors import InvalidCheckpoint
 
@@ -50,7 +52,14 @@ class LoadedWeights:
         return lines
 
 
-def load_pretrained(network: FastRCNN, source: str) -> LoadedWeights:
+class PretrainedNetwork(Protocol):
+    """A network with a backbone that pretrained weights fill."""
+
+    architecture: Architecture
+    backbone: Backbone
+
+
+def load_pretrained(network: PretrainedNetwork, source: str) -> LoadedWeights:
     """Fill the network's backbone from pretrained weights, by name.
 
     Args:
@@ -89,7 +98,7 @@ def load_pretrained(network: FastRCNN, source: str) -> LoadedWeights:
 
 
 def _describe_mismatch(
-    network: FastRCNN,
+    network: PretrainedNetwork,
     loaded: Mapping[str, Tensor],
     source_names: Mapping[str, str],
     available: Sequence[str],
@@ -117,7 +126,7 @@ def _describe_mismatch(
     return f"does not fit {name_of_backbone}: {_shorten(misfits, '; ')}" if misfits else ""
 
 
-def _describe_random_frozen(network: FastRCNN, missing: Sequence[str]) -> str:
+def _describe_random_frozen(network: PretrainedNetwork, missing: Sequence[str]) -> str:
     """Say which missing tensors are frozen and would stay random; empty if there are none."""
     parameters = network.backbone.named_parameters()
     trained = {name for name, tensor in parameters if tensor.requires_grad}

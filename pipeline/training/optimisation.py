@@ -7,7 +7,6 @@ from collections.abc import Collection
 
 from torch import nn, optim
 
-from pipeline.detector.network import FastRCNN
 from pipeline.training.caffe_sgd import CaffeSGD
 from pipeline.training.recipe import Recipe
 
@@ -26,7 +25,7 @@ def compute_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def build_optimiser(
-    network: FastRCNN, recipe: Recipe, pretrained: Collection[str], rate_factor: float
+    network: nn.Module, recipe: Recipe, pretrained: Collection[str], rate_factor: float
 ) -> optim.Optimizer:
     """The optimiser of the trainable parameters; each group stores its rate as `base_rate`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pipeline import log_files, storage, uris
+from pipeline import log_files, shards, storage, uris
 from pipeline.detector.checkpoint_record import CHECKPOINT_RECORD_NAME, WEIGHTS_NAME
 from pipeline.training import logs, state
 
@@ -15,6 +15,16 @@ SUMMARY_NAME = "summary.json"
 PLAN_NAME = "plan.json"
 """What `--plan` writes; it stays if the training that it is for begins, or begins again."""
 
+STAGES = "stages"
+"""Folder of what the stages of R-CNN and SPPnet leave for the next one."""
+FEATURES = "features"
+"""Folder of the stored features of R-CNN's and SPPnet's windows: the output of a run over shards."""
+MAPS = "maps"
+"""Folder of SPPnet's stored feature maps: the output of a run over shards."""
+
+_RUN_OUTPUT = re.compile(
+    rf"{shards.PART_NAME.pattern}|run\.json|{re.escape(shards.TABLE_NAME)}|{re.escape(SUMMARY_NAME)}"
+)
 _CHECKPOINT = re.compile("|".join(map(re.escape, (CHECKPOINT_RECORD_NAME, WEIGHTS_NAME))))
 _PATTERNS = {
     state.FOLDER: re.compile(rf"{re.escape(state.POINTER)}|{state.STATE_NAME.pattern}"),
@@ -24,6 +34,11 @@ _PATTERNS = {
         rf"|{log_files.LOG_NAME.pattern}"
     ),
     BEST: _CHECKPOINT,
+    STAGES: re.compile(r"[a-z-]+\.(json|pt|safetensors)"),
+    FEATURES: _RUN_OUTPUT,
+    MAPS: _RUN_OUTPUT,
+    f"{FEATURES}/{logs.FOLDER}": log_files.LOG_NAME,
+    f"{MAPS}/{logs.FOLDER}": log_files.LOG_NAME,
 }
 """By folder below the output, the names that training writes there."""
 
@@ -33,7 +48,7 @@ WRITES = (
     WEIGHTS_NAME,
     SUMMARY_NAME,
     PLAN_NAME,
-    *(f"{folder}/*" for folder in (state.FOLDER, logs.FOLDER, BEST)),
+    *(f"{folder}/*" for folder in (state.FOLDER, logs.FOLDER, BEST, STAGES, FEATURES, MAPS)),
 )
 """Glob patterns of what a training writes, which must not be its input."""
 

@@ -1,0 +1,74 @@
+"""A row of the paper's tables, and the figures that the paper gives beside it.
+
+Figures are those of Girshick, "Fast R-CNN" (ICCV 2015), of its network L, VGG16, on VOC 2007 unless noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    name: str
+    map50: float | None = None
+    """mAP at IoU 0.5, 11 points, on the test images; the mean over seeds."""
+    difference: float | None = None
+    """From the first row of the table that has an mAP."""
+    interval: tuple[float, float] | None = None
+    """95 % of the difference, by a paired bootstrap over the test images, with the first seed."""
+    seeds: int = 1
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Other figures, by name and unit."""
+    paper: str = ""
+    """The paper's figures for this row."""
+    commands: Sequence[str] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+TITLES = {
+    "speed": "Speed and cost of the three systems (table 4)",
+    "quality": "Quality of the three systems",
+    "layers": "Which layers to train (table 5)",
+    "multi_task": "Multi-task training (table 6)",
+    "scales": "One scale or five (table 7)",
+    "svd": "SVD of fc6 and fc7 (figure 2)",
+    "svm": "Softmax or SVM (table 8)",
+    "proposals": "Number of proposals (figure 3)",
+    "sampling": "Hierarchical sampling (section 2.3)",
+    "fixed_proposals": "Proposals are fixed",
+}
+"""The tables in their order, by the name in `paper.json` and `--only`."""
+
+PAPER = {
+    ("speed", "rcnn"): "84 h training, 47.0 s per image",
+    ("speed", "sppnet"): "25 h training, 2.3 s per image",
+    ("speed", "fast_rcnn"): "9.5 h training, 0.32 s per image; 0.22 s with SVD",
+    ("quality", "rcnn"): "66.0 mAP",
+    ("quality", "sppnet"): "63.1 mAP",
+    ("quality", "fast_rcnn"): "66.9 mAP; 66.6 with SVD",
+    ("layers", "head only"): "61.4 mAP from fc6 on",
+    ("layers", "middle"): "66.9 mAP from conv3_1 on",
+    ("layers", "all layers"): "67.2 mAP from conv2_1 on, 1.3x the training time",
+    ("multi_task", "classification"): "52.2 / 54.7 / 62.6 mAP (S / M / L)",
+    ("multi_task", "joint, own boxes"): "53.3 / 55.5 / 63.4 mAP",
+    ("multi_task", "stage-wise"): "54.6 / 56.6 / 64.0 mAP",
+    ("multi_task", "joint"): "57.1 / 59.2 / 66.9 mAP",
+    ("scales", "1"): "57.1 / 59.2 / 66.9 mAP, 0.10 / 0.15 / 0.32 s per image (S / M / L)",
+    ("scales", "5"): "58.4 / 60.7 mAP, 0.39 / 0.64 s per image (S / M)",
+    ("svd", "whole"): "66.9 mAP, 0.32 s; fc6 38.7 %, fc7 6.2 % of the time",
+    ("svd", "factorised"): "66.6 mAP, 0.22 s; fc6 17.5 %, fc7 1.7 % of the time",
+    ("svm", "softmax"): "57.1 / 59.2 / 66.9 mAP (S / M / L)",
+    ("svm", "svm"): "56.3 / 58.7 / 66.8 mAP",
+    ("proposals", ""): "mAP rises, then falls slightly; average recall rises throughout",
+    ("sampling", ""): "2 images x 64 RoIs: 64x faster than 128 images x 1 RoI",
+    ("fixed_proposals", ""): "times of table 4 leave selective search out",
+}
+"""What the paper reports, by table and row."""
