@@ -40,11 +40,14 @@ class DetectOptions:
     shown_from: float = 0.3
     """Lowest score of the detections to print and draw."""
     strategy: str = "fast"
-    """Strategy of selective search: single, fast or quality."""
+    """Strategy of selective search: single, fast, quality, lean or wide."""
+    ranking: str | None = None
+    """Order of the proposals: authors, learned, or the URI of a model of jobs/rank.py (.json).
+    None: learned for lean and wide, authors for the others."""
     max_boxes: int = 2000
     """Maximum number of proposals."""
     seed: int = 0
-    """Seed of the proposals' ranking."""
+    """Seed of the authors' ranking of the proposals."""
     exif: Exif = "ignore"
     """ignore: use the image as stored. apply: turn it by its EXIF orientation, as viewers show it."""
     truncated: Truncated = "reject"
@@ -84,7 +87,13 @@ def main(options: DetectOptions) -> None:
         postprocessing=options.postprocessing,
         pyramid=options.pyramid,
     )
-    proposals = selective_search(image, options.strategy, options.seed, max_boxes=options.max_boxes)
+    proposals = selective_search(
+        image,
+        options.strategy,
+        options.seed,
+        max_boxes=options.max_boxes,
+        ranking=options.ranking,
+    )
     (detections,) = predictor([image], [proposals])
     shown = detections.filter_by_score(options.shown_from)
     Console().print(_build_table(shown, predictor.classes))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from pipeline.errors import InvalidConfiguration
@@ -46,6 +49,25 @@ def select_dtype(precision: str, device: torch.device) -> torch.dtype:
             "use auto, bf16 or fp32, or a GPU"
         )
     return PRECISIONS[precision]
+
+
+@contextmanager
+def compute_in_ieee(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Compute the block's convolutions of float32 in float32.
+
+    By default cuDNN rounds their factors to the 10 bits of TF32, in which fp32 would be no more exact than
+    fp16. In other dtypes and on other devices nothing changes.
+    """
+    if device.type != "cuda" or dtype != torch.float32:
+        yield
+        return
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def get_precision_name(dtype: torch.dtype) -> str:

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.detector.backbones.frozen_norm import bake_frozen_norms
+from pipeline.detector.device_memory import PartLimit
+from pipeline.detector.device_selection import compute_in_ieee
 from pipeline.detector.fusion import can_fuse, fuse_for_inference
 from pipeline.detector.network import FastRCNN
 from pipeline.detector.pooling import roi_max_pool
@@ -17,7 +19,8 @@ from pipeline.detector.pooling import roi_max_pool
 class InferenceNetwork:
     """A copy of a `FastRCNN` on one device: norms folded, layers fused, trunk and head in `dtype`.
 
-    The two output layers are joined into one and stay in fp32. Call it in inference mode.
+    The two output layers are joined into one and stay in fp32. Call it in inference mode. If the device's
+    memory is full, fewer images and RoIs go through at once, from then on.
     """
 
     def __init__(self, network: FastRCNN, device: torch.device, dtype: torch.dtype) -> None:
@@ -25,7 +28,8 @@ class InferenceNetwork:
         bake_frozen_norms(own.backbone)
         own.to(device, torch.float32).to(memory_format=torch.channels_last)
         own.backbone.to(dtype=dtype)
-        self.dtype = dtype
+        self.dtype, self.device = dtype, device
+        self.image_limit, self.roi_limit = PartLimit("images"), PartLimit("RoIs")
         self.spatial_scale = own.spatial_scale
         self.roi_size = own.roi_size
         if can_fuse(device, dtype):
@@ -43,7 +47,10 @@ class InferenceNetwork:
 
     def extract_features(self, images: Tensor) -> Tensor:
         """Compute the feature map `(B, C, h, w)` of preprocessed images `(B, 3, H, W)`."""
-        return self._trunk(images.to(self.dtype))
+        with compute_in_ieee(self.device, self.dtype):
+            return self.image_limit.compute(
+                lambda part: self._trunk(part.to(self.dtype)), images, len(images)
+            )
 
     def score_rois(self, features: Tensor, rois: Tensor, max_rois: int) -> tuple[Tensor, Tensor]:
         """Compute softmax scores `(R, K + 1)` and deltas `(R, K + 1, 4)` of RoIs `(R, 5)`, in fp32.
@@ -51,14 +58,20 @@ class InferenceNetwork:
         Args:
             features: from `extract_features`.
             rois: index in the batch, then x1, y1, x2, y2 in pixels of the preprocessed images.
-            max_rois: number of RoIs that go through the head at once.
+            max_rois: number of RoIs that go through the head at once, unless memory is full.
         """
-        vectors = torch.cat(
-            [self.compute_vectors(features, batch) for batch in torch.split(rois, max_rois)]
-        )
+        with compute_in_ieee(self.device, self.dtype):
+            vectors = self.roi_limit.compute(
+                lambda part: self.compute_vectors(features, part), rois, max_rois
+            )
+        logits, deltas = self.compute_outputs(vectors)
+        return logits.softmax(dim=1), deltas
+
+    def compute_outputs(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute logits `(R, K + 1)` and deltas `(R, K + 1, 4)` from vectors `(R, width)`, in fp32."""
         outputs = functional.linear(vectors.float(), self._output_weight, self._output_bias)
-        scores = outputs[:, : self._num_scores].softmax(dim=1)
-        return scores, outputs[:, self._num_scores :].reshape(len(rois), -1, 4)
+        logits, deltas = outputs[:, : self._num_scores], outputs[:, self._num_scores :]
+        return logits, deltas.reshape(len(vectors), -1, 4)
 
     def compute_vectors(self, features: Tensor, rois: Tensor) -> Tensor:
         """Compute the head's output `(R, width)` for RoIs that go through it at once."""

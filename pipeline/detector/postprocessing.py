@@ -30,10 +30,13 @@ def select_detections(
     Labels count the classes from 0. Equal scores keep the order of class and RoI.
     """
     roi, label = _select_candidates(scores[:, 1:], settings)
-    boxes = geometry.decode_deltas(deltas[roi, label + 1][:, None], rois[roi])[:, 0]
+    boxes = rois[roi]
+    if settings.refine_boxes:
+        boxes = geometry.decode_deltas(deltas[roi, label + 1][:, None], boxes)[:, 0]
     boxes = geometry.clip(boxes, size[1], size[0])
-    has_area = geometry.is_nonempty(boxes)
-    boxes, roi, label = boxes[has_area], roi[has_area], label[has_area]
+    # Indices, not a mask: a GPU's host waits for the number of rows once, not for each tensor.
+    solid = torch.nonzero(geometry.is_nonempty(boxes)).squeeze(1)
+    boxes, roi, label = boxes[solid], roi[solid], label[solid]
     score = scores[roi, label + 1]
     # Double precision, because `batched_nms` separates the classes by shifting their boxes far apart.
     limit = _choose_iou_limit(settings, boxes.device)

@@ -28,6 +28,9 @@ class PostprocessingSettings:
     rule: Literal["default", "paper"] = "default"
     """`default`: threshold, NMS, then a cap per image. `paper`: cap per class and image, NMS, then a
     threshold for each class that depends on all images (`mean_per_image`)."""
+    refine_boxes: bool = True
+    """Apply the network's box regression. False keeps the proposals' own boxes (the released TEST.BBOX_REG;
+    "testing without regression" in table 6)."""
 
     def __post_init__(self) -> None:
         if self.rule not in ("default", "paper"):
@@ -41,8 +44,13 @@ class PostprocessingSettings:
         return self.rule == "paper" and self.mean_per_image is not None
 
     def to_record(self) -> dict[str, Any]:
-        """Return the settings as run.json stores them, without `mean_per_image` if it has no effect."""
+        """Return the settings as run.json stores them, without `mean_per_image` if it has no effect.
+
+        `refine_boxes` is left out if true, so that earlier runs keep their fingerprint.
+        """
         record = asdict(self)
         if not self.has_run_thresholds:
             del record["mean_per_image"]
+        if self.refine_boxes:
+            del record["refine_boxes"]
         return record

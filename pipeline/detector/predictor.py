@@ -2,7 +2,8 @@
 
 Apart from the device, it is fast because frozen norms are folded into the filters, ReLUs and shortcuts
 are fused with the convolutions before them, memory is channels last, the processor computes in bf16 if
-it can, RoIs that pool the same cells are computed once, and batches of RoIs are bounded.
+it can, RoIs that pool the same cells are computed once, and batches of RoIs are bounded. While a GPU
+computes, threads resize the images of the next batch.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import imaging
+from pipeline.detector.batch_preparation import BatchPreparation, PreparedBatch
 from pipeline.detector.checkpoint import TrainedNetwork, load_checkpoint
 from pipeline.detector.device_selection import get_precision_name, select_device, select_dtype
+from pipeline.detector.host_transfer import move_array
 from pipeline.detector.inference import InferenceNetwork
 from pipeline.detector.postprocessing import list_candidate_scores, select_detections
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.pyramid import LevelRois, Pyramid, Size, split_by_level
-from pipeline.detector.rois import RoiBatch, build_roi_batch, clip_proposals
+from pipeline.detector.rois import clip_proposals
+from pipeline.errors import NotFiniteOutput
 
 
 class ImageDetections(NamedTuple):
@@ -96,6 +99,9 @@ class Predictor:
         self.max_rois_per_batch = max_rois_per_batch or (4096 if on_gpu else 256)
         self.max_images_per_batch = max_images_per_batch or (8 if on_gpu else 1)
         self.network = InferenceNetwork(trained.network, self.device, self.dtype)
+        self.preparation = BatchPreparation(
+            self.preprocessing, self.network.spatial_scale, self.device
+        )
 
     def __call__(
         self, images: Sequence[NDArray[np.uint8]], proposals: Sequence[NDArray[np.floating]]
@@ -109,6 +115,10 @@ class Predictor:
         Images whose resized shapes are equal go through the trunk together, in the order of `images` and
         without padding. An image without proposals has no detections. With several scales, each proposal
         is pooled at one of them (`pyramid.assign_levels`).
+
+        Raises:
+            NotFiniteOutput: the network's output for an image is not finite, as happens in fp16.
+            torch.OutOfMemoryError: a single image or RoI does not fit the device's memory.
         """
         boxes = [
             clip_proposals(rois, *image.shape[:2])
@@ -118,21 +128,15 @@ class Predictor:
         outputs = [_ImageOutputs() for _ in images]
         with_candidates = self.postprocessing.has_run_thresholds
         detections = [ImageDetections.create_empty(with_candidates=with_candidates) for _ in images]
-        for shape, batch in self._iterate_batches(split_by_level(boxes, sizes, self.levels)):
-            rois = build_roi_batch(
-                [boxes[at_level.image_index][at_level.rows] for at_level in batch],
-                [sizes[at_level.image_index] for at_level in batch],
-                shape,
-                self.network.spatial_scale,
-                self.preprocessing,
+        batches = self._iterate_batches(split_by_level(boxes, sizes, self.levels))
+        for batch in self.preparation.prepare_ahead(batches, images, boxes):
+            counts = [len(at_level.rows) for at_level in batch.rois_by_image]
+            scores, deltas = (
+                torch.split(values, counts) for values in self._compute_outputs(batch)
             )
-            batch_images = [images[at_level.image_index] for at_level in batch]
-            scores, deltas = self._compute_outputs(batch_images, shape, rois)
-            for position, at_level in enumerate(batch):
-                rows = torch.from_numpy(rois.unique_index[rois.image_index == position])
-                rows = rows.to(self.device)
+            for position, at_level in enumerate(batch.rois_by_image):
                 index = at_level.image_index
-                outputs[index].add(at_level.rows, scores[rows], deltas[rows])
+                outputs[index].add(at_level.rows, scores[position], deltas[position])
                 if outputs[index].count == len(boxes[index]):
                     detections[index] = self._postprocess(
                         *outputs[index].concatenate(), boxes[index], sizes[index]
@@ -152,34 +156,42 @@ class Predictor:
                 yield shape, with_shape[start : start + self.max_images_per_batch]
 
     @torch.inference_mode()
-    def _compute_outputs(
-        self, images: Sequence[NDArray[np.uint8]], shape: Size, rois: RoiBatch
-    ) -> tuple[Tensor, Tensor]:
-        """Compute softmax scores `(U, K + 1)` and deltas `(U, K + 1, 4)` of the unique RoIs, in fp32."""
-        features = self.network.extract_features(self._preprocess(images, shape))
-        unique = torch.from_numpy(rois.unique).to(self.device)
-        return self.network.score_rois(features, unique, self.max_rois_per_batch)
+    def _compute_outputs(self, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
+        """Compute softmax scores `(R, K + 1)` and deltas `(R, K + 1, 4)` of all RoIs, in fp32.
 
-    def _preprocess(self, images: Sequence[NDArray[np.uint8]], shape: Size) -> Tensor:
-        """Resize and normalise to float32 `(B, 3, h, w)` on the device."""
-        resized = np.stack([imaging.resize(image, shape[1], shape[0]) for image in images])
-        return self.preprocessing.normalise(torch.from_numpy(resized).to(self.device))
+        Raises:
+            NotFiniteOutput: a value is not finite.
+        """
+        features = self.network.extract_features(self._normalise(batch.images))
+        unique = batch.unique.to(self.device, non_blocking=True)
+        scores, deltas = self.network.score_rois(features, unique, self.max_rois_per_batch)
+        if not torch.isfinite(scores.sum() + deltas.sum()):
+            hint = "; fp32 and bf16 have a larger range" if self.precision == "fp16" else ""
+            raise NotFiniteOutput(f"the network's output in {self.precision} is not finite{hint}")
+        rows = batch.unique_index.to(self.device, non_blocking=True)
+        return scores[rows], deltas[rows]
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Normalise to float32 `(B, 3, h, w)` on the device."""
+        return self.preprocessing.normalise(images.to(self.device, non_blocking=True))
 
     @torch.inference_mode()
     def _postprocess(
         self, scores: Tensor, deltas: Tensor, rois: NDArray[np.float32], size: Size
     ) -> ImageDetections:
-        on_device = torch.from_numpy(rois).to(self.device)
         boxes, box_scores, labels = select_detections(
-            scores, deltas, on_device, size, self.postprocessing
+            scores, deltas, move_array(rois, self.device), size, self.postprocessing
         )
         candidates = None
         if self.postprocessing.has_run_thresholds:
             candidates = list_candidate_scores(scores, self.postprocessing).cpu().numpy()
+        # One transfer: the host waits for each. A label is exact in float32.
+        columns = (boxes, box_scores[:, None], labels[:, None].to(boxes.dtype))
+        selected = torch.cat(columns, dim=1).cpu().numpy()
         return ImageDetections(
-            boxes.cpu().numpy(),
-            box_scores.cpu().numpy(),
-            labels.cpu().numpy().astype(np.int32),
+            selected[:, :4].copy(),
+            selected[:, 4].copy(),
+            selected[:, 5].astype(np.int32),
             candidates,
         )
 

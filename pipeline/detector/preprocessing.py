@@ -146,11 +146,13 @@ class Preprocessing:
 
         It computes on the device of `images`: a transfer to a GPU then moves uint8, a quarter of the bytes.
         """
+        from pipeline.detector.host_transfer import move_array  # noqa: PLC0415  loads torch
+
         gain, shift = self._compute_gain(), self._compute_shift()
         if self.channel_order == "BGR":
             images = images.flip(-1)
         values = images.float()
-        values.mul_(values.new_tensor(gain)).add_(values.new_tensor(shift))
+        values.mul_(move_array(gain, values.device)).add_(move_array(shift, values.device))
         return values.permute(0, 3, 1, 2)
 
     def _compute_gain(self) -> NDArray[np.float32]:

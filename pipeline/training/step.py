@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, distributed, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.detector.device_selection import select_dtype
+from pipeline.detector.device_selection import compute_in_ieee, select_dtype
 from pipeline.detector.fusion import can_fuse, fuse_frozen_layers
+from pipeline.detector.host_transfer import move_array
 from pipeline.detector.loss import multi_task_loss
 from pipeline.detector.loss_names import TOTAL
 from pipeline.detector.network import FastRCNN
@@ -127,7 +128,8 @@ class TrainingStep:
         torch.manual_seed(_derive_seed(*self._key, number))
         samples = [sample for sample in samples if len(sample.labels)]
         self._optimiser.zero_grad(set_to_none=True)
-        losses = self._backward_all(samples)
+        with compute_in_ieee(self._device, self._dtype):
+            losses = self._backward_all(samples)
         norm = self._update_weights(losses)
         labels = np.concatenate([sample.labels for sample in samples] or [np.zeros(0, np.int64)])
         return StepResult(
@@ -171,8 +173,8 @@ class TrainingStep:
         losses = multi_task_loss(
             logits.float(),
             deltas.float(),
-            torch.from_numpy(labels).to(self._device),
-            torch.from_numpy(targets).to(self._device),
+            move_array(labels, self._device),
+            move_array(targets, self._device),
             normalizer=normalizer,
             localisation_weight=self._recipe.box_loss_weight,
         )
@@ -200,13 +202,12 @@ class TrainingStep:
         return bool(agreed) and self.scaler.get_scale() > 1.0
 
     def _normalise_image(self, image: np.ndarray) -> Tensor:
-        stored = torch.from_numpy(image).to(self._device, non_blocking=True)
-        values = self._preprocessing.normalise(stored[None])
+        values = self._preprocessing.normalise(move_array(image, self._device)[None])
         return values.contiguous(memory_format=self._layout)
 
     def _add_batch_index(self, rois: np.ndarray) -> Tensor:
         with_index = np.concatenate([np.zeros((len(rois), 1), np.float32), rois], axis=1)
-        return torch.from_numpy(with_index).to(self._device)
+        return move_array(with_index, self._device)
 
     def _count_rois_of_all_workers(self, count: int) -> float:
         if self._workers == 1:

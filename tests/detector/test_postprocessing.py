@@ -118,3 +118,25 @@ def test_records_name_the_mean_only_where_it_matters():
         not in PostprocessingSettings(rule="paper", mean_per_image=None).to_record()
     )
     assert PostprocessingSettings(rule="paper").to_record()["mean_per_image"] == 40
+
+
+@pytest.mark.parametrize("rule", ["default", "paper"])
+def test_without_regression_detections_are_the_proposals_own_boxes(rule):
+    scores, deltas, boxes = draw_scored_rois(3, 40)
+    settings = PostprocessingSettings(rule=rule, refine_boxes=False)
+    selected, _, _ = select_detections(scores, deltas, boxes, SIZE, settings)
+    refined, _, _ = select_detections(
+        scores, deltas, boxes, SIZE, PostprocessingSettings(rule=rule)
+    )
+    expected, _, _ = select_detections(
+        scores, torch.zeros_like(deltas), boxes, SIZE, PostprocessingSettings(rule=rule)
+    )
+    assert torch.allclose(selected, expected)
+    assert len(selected) > 5
+    assert not torch.equal(selected, refined)
+
+
+def test_records_name_the_regression_only_if_it_is_off():
+    """Runs of earlier releases keep their fingerprint."""
+    assert "refine_boxes" not in PostprocessingSettings().to_record()
+    assert PostprocessingSettings(refine_boxes=False).to_record()["refine_boxes"] is False

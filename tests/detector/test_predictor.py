@@ -10,7 +10,7 @@ from pipeline.detector.checkpoint import TrainedNetwork, save_checkpoint
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.predictor import Predictor
 from pipeline.detector.pyramid import Pyramid, assign_levels, split_by_level
-from pipeline.errors import InvalidCheckpoint, InvalidConfiguration
+from pipeline.errors import InvalidCheckpoint, InvalidConfiguration, NotFiniteOutput
 from tests.benchmarks import plain_detector
 from tests.detector import plain_predictor
 from tests.detector.networks import (
@@ -267,3 +267,13 @@ def test_an_error_names_the_unknown_device_or_precision(options):
 def test_invalid_postprocessing_settings_are_rejected(fields):
     with pytest.raises(InvalidConfiguration):
         replace(PostprocessingSettings(), **fields)
+
+
+def test_output_that_is_not_finite_is_an_error_and_not_an_empty_image():
+    network = build_random_network()
+    with torch.no_grad():
+        network.bbox_pred.bias[5] = float("inf")
+    image, proposals = draw_case()
+    predictor = Predictor(TrainedNetwork(network, SMALL), precision="fp32")
+    with pytest.raises(NotFiniteOutput, match="in fp32 is not finite"):
+        predictor([image], [proposals])

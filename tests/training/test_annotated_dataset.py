@@ -9,7 +9,8 @@ import pytest
 
 from pipeline import schema
 from pipeline.errors import InvalidConfiguration, MismatchedProposals, UnreadableDataset
-from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest
 from pipeline.training.annotated_dataset import (
     check_objects,
     open_annotated_datasets,

@@ -5,7 +5,8 @@ import pytest
 
 from pipeline import geometry
 from pipeline.errors import UnreadableDataset
-from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest
 from pipeline.training.annotated_dataset import open_annotated_datasets, open_annotated_manifests
 from pipeline.training.recipe import Recipe
 from pipeline.training.survey import select_candidates, survey_datasets

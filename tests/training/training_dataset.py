@@ -10,7 +10,8 @@ import pyarrow as pa
 from pipeline import imaging, schema, shards, storage, uris
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.detector.targets import TargetStatistics
-from pipeline.manifests import AnnotatedObject, Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import AnnotatedObject, Manifest, ManifestRow, open_manifest
 from pipeline.run_record import RunRecord
 from pipeline.sources.drawn_dataset import CLASSES, DrawnImage, draw_image
 from pipeline.training.annotated_dataset import (

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import manifests, storage, uris
+from pipeline.baselines.settings import read_region_settings
 from pipeline.detector.checkpoint_record import CheckpointRecord, read_checkpoint_record
 from pipeline.detector.detection_settings import DetectionSettings
+from pipeline.detector.pyramid import Pyramid
 from pipeline.detector.version import ALGORITHM_VERSION
 from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.detect.resources import ActorResources
-from pipeline.errors import InvalidCheckpoint
+from pipeline.errors import InvalidCheckpoint, InvalidConfiguration
 from pipeline.manifests import Manifest
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.proposals.stored_proposals import StoredProposals, open_stored_proposals
@@ -77,9 +79,13 @@ def open_detection_inputs(
     checkpoint = read_checkpoint_record(checkpoint_uri)
     check_classes(checkpoint.classes, manifest)
     settings.pyramid.build_levels(checkpoint.preprocessing)  # rejects a scale above the cap now
+    _check_system(checkpoint, checkpoint_uri, settings)
     target = uris.make_absolute(output_uri)
+    if isinstance(proposals, ProposalSettings):
+        proposals = proposals.pin_ranking()
     places = _list_inputs(manifest, checkpoint_uri, proposals)
-    check_apart(target, {**places, "reuse": options.reuse}, RUN_WRITES)
+    ranking = None if isinstance(proposals, str) else proposals.ranking_uri
+    check_apart(target, {**places, "reuse": options.reuse, "ranking": ranking}, RUN_WRITES)
     storage.check_writable(target)
     stored = computed = None
     if isinstance(proposals, str):
@@ -92,6 +98,24 @@ def open_detection_inputs(
     record = _build_record(recorded, cut, checkpoint, provenance, settings)
     absolute = uris.make_absolute(checkpoint_uri)
     return DetectionInputs(manifest, absolute, checkpoint, target, stored, computed, cut, record)
+
+
+def _check_system(
+    checkpoint: CheckpointRecord, checkpoint_uri: str, settings: DetectionSettings
+) -> None:
+    """Reject an unknown system, and scales in place of those that R-CNN and SPPnet are trained with.
+
+    Raises:
+        InvalidCheckpoint: the system is unknown.
+        InvalidConfiguration: it has no scales to choose.
+    """
+    regions = read_region_settings(checkpoint.system, checkpoint_uri)
+    if regions is None or regions.system == "fast-rcnn-svm" or settings.pyramid == Pyramid():
+        return
+    raise InvalidConfiguration(
+        f"{uris.redact_uri(checkpoint_uri)} is of the system {regions.system}: leave out --scales and "
+        "--scale-cap, which only Fast R-CNN has"
+    )
 
 
 def _list_inputs(

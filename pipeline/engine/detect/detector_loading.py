@@ -16,6 +16,7 @@ from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.errors import InvalidCheckpoint, NoCapacity
 
 if TYPE_CHECKING:
+    from pipeline.baselines.predictor import BaselinePredictor
     from pipeline.detector.predictor import Predictor
 
 
@@ -50,6 +51,10 @@ def load_detector(plan: DetectionPlan, precision: str) -> tuple[ChunkDetector, s
     device, options = plan.resources.device, plan.options
     with _report_device_errors(device, RuntimeError, AssertionError):
         torch.zeros(1, device=device)
+    if device == "cuda" and plan.resources.gpus < 1:
+        from pipeline.detector.device_memory import limit_memory  # noqa: PLC0415
+
+        limit_memory(torch.device(device), plan.resources.gpus)
     with _report_device_errors(device, torch.AcceleratorError, torch.OutOfMemoryError):
         predictor = _load_predictor(plan, precision)
         predictor([np.zeros((64, 64, 3), np.uint8)], [np.array([[0, 0, 64, 64]], np.float32)])
@@ -63,18 +68,28 @@ def load_detector(plan: DetectionPlan, precision: str) -> tuple[ChunkDetector, s
     return detector, str(predictor.precision)
 
 
-def _load_predictor(plan: DetectionPlan, precision: str) -> Predictor:
+def _load_predictor(plan: DetectionPlan, precision: str) -> Predictor | BaselinePredictor:
+    """The predictor of the system that the checkpoint's record names."""
     import torch  # noqa: PLC0415
 
+    from pipeline.baselines.checkpoint import load_baseline  # noqa: PLC0415
+    from pipeline.baselines.predictor import BaselinePredictor  # noqa: PLC0415
     from pipeline.detector.checkpoint import load_checkpoint  # noqa: PLC0415
     from pipeline.detector.predictor import Predictor  # noqa: PLC0415
 
     torch.set_num_threads(plan.resources.threads)
-    loaded = load_checkpoint(plan.checkpoint_uri)
-    if loaded.digest != plan.checkpoint.digest:
-        raise InvalidCheckpoint(
-            f"{uris.redact_uri(plan.checkpoint_uri)} has changed since the run started"
+    if plan.checkpoint.system is not None:
+        baseline = load_baseline(plan.checkpoint_uri)
+        _check_unchanged(plan, baseline.digest)
+        return BaselinePredictor(
+            baseline,
+            postprocessing=plan.settings.postprocessing,
+            device=plan.resources.device,
+            precision=precision,
+            pyramid=plan.settings.pyramid,
         )
+    loaded = load_checkpoint(plan.checkpoint_uri)
+    _check_unchanged(plan, loaded.digest)
     return Predictor(
         loaded,
         postprocessing=plan.settings.postprocessing,
@@ -82,6 +97,13 @@ def _load_predictor(plan: DetectionPlan, precision: str) -> Predictor:
         precision=precision,
         pyramid=plan.settings.pyramid,
     )
+
+
+def _check_unchanged(plan: DetectionPlan, digest: str) -> None:
+    if digest != plan.checkpoint.digest:
+        raise InvalidCheckpoint(
+            f"{uris.redact_uri(plan.checkpoint_uri)} has changed since the run started"
+        )
 
 
 @contextmanager

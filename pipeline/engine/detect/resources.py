@@ -24,7 +24,8 @@ class ActorOptions:
     The job chooses between the two when it starts, and uses nodes that join later in the same way. An
     autoscaler is asked for nodes that hold so many."""
     gpus_per_actor: float | None = None
-    """GPUs of one actor: a fraction shares a GPU, 0 computes on cores."""
+    """GPUs of one actor: a fraction shares a GPU and its memory, 0 computes on cores. An actor computes on
+    one GPU, however many it holds."""
     actor_resources: str | None = None
     """As --resources, for the detector actors; that option is for the tasks that read and propose."""
     actor_label_selector: str | None = None

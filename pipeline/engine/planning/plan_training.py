@@ -58,6 +58,7 @@ def plan_training(
     execution: Execution,
     validation: Validation,
     classes: Sequence[str],
+    exclude: str | None = None,
     plan_options: GpuPlanOptions,
 ) -> RunPlan:
     """Do the first steps of a training in a scratch folder, and put plan.json into the output.
@@ -75,6 +76,7 @@ def plan_training(
         execution: workers, states.
         validation: held-out images.
         classes: the labels in the order of their numbers.
+        exclude: a list of images to leave out.
         plan_options: how many images to measure, and the planned cluster.
 
     Raises:
@@ -93,6 +95,7 @@ def plan_training(
         seed=seed,
         validation=validation,
         classes=classes,
+        exclude=exclude,
     )
     spec = inputs.build_spec(
         recipe,

@@ -65,6 +65,8 @@ class TrainingSample:
         store_options.set_options(self.stores)
         torch.set_num_threads(self.threads)
         device = torch.device("cuda", self.rank) if self.gpu else torch.device("cpu")
+        if self.gpu:
+            torch.cuda.set_device(device)  # NCCL's, for all collectives
         if self.spec.workers > 1:
             distributed.init_process_group(
                 "nccl" if self.gpu else "gloo",
@@ -115,6 +117,6 @@ class TrainingSample:
         few = replace(self.validator, images=min(VALIDATED_IMAGES, self.validator.images))
         exported = copy_with_raw_deltas(trainer.network, self.spec, trainer.step)
         with costs.validation.measure():
-            few(exported, trainer.preprocessing)
+            few(exported, trainer.preprocessing, str(trainer.device))
         costs.validation.wall /= few.images
         costs.validation.cpu /= few.images

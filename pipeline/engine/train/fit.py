@@ -145,7 +145,7 @@ def _run_worker(config: dict[str, Any]) -> None:
     if ray.get(board.has_failed.remote()):
         return  # Ray Train retries, but another worker found an error that no retry can repair
     device = get_device()
-    spec, record = config["spec"], config["record"]
+    spec, record, validator = config["spec"], config["record"], config["validate"]
     rank = train.get_context().get_world_rank()
     try:
         Trainer(
@@ -155,7 +155,9 @@ def _run_worker(config: dict[str, Any]) -> None:
             ingest_threads=1 if device.type == "cpu" else min(8, config["threads"]),
             on_record=board.post.remote,
             on_state=lambda record: train.report(record.as_json()),
-            validate=config["validate"],
+            validate=None
+            if validator is None
+            else functools.partial(validator, device=str(device)),
             run=record.fingerprint,
             check_owned=functools.partial(check_not_taken_over, spec.output, record),
         ).train()

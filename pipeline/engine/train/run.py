@@ -15,12 +15,11 @@ from pipeline import uris
 from pipeline.engine import cluster
 from pipeline.engine.propose.run import run_proposals
 from pipeline.engine.train.fit import run_ray_train
-from pipeline.engine.train.training_inputs import open_training_inputs
+from pipeline.engine.train.training_inputs import TrainingInputs, open_training_inputs
 from pipeline.engine.train.training_output import make_run_record, prepare_output, report_stop
 from pipeline.engine.train.training_summary import TrainingRun, TrainingSummary
 from pipeline.engine.train.validation import Validation, Validator
 from pipeline.engine.train.workers import choose_workers
-from pipeline.manifests import Manifest
 from pipeline.option_ranges import check_fields
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
@@ -84,6 +83,7 @@ def run_training(
     execution: Execution = Execution(),
     validation: Validation = Validation(),
     classes: Sequence[str] = (),
+    exclude: str | None = None,
 ) -> TrainingSummary:
     """Train a detector, or resume an interrupted training.
 
@@ -98,6 +98,7 @@ def run_training(
         execution: workers, states, time limits.
         validation: held-out images; the network with the best score is kept in OUTPUT/best.
         classes: the labels in the order of their numbers, for manifests that do not list them.
+        exclude: a list of images to leave out (`excluded_images`).
 
     Raises:
         PipelineError: a subclass that names the problem; wrong input is found before Ray starts.
@@ -112,13 +113,13 @@ def run_training(
         seed=seed,
         validation=validation,
         classes=classes,
+        exclude=exclude,
     )
-    output = inputs.output
     is_local = cluster.is_local()  # no node can join
     with cluster.connect_to_cluster():
         if isinstance(proposals, ProposalSettings):
             options = RunOptions(overwrite=overwrite, no_capacity_after=execution.no_capacity_after)
-            datasets = _compute_proposals(inputs.manifests, proposals, output, options)
+            datasets = _compute_proposals(inputs, proposals, options)
             inputs = replace(inputs, datasets=datasets, survey=survey_datasets(datasets, recipe))
         spec = inputs.build_spec(
             recipe,
@@ -132,16 +133,17 @@ def run_training(
 
 
 def _compute_proposals(
-    manifests: Sequence[Manifest], settings: ProposalSettings, output: str, options: RunOptions
+    inputs: TrainingInputs, settings: ProposalSettings, options: RunOptions
 ) -> list[AnnotatedDataset]:
     """Compute the proposals that are missing below the output, and join the manifests with them."""
-    folder = uris.join(output, "proposals")
+    manifests = inputs.manifests
+    folder = uris.join(inputs.output, "proposals")
     proposal_uris = [folder]
     if len(manifests) > 1:
         proposal_uris = [uris.join(folder, str(number)) for number in range(len(manifests))]
     for manifest, uri in zip(manifests, proposal_uris, strict=True):
         run_proposals(manifest.uri, uri, settings, options)
-    return open_annotated_datasets(manifests, proposal_uris)
+    return open_annotated_datasets(manifests, proposal_uris, inputs.excluded)
 
 
 def _train(
@@ -200,6 +202,7 @@ def _train(
         cores=capacity.cpus,
         gpus=capacity.gpus,
         gpu_workers=workers.count if workers.gpu else 0,
+        images_excluded=sum(dataset.count_excluded() for dataset in spec.datasets),
     ).summarise(last)
     summary.write()
     return summary

@@ -10,6 +10,7 @@ from pipeline import storage, uris
 from pipeline.detector.architecture import Architecture
 from pipeline.detector.backbones.catalog import is_torchvision_name
 from pipeline.engine.train.validation import Validation, Validator
+from pipeline.excluded_images import ExcludedImages, read_excluded_images
 from pipeline.manifests import Manifest
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.input_places import check_apart
@@ -43,6 +44,8 @@ class TrainingInputs:
     """The manifests joined with their proposals; None until these are computed."""
     survey: Survey | None
     """Of the datasets."""
+    excluded: ExcludedImages | None = None
+    """Images that are left out."""
 
     def build_spec(
         self,
@@ -80,6 +83,7 @@ def open_training_inputs(
     seed: int,
     validation: Validation,
     classes: Sequence[str],
+    exclude: str | None = None,
 ) -> TrainingInputs:
     """Open and check what `run_training` reads; nothing is written.
 
@@ -88,18 +92,32 @@ def open_training_inputs(
     """
     output = uris.make_absolute(output_uri)
     weights = _make_weights_absolute(weights)
-    _check_inputs(output, manifest_uris, proposals, weights, validation)
+    _check_inputs(output, manifest_uris, proposals, weights, validation, exclude=exclude)
     manifests = open_annotated_manifests(manifest_uris, classes)
     check_objects(manifests)
+    excluded = None if exclude is None else read_excluded_images(exclude)
+    if excluded is not None:
+        log_excluded(excluded, manifests)
     labels = manifests[0].classes or ()
     validator = validation.open_validator(labels)
     datasets = survey = None
     if not isinstance(proposals, ProposalSettings):
-        datasets = open_annotated_datasets(manifests, proposals)
+        datasets = open_annotated_datasets(manifests, proposals, excluded)
         survey = survey_datasets(datasets, recipe)
     _check_weights(choose_architecture(recipe, labels, weights), weights, seed)
     storage.check_writable(output)
-    return TrainingInputs(output, manifests, weights, validator, datasets, survey)
+    return TrainingInputs(output, manifests, weights, validator, datasets, survey, excluded)
+
+
+def log_excluded(excluded: ExcludedImages, manifests: Sequence[Manifest]) -> None:
+    """Log how many images a list leaves out; a list that names none of them is most likely another's."""
+    count = sum(len(excluded.find_rows(manifest)) for manifest in manifests)
+    images = sum(manifest.rows for manifest in manifests)
+    log.log(
+        logging.WARNING if len(excluded) and not count else logging.INFO,
+        "--exclude %s names %d images and leaves out %d of %d",
+        *(uris.redact_uri(excluded.uri), len(excluded), count, images),
+    )
 
 
 def _make_weights_absolute(weights: str | None) -> str | None:
@@ -115,6 +133,8 @@ def _check_inputs(
     proposals: Sequence[str] | ProposalSettings,
     weights: str | None,
     validation: Validation,
+    *,
+    exclude: str | None,
 ) -> None:
     """Reject an output that would overwrite an input.
 
@@ -130,6 +150,7 @@ def _check_inputs(
             "weights": weights if is_file else None,
             "validation.manifest": validation.manifest,
             "validation.proposals": validation.proposals,
+            "exclude": exclude,
         },
         training_files.WRITES,
     )

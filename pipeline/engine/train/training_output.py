@@ -78,12 +78,14 @@ def make_run_record(spec: TrainingSpec) -> RunRecord:
             "datasets": [_identify(dataset) for dataset in datasets],
             "annotations": spec.survey.annotations,
             "weights": _digest_weights(weights),
+            **_digest_excluded(datasets[0]),
             **spec.as_settings(),
         },
         {
             "manifest": [uris.redact_uri(dataset.manifest.uri) for dataset in datasets],
             "proposals": [uris.redact_uri(dataset.proposals.parts.uri) for dataset in datasets],
             "weights": None if weights is None else uris.redact_uri(weights),
+            **_locate_excluded(datasets[0]),
         },
         schema_version=NO_TABLES,
     )
@@ -92,6 +94,15 @@ def make_run_record(spec: TrainingSpec) -> RunRecord:
 def _identify(dataset: AnnotatedDataset) -> dict[str, Any]:
     """What identifies a dataset and its proposals, wherever they are stored."""
     return {"dataset": dataset.proposals.dataset, "proposals": dataset.proposals.provenance}
+
+
+def _digest_excluded(dataset: AnnotatedDataset) -> dict[str, Any]:
+    """What identifies the images that are left out; nothing without a list, as before there were lists."""
+    return {} if dataset.excluded is None else {"excluded": dataset.excluded.digest}
+
+
+def _locate_excluded(dataset: AnnotatedDataset) -> dict[str, Any]:
+    return {} if dataset.excluded is None else {"exclude": uris.redact_uri(dataset.excluded.uri)}
 
 
 def _digest_weights(weights: str | None) -> str | None:

@@ -32,12 +32,15 @@ class TrainingSummary:
     """Bytes of all images that the steps used."""
     plan_errors: Mapping[str, PlanError] = field(default_factory=dict)
     """How far plan.json was off, by figure; empty without a plan of this training."""
+    images_excluded: int = 0
+    """Images that the list of --exclude leaves out."""
 
     def as_json(self) -> dict[str, Any]:
         """The content of summary.json."""
         values: dict[str, Any] = {
             "steps": self.steps,
             "images": self.images,
+            "images_excluded": self.images_excluded,
             "images_skipped": 0 if self.last is None else self.last.skipped,
             "seconds": round(self.seconds, 3),
             "cpu_seconds": {"train": round(self.cpu_seconds, 3)},
@@ -65,6 +68,8 @@ class TrainingSummary:
                 f"loss {self.last.loss:.3f}, {self.last.skipped} images skipped, {self.seconds:.0f} s"
             )
         lines = [outcome]
+        if self.images_excluded:
+            lines.append(f"{self.images_excluded} images were left out by --exclude")
         if self.plan_errors:
             lines.append(format_plan_errors(self.plan_errors))
         return [*lines, f"checkpoint: {uris.redact_uri(self.output)}"]
@@ -90,6 +95,8 @@ class TrainingRun:
     """Of the cluster."""
     gpu_workers: int = 0
     """Workers that held a GPU."""
+    images_excluded: int = 0
+    """Images that a list leaves out."""
 
     def summarise(self, last: TrainingRecord | None) -> TrainingSummary:
         """The summary, from the log of all its steps and from its plan if there is one."""
@@ -115,4 +122,5 @@ class TrainingRun:
             cpu_seconds,
             bytes_read,
             errors,
+            self.images_excluded,
         )

@@ -98,8 +98,15 @@ class Validator:
         identity = [stored.dataset, stored.provenance, self.images]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
-    def __call__(self, network: FastRCNN, preprocessing: Preprocessing) -> float:
+    def __call__(
+        self, network: FastRCNN, preprocessing: Preprocessing, device: str = "auto"
+    ) -> float:
         """VOC2007's 11-point mean AP at IoU 0.5; an unreadable image's objects count as missed.
+
+        Args:
+            network: with raw deltas.
+            preprocessing: what its weights expect.
+            device: as `Predictor` takes it; a worker that holds none of its node's GPUs must name the CPU.
 
         Raises:
             StorageError: the store does not answer, which says nothing about the network.
@@ -107,7 +114,7 @@ class Validator:
         from pipeline.detector.checkpoint import TrainedNetwork  # noqa: PLC0415  imports torch
         from pipeline.detector.predictor import Predictor  # noqa: PLC0415
 
-        predictor = Predictor(TrainedNetwork(network, preprocessing))
+        predictor = Predictor(TrainedNetwork(network, preprocessing), device=device)
         scores = VocAveragePrecision(len(self.dataset.classes))
         for image, proposed_size, truth, boxes in self._read_images():
             try:

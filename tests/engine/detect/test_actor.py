@@ -13,6 +13,7 @@ import torch
 from pipeline import manifests, store_options
 from pipeline.detector.checkpoint_record import read_checkpoint_record
 from pipeline.detector.detection_settings import DetectionSettings
+from pipeline.engine.detect import detector_loading
 from pipeline.engine.detect.actor import DetectorActor
 from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.detect.resources import ActorResources
@@ -45,6 +46,32 @@ def test_a_device_that_does_not_work_is_reported_with_its_node(tmp_path: Path) -
     actor = actor_class(_plan(tmp_path, gpus=1.0), "fp32")
     with pytest.raises(NoCapacity, match=rf"cuda does not work on {platform.node()}: "):
         actor.load()
+
+
+class Stopped(Exception):
+    """The end of loading, before the device is needed."""
+
+
+@pytest.mark.parametrize(("gpus", "shares"), [(0.5, [0.5]), (1.0, [])])
+def test_a_detector_with_a_share_of_a_gpu_takes_no_more_of_its_memory(
+    gpus: float, shares: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited: list[float] = []
+
+    def limit_memory(device: torch.device, share: float) -> None:
+        assert device.type == "cuda"
+        limited.append(share)
+
+    def load_predictor(*_: Any) -> None:
+        raise Stopped
+
+    plan = _plan(tmp_path, gpus)
+    monkeypatch.setattr("pipeline.detector.device_memory.limit_memory", limit_memory)
+    monkeypatch.setattr(detector_loading, "_load_predictor", load_predictor)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)  # no GPU is needed
+    with pytest.raises(Stopped):
+        detector_loading.load_detector(plan, "fp32")
+    assert limited == shares
 
 
 def test_a_checkpoint_that_changed_since_the_run_started_is_rejected(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from pipeline.engine.capacity import Capacity
 from pipeline.engine.detect.work import DetectionWork
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.work import Flight
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 from pipeline.shards import Shard
 from tests.engine.drawn_images import write_random_checkpoint
 from tests.outputs import write_proposals

@@ -25,6 +25,7 @@ from pipeline.errors import (
     MismatchedOutput,
     MismatchedProposals,
 )
+from pipeline.manifest_writer import write_manifest
 from pipeline.proposals import stored_proposals
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
@@ -182,7 +183,7 @@ def test_proposals_of_other_images_are_rejected_by_name(
         for path in draw_images(tmp_path / "others", 10)
     ]
     other = str(tmp_path / "other.parquet")
-    manifests.write_manifest(other, rows, None)
+    write_manifest(other, rows, None)
     with pytest.raises(MismatchedProposals, match="row 0 is '000' there and 'other-000' here"):
         _detect(other, checkpoint, tmp_path / "detections", proposals=str(tmp_path / "boxes"))
     run_proposals(
@@ -212,7 +213,7 @@ def test_proposals_of_the_same_images_elsewhere_are_used(
         manifests.ManifestRow(path.stem, str(path), None, None, None)
         for path in draw_images(tmp_path / "moved", 10)
     ]
-    manifests.write_manifest(str(tmp_path / "moved.parquet"), moved, None)
+    write_manifest(str(tmp_path / "moved.parquet"), moved, None)
     rows = _detect(
         str(tmp_path / "moved.parquet"),
         checkpoint,
@@ -267,7 +268,7 @@ def test_a_rerun_with_other_settings_is_rejected_by_name(
     fewer = str(tmp_path / "fewer.parquet")
     rows = manifests.open_manifest(manifest_uri).read(0, 2, ["image_id", "uri"]).to_pylist()
     rows[1]["uri"] += "?moved"
-    manifests.write_manifest(
+    write_manifest(
         fewer,
         [manifests.ManifestRow(**row, width=None, height=None, objects=None) for row in rows],
         None,
@@ -362,7 +363,7 @@ def test_the_log_names_the_classes_that_the_checkpoint_lacks(
 ) -> None:
     uri = str(tmp_path / "manifest.parquet")
     classes = ("cat", "zebra", "dog", "gnu")
-    manifests.write_manifest(uri, [manifests.ManifestRow("a", "/a", 1, 1, [])], classes)
+    write_manifest(uri, [manifests.ManifestRow("a", "/a", 1, 1, [])], classes)
     check_classes(("dog", "cat", "car"), manifests.open_manifest(uri))
     (message,) = read_project_log(caplog)
     assert "2 of the 4 classes" in message

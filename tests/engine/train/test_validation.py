@@ -50,8 +50,25 @@ def score(
     validator = Validation(data[0], data[1], images=images).open_validator(CLASSES)
     assert validator is not None
     oracle = Oracle(data[2], detected)
-    monkeypatch.setattr("pipeline.detector.predictor.Predictor", lambda checkpoint: oracle)
+    monkeypatch.setattr("pipeline.detector.predictor.Predictor", lambda checkpoint, device: oracle)
     return validator(None, PREPROCESSING)  # type: ignore[arg-type]
+
+
+def test_the_network_computes_on_the_device_of_its_worker(
+    data: tuple[str, str, list[DrawnImage]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validator = Validation(data[0], data[1], images=1).open_validator(CLASSES)
+    assert validator is not None
+    devices: list[str] = []
+
+    def build(checkpoint: object, device: str) -> Oracle:
+        devices.append(device)
+        return Oracle(data[2], 1)
+
+    monkeypatch.setattr("pipeline.detector.predictor.Predictor", build)
+    validator(None, PREPROCESSING, "cuda:1")  # type: ignore[arg-type]
+    validator(None, PREPROCESSING)  # type: ignore[arg-type]
+    assert devices == ["cuda:1", "auto"]
 
 
 def test_detecting_every_object_scores_one(

@@ -1,0 +1,93 @@
+"""A device that runs out of memory gets smaller parts of the work; a process may be limited to its share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+CONTEXT_BYTES = 800_000_000
+"""Memory of a GPU that a process takes outside of torch's allocator: CUDA's context, kernels, workspaces."""
+_MESSAGES = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "unable to find an engine to execute this computation",  # cuDNN, with no memory for any of them
+)
+"""Of errors that are not torch's own; the device works on after them."""
+
+
+class PartLimit:
+    """The number of rows that go through a function at once; it halves when the device's memory is full.
+
+    It stays at the number that fitted, so that later calls do not fail first. Memory that another process
+    of the same device takes for a while therefore leaves smaller parts, which cost little.
+    """
+
+    def __init__(self, name: str) -> None:
+        """`name` is of the rows, in the plural, for the log."""
+        self.rows: int | None = None
+        """None until memory was full for the first time."""
+        self._name = name
+
+    def compute(self, function: Callable[[Tensor], Tensor], rows: Tensor, at_once: int) -> Tensor:
+        """Apply `function` to `rows`, at most `at_once` of them at a time, and join the results.
+
+        Raises:
+            torch.OutOfMemoryError: a single row does not fit, also after all unused memory was released.
+        """
+        results: list[Tensor] = []
+        done, was_released = 0, False
+        while not results or done < len(rows):
+            size = at_once if self.rows is None else min(at_once, self.rows)
+            part = rows[done : done + size]
+            try:
+                results.append(function(part))
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or (len(part) <= 1 and was_released):
+                    raise
+            else:
+                done += len(part)
+                continue
+            # Here, not above: the error holds the tensors of the function that failed.
+            was_released = True
+            self._halve(len(part), rows.device)
+        return results[0] if len(results) == 1 else torch.cat(results)
+
+    def _halve(self, failed: int, device: torch.device) -> None:
+        self.rows = max(1, failed // 2)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning(
+            "%s is out of memory with %d %s at once: now %d", device, failed, self._name, self.rows
+        )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the device's memory is full; torch and CUDA's libraries each say it."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    message = str(error)
+    return any(text in message for text in _MESSAGES)
+
+
+def limit_memory(device: torch.device, share: float) -> None:
+    """Let this process allocate no more than its share of a GPU's memory, context included.
+
+    Without a limit, the process that starts first may take all, as torch keeps what it once allocated.
+
+    Args:
+        device: a GPU.
+        share: of its memory, above 0 and at most 1.
+    """
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(compute_fraction(share, total), device)
+
+
+def compute_fraction(share: float, total: int) -> float:
+    """The fraction of `total` bytes that torch may allocate so that the process stays within its share."""
+    return max(share - CONTEXT_BYTES / total, share / 2)

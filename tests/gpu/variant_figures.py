@@ -1,0 +1,129 @@
+"""Other ways to compute the same, timed on the device: is one of them worth its place in the predictor?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from pipeline import imaging
+from pipeline.detector.inference import InferenceNetwork
+from tests.gpu.checks import Setting
+from tests.gpu.figure_inputs import build_trained, draw_load, list_networks
+from tests.gpu.timing import synchronise, time_call
+
+
+def measure_variants(setting: Setting) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield milliseconds of trunk, pooling and head as they are, and of each variant.
+
+    A variant that raises an error is reported with it: some need CUDA.
+    """
+    for name in list_networks(setting)[: 1 if setting.is_quick else None]:
+        yield from _measure_network(setting, name)
+    yield "variants images", _measure_pixels(setting)
+
+
+def _measure_network(setting: Setting, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    trained = build_trained(setting, name)
+    dtype = torch.bfloat16 if setting.on_gpu else torch.float32
+    network = InferenceNetwork(trained.network, setting.device, dtype)
+    images, side, rois_of_all = (2, 64, 24) if setting.is_quick else (8, 600, 4096)
+    batch = torch.randn(images, 3, side, side * 4 // 3, device=setting.device)
+    batch = batch.to(memory_format=torch.channels_last)
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, side / 2, (rois_of_all, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(20, side / 2, corners.shape)], axis=1)
+    indexed = np.insert(boxes, 0, np.arange(rois_of_all) % images, axis=1)
+    rois = torch.from_numpy(indexed).float().to(setting.device)
+    with torch.inference_mode():
+        features = network.extract_features(batch)
+        pooled = network.pool_rois(features, rois)
+        calls: dict[str, Callable[[], Any]] = {
+            "trunk": lambda: network.extract_features(batch),
+            "trunk, channels first": lambda: network.extract_features(batch.contiguous()),
+            "trunk, compiled": _compile(network.extract_features, batch),
+            "trunk, CUDA graph": _capture(setting, network.extract_features, batch),
+            "pooling": lambda: network.pool_rois(features, rois),
+            "head": lambda: network.head(pooled),
+            "head, channels last": lambda: network.head(
+                pooled.to(memory_format=torch.channels_last)
+            ),
+            "head, compiled": _compile(network.head, pooled),
+            "head, CUDA graph": _capture(setting, network.head, pooled),
+        }
+        milliseconds = {part: _time_or_explain(setting, call) for part, call in calls.items()}
+    yield f"variants {name}, {images} images, {rois_of_all} RoIs", milliseconds
+
+
+def _compile(function: Callable[[Tensor], Tensor], values: Tensor) -> Callable[[], Tensor]:
+    compiled: list[Callable[[Tensor], Tensor]] = []
+
+    def call() -> Tensor:
+        if not compiled:
+            torch.compiler.reset()
+            compiled.append(torch.compile(function))
+        return compiled[0](values)
+
+    return call
+
+
+def _capture(
+    setting: Setting, function: Callable[[Tensor], Tensor], values: Tensor
+) -> Callable[[], None]:
+    """Replays the kernels of a call; their inputs stay where they are."""
+    graphs: list[torch.cuda.CUDAGraph] = []
+
+    def call() -> None:
+        setting.require_gpu()
+        if not graphs:
+            side = torch.cuda.Stream(setting.device)
+            side.wait_stream(torch.cuda.current_stream(setting.device))
+            with torch.cuda.stream(side):
+                function(values)
+            torch.cuda.current_stream(setting.device).wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                function(values)
+            graphs.append(graph)
+        graphs[0].replay()
+
+    return call
+
+
+def _measure_pixels(setting: Setting) -> dict[str, Any]:
+    """Milliseconds per image to decode and to resize, on a core and on the device."""
+    image = draw_load(setting, 1).images[0]
+    height, width = (96, 120) if setting.is_quick else (600, 800)
+    encoded = imaging.encode_jpeg(image)
+    as_tensor = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+    stored = torch.from_numpy(image).permute(2, 0, 1)[None].to(setting.device)
+
+    def resize_on_device() -> Tensor:
+        return functional.interpolate(
+            stored.float(), (height, width), mode="bilinear", antialias=True
+        )
+
+    calls: dict[str, Callable[[], Any]] = {
+        "decode on a core": lambda: imaging.decode_image(encoded),
+        "decode on the device": lambda: decode_jpeg(
+            as_tensor, ImageReadMode.RGB, device=setting.device
+        ),
+        "resize on a core": lambda: imaging.resize(image, width, height),
+        "resize on the device": resize_on_device,
+    }
+    return {name: _time_or_explain(setting, call) for name, call in calls.items()}
+
+
+def _time_or_explain(setting: Setting, call: Callable[[], Any]) -> float | str:
+    """Milliseconds of a call, or why it cannot run here."""
+    try:
+        return 1e3 * time_call(setting, call, seconds=0.5)
+    except Exception as error:  # a variant may fail in any way, and the others still count
+        synchronise(setting)
+        lines = str(error).splitlines() or [""]
+        return f"{type(error).__name__}: {lines[0]}"
