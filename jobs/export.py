@@ -14,7 +14,10 @@ if not __package__:  # run as a script: fail in one line if this Python lacks th
     __import__("installation")
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
 
 from jobs.entry import JobOptions, print_lines, run
 from pipeline import uris
@@ -22,6 +25,7 @@ from pipeline.analysis.score_thresholds import read_thresholds
 from pipeline.engine.export.run import ExportResult, ExportSettings, run_export
 from pipeline.exports.construction import FormatName
 from pipeline.option_ranges import check_fields
+from pipeline.runs.placement import PlacementOptions
 
 LISTED_CLASSES = 30
 """Classes that the next command may name; more are in classes.txt."""
@@ -48,6 +52,12 @@ class Export(JobOptions):
     as_annotations: bool = False
     """Write detections as if they were annotations, to train on or to correct: a COCO instances file, or YOLO
     labels without scores."""
+    image_prefix: str | None = None
+    """What label-studio writes in place of the folder that holds all images, if it cannot open that folder:
+    an address, or "/data/local-files/?d=photos" for the folder photos of its local storage."""
+    placement: Annotated[PlacementOptions, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=PlacementOptions
+    )
     overwrite: bool = False
     """Remove an earlier export from the output and start from nothing."""
 
@@ -65,11 +75,13 @@ def main(options: Export) -> None:
             options.labels,
             thresholds,
             options.as_annotations,
+            options.image_prefix,
         ),
         options.manifest,
         options.output,
         options.detections,
         overwrite=options.overwrite,
+        placement=options.placement.placement,
     )
     print_lines(*describe(result, options))
 

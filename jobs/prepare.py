@@ -15,6 +15,10 @@ python jobs/prepare.py webdataset --tars "s3://bucket/train-{000..127}.tar" --ou
 python jobs/prepare.py parquet --data s3://bucket/dataset --output s3://bucket/manifest
 
 python jobs/prepare.py folder --images s3://bucket/images --output s3://bucket/manifest
+
+And manifests of manifests (`split`, `merge`, `filter`):
+
+python jobs/prepare.py split --manifest out/all.parquet --fractions .8 .1 .1 --output out/splits
 """
 
 from __future__ import annotations
@@ -24,13 +28,16 @@ if not __package__:  # run as a script: fail in one line if this Python lacks th
 
 import contextlib
 import posixpath
+from contextlib import AbstractContextManager
 
 from jobs.entry import print_lines, run
-from jobs.prepare_options import Parquet, Prepare
+from jobs.prepare_options import Parquet, Prepare, PrepareOptions
+from jobs.prepare_subsets import SubsetOptions
 from pipeline import storage, uris
 from pipeline.errors import InvalidConfiguration, MissingObject
 from pipeline.imaging import Decoding
-from pipeline.manifests import write_manifest
+from pipeline.manifest_files import FIRST_NAME
+from pipeline.manifest_writer import ManifestContents, open_manifest_writer
 from pipeline.runs.input_places import check_apart
 from pipeline.sources.parquet_images import list_parquet_files
 from pipeline.sources.tally import Tally, describe_count
@@ -42,52 +49,78 @@ PARQUET_MAGIC = b"PAR1"
 
 def main(options: Prepare) -> None:
     """Write the manifest; print its counts in one line, and what was left out or repaired in another."""
-    target = resolve_manifest_uri(options.output)
+    if isinstance(options, SubsetOptions):
+        options.write()
+        return
+    target = uris.make_absolute(options.output)
     _check_target(target, options)
-    storage.check_writable(posixpath.dirname(target))
-    dataset = options.open_dataset()
-    decoding = Decoding(options.exif, options.truncated)
-    write_manifest(
-        target,
-        dataset.rows,
-        dataset.classes,
-        dataset.category_ids,
-        decoding,
-        federated=dataset.federated,
-        has_members=dataset.has_members,
-    )
-    print_lines(describe_manifest(dataset.tally, dataset.classes, target))
+    storage.check_writable(posixpath.dirname(_name_first_file(target)))
+    with _connect(options):
+        dataset = options.open_dataset()
+        contents = ManifestContents(
+            dataset.classes,
+            dataset.category_ids,
+            Decoding(options.exif, options.truncated),
+            dataset.federated,
+            dataset.has_members,
+        )
+        with open_manifest_writer(target, contents) as writer:
+            for row in dataset.rows:
+                writer.add(row)
+    print_lines(describe_manifest(dataset.tally, dataset.classes, writer.location))
     print_lines(f"left out or repaired: {dataset.tally.describe_repairs()}")
+    if options.check:
+        check_manifest(writer.location)
 
 
-def _check_target(target: str, options: Prepare) -> None:
+def check_manifest(manifest: str) -> None:
+    """Check the images and boxes of a manifest, into a folder beside it."""
+    # These load the engine, which preparing alone does not need.
+    from jobs.analyze_dataset import AnalyzeDataset, analyze_dataset  # noqa: PLC0415
+    from pipeline.engine.inspect.run import InspectionOptions  # noqa: PLC0415
+
+    output = f"{manifest.removesuffix('.parquet').rstrip('/')}-check"
+    inspection = InspectionOptions(overwrite=True)  # images may have changed in place
+    analyze_dataset(AnalyzeDataset(manifest=manifest, output=output, inspection=inspection))
+
+
+def _connect(options: PrepareOptions) -> AbstractContextManager[None]:
+    """A connection to Ray, if the dataset is read in its tasks."""
+    if not getattr(options, "distribute", False):
+        return contextlib.nullcontext()
+    from pipeline.engine.cluster import connect_to_cluster  # noqa: PLC0415  (Ray takes seconds to load)
+
+    return connect_to_cluster()
+
+
+def _check_target(target: str, options: PrepareOptions) -> None:
     """Reject a manifest that would replace an input, or a file that is no Parquet.
 
     Raises:
         InvalidConfiguration: it would.
     """
-    names = ("root", "annotations", "images", "boxes", "classes", "tars")
-    check_apart(target, {name: getattr(options, name, None) for name in names})
+    names = ("root", "annotations", "images", "boxes", "classes", "hierarchy", "tars")
+    inputs = {name: getattr(options, name, None) for name in names}
+    check_apart(_name_first_file(target), inputs)
     if isinstance(options, Parquet):
-        check_apart(target, {"data": list_parquet_files(options.data)})
+        check_apart(_name_first_file(target), {"data": list_parquet_files(options.data)})
         for folder in map(uris.make_absolute, options.data):
-            if target.startswith(folder.rstrip("/") + "/"):
+            if _name_first_file(target).startswith(folder.rstrip("/") + "/"):
                 raise InvalidConfiguration(
                     f"--output {uris.redact_uri(target)} lies in the --data {uris.redact_uri(folder)}, where "
                     "the next run would read it as data: choose another folder"
                 )
     with contextlib.suppress(MissingObject):
-        if storage.read_start(target, len(PARQUET_MAGIC)) != PARQUET_MAGIC:
+        if storage.read_start(_name_first_file(target), len(PARQUET_MAGIC)) != PARQUET_MAGIC:
             raise InvalidConfiguration(
-                f"{uris.redact_uri(target)} exists and is not Parquet, so it is no earlier manifest: "
-                "choose another --output"
+                f"{uris.redact_uri(_name_first_file(target))} exists and is not Parquet, so it is no earlier "
+                "manifest: choose another --output"
             )
 
 
-def resolve_manifest_uri(output: str) -> str:
-    """The manifest's absolute URI: `output` if it ends in .parquet, else manifest.parquet in that folder."""
-    uri = uris.make_absolute(output)
-    return uri if uri.endswith(".parquet") else uris.join(uri, "manifest.parquet")
+def _name_first_file(target: str) -> str:
+    """The first file of the manifest, or the only one."""
+    return target if target.endswith(".parquet") else uris.join(target, FIRST_NAME)
 
 
 def describe_manifest(tally: Tally, classes: tuple[str, ...] | None, target: str) -> str:

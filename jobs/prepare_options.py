@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from jobs.entry import JobOptions
+from jobs.prepare_subsets import Filter, Merge, Split
 from pipeline.errors import InvalidConfiguration
 from pipeline.imaging import Exif, Truncated
 from pipeline.option_ranges import check_fields
@@ -22,7 +23,7 @@ from pipeline.sources.labelstudio import open_labelstudio
 from pipeline.sources.lvis import open_lvis
 from pipeline.sources.object_fields import ObjectFields
 from pipeline.sources.openimages import open_openimages
-from pipeline.sources.options import SourceOptions
+from pipeline.sources.options import Mapper, SourceOptions
 from pipeline.sources.parquet_images import ParquetLayout, open_parquet_images
 from pipeline.sources.voc import open_voc
 from pipeline.sources.webdataset import WebDatasetLayout, open_webdataset
@@ -34,7 +35,8 @@ class PrepareOptions(JobOptions, ABC):
     """Options of every source. Paths are local or any fsspec URI, such as s3:// and gs://."""
 
     output: str
-    """The manifest to write: a .parquet file, or a folder in which to write manifest.parquet."""
+    """The manifest to write: a .parquet file, or a folder. In a folder, up to a million images become
+    manifest.parquet; more become several files, which all jobs read as one manifest: pass the folder."""
     max_invalid: float = 0.05
     """Share of the images that may be missing, unreadable or wrongly annotated, and of the boxes that may
     be without area or outside their image. These are left out and counted; above the share, the job fails."""
@@ -42,6 +44,9 @@ class PrepareOptions(JobOptions, ABC):
     """Leave out any number of invalid images and boxes."""
     strict: bool = False
     """Fail at the first image or box that would be left out, and at a line that repeats an image."""
+    check: bool = False
+    """Then check the images and boxes as analyze dataset does, into a folder beside the manifest whose name
+    ends in -check: suspicious boxes, duplicates, unreadable images."""
     check_sizes: bool = False
     """Compare every annotated size with the image's header, not only where a box reaches out of the image.
     The job then reads the first 64 KB of each image: one request per image on an object store."""
@@ -68,11 +73,33 @@ class PrepareOptions(JobOptions, ABC):
             strict=self.strict,
             check_sizes=self.check_sizes,
             exif=self.exif,
+            mapper=self.load_mapper(),
         )
+
+    def load_mapper(self) -> Mapper | None:
+        """What reads the source's files; None for threads of this process."""
+        return None
 
     @abstractmethod
     def open_dataset(self) -> Dataset:
         """Open the dataset that the options name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistributedOptions(PrepareOptions, ABC):
+    """Options of the sources that can be read on a cluster."""
+
+    distribute: bool = False
+    """Read files and headers of images in Ray tasks: on the cluster of RAY_ADDRESS, or on all cores of this
+    machine. It pays off for thousands of files or millions of images."""
+
+    def load_mapper(self) -> Mapper | None:
+        """Ray's, if it is wanted: Ray takes seconds to load."""
+        if not self.distribute:
+            return None
+        from pipeline.engine.prepare.task_mapper import map_in_tasks  # noqa: PLC0415
+
+        return map_in_tasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +186,13 @@ class Openimages(PrepareOptions):
     """The CSV of boxes, such as oidv6-train-annotations-bbox.csv."""
     classes: str | None = None
     """The CSV of class descriptions; without it, classes have names such as /m/01g317."""
+    hierarchy: str | None = None
+    """The JSON file of the hierarchy, such as bbox_labels_600_hierarchy.json: every object is then also one
+    of each class above its own, as Open Images' evaluation expects."""
 
     def open_dataset(self) -> Dataset:
         """Open the files."""
-        return open_openimages(self.images, self.boxes, self.classes, self.source)
+        return open_openimages(self.images, self.boxes, self.classes, self.source, self.hierarchy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +250,7 @@ class Labelstudio(PrepareOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Webdataset(PrepareOptions):
+class Webdataset(DistributedOptions):
     """Images in uncompressed tar files, read where they lie; nothing is unpacked."""
 
     tars: tuple[str, ...]
@@ -247,7 +277,7 @@ class Webdataset(PrepareOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parquet(PrepareOptions):
+class Parquet(DistributedOptions):
     """Images in a column of Parquet files, as on the Hugging Face Hub, read where they lie."""
 
     data: tuple[str, ...]
@@ -272,7 +302,7 @@ class Parquet(PrepareOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Img2dataset(PrepareOptions):
+class Img2dataset(DistributedOptions):
     """The output of img2dataset. Images that it could not download become failed rows of every run."""
 
     root: str
@@ -284,7 +314,7 @@ class Img2dataset(PrepareOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder(PrepareOptions):
+class Folder(DistributedOptions):
     """All images below a folder, without annotations."""
 
     images: str
@@ -308,4 +338,7 @@ Prepare = (
     | Parquet
     | Img2dataset
     | Folder
+    | Split
+    | Merge
+    | Filter
 )

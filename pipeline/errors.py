@@ -59,6 +59,10 @@ class InvalidCheckpoint(PipelineError):
     """Weights or a checkpoint that cannot be used as asked."""
 
 
+class NotFiniteOutput(PipelineError, ArithmeticError):
+    """A network's scores or deltas for an image that are not finite numbers; a run records a `failed` row."""
+
+
 class InvalidConfiguration(PipelineError):
     """An option, recipe or combination of options that is not possible."""
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import schema, storage, uris
 from pipeline.errors import UnreadableDataset
 from pipeline.imaging import Decoding, Exif, Truncated
+from pipeline.manifest_files import FILES_KEY, FilePlace, parse_place
 from pipeline.row_counts import count_rows
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class ManifestFooter:
     """Whether the file has the columns of `schema.FEDERATED`."""
     has_members: bool
     """Whether the file has the columns of `schema.MEMBERS`."""
+    place: FilePlace | None = None
+    """Which of several files it is; None for one that stands alone."""
 
 
 def read_footer(path: str) -> ManifestFooter:
@@ -42,6 +45,7 @@ def read_footer(path: str) -> ManifestFooter:
     with storage.open_file(path) as source, schema.report_damage(path):
         parquet = pq.ParquetFile(source)
         file_schema, rows = parquet.schema_arrow, count_rows(parquet, path)
+        stated_place = (parquet.metadata.metadata or {}).get(FILES_KEY.encode())
     schema.check_version(file_schema, path, schema.MEMBERS_VERSION)
     _check_columns(path, file_schema)
     if _has_lost_metadata(file_schema):
@@ -62,7 +66,15 @@ def read_footer(path: str) -> ManifestFooter:
         _read_decoding(path, file_schema),
         all(field.name in file_schema.names for field in schema.FEDERATED),
         _has_members(path, file_schema),
+        _read_place(path, stated_place),
     )
+
+
+def _read_place(path: str, stated: bytes | None) -> FilePlace | None:
+    try:
+        return parse_place(stated)
+    except UnreadableDataset as error:
+        raise UnreadableDataset(f"{uris.redact_uri(path)}: {error}") from error
 
 
 def _has_members(path: str, file_schema: pa.Schema) -> bool:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import islice
-from typing import Any
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +13,8 @@ import pyarrow.parquet as pq
 from pipeline import image_members, schema, storage, uris
 from pipeline.errors import UnreadableDataset
 from pipeline.image_members import Member
-from pipeline.imaging import AS_STORED, Decoding, Exif, Truncated
+from pipeline.imaging import Decoding, Exif, Truncated
+from pipeline.manifest_files import check_complete
 from pipeline.manifest_footers import read_footer
 from pipeline.table_checks import cast_table
 
@@ -170,7 +169,8 @@ def open_manifest(uri: str) -> Manifest:
 
     Raises:
         UnreadableDataset: there is no Parquet file, a file is damaged or has a newer schema, columns are
-            missing or have a wrong type, files list different classes, or there are no rows.
+            missing or have a wrong type, files list different classes, one is missing of those that
+            `prepare` wrote together, or there are no rows.
         StorageError: the store cannot be reached.
     """
     uri = uris.make_absolute(uri)
@@ -204,6 +204,7 @@ def open_manifest(uri: str) -> Manifest:
         first_row += footer.rows
     if first_row == 0:
         raise UnreadableDataset(f"{uris.redact_uri(uri)} is a manifest without images")
+    check_complete(uri, [footer.place for footer in footers], first_row)
     return Manifest(
         uri,
         tuple(files),
@@ -218,105 +219,3 @@ def open_manifest(uri: str) -> Manifest:
 
 def _describe(decoding: Decoding) -> str:
     return f"--exif {decoding.exif} --truncated {decoding.truncated}"
-
-
-def write_manifest(
-    uri: str,
-    rows: Iterable[ManifestRow],
-    classes: Sequence[str] | None,
-    category_ids: Sequence[int] | None = None,
-    decoding: Decoding = AS_STORED,
-    *,
-    federated: bool = False,
-    has_members: bool = False,
-) -> int:
-    """Write rows as one Parquet file, put whole, and return their number.
-
-    Args:
-        uri: the file.
-        rows: the images; an error that they raise leaves an earlier file as it was.
-        classes: the labels in the order of their numbers; None for images without annotations.
-        category_ids: COCO's ids of these classes.
-        decoding: how jobs decode the images; the rows' sizes and boxes refer to its orientation.
-        federated: also write the columns of `schema.FEDERATED`.
-        has_members: also write the columns of `schema.MEMBERS`, because images lie inside other files.
-
-    Raises:
-        UnreadableDataset: an image_id or a class occurs twice, a label is not among `classes`, or there are
-            no rows.
-    """
-    if classes is not None and len(set(classes)) < len(classes):
-        raise UnreadableDataset(f"the classes name one twice: {', '.join(classes):.200}")
-    metadata: dict[str, Any] = {}
-    if classes is not None:
-        metadata["classes"] = list(classes)
-    if category_ids is not None:
-        metadata["category_ids"] = list(category_ids)
-    if decoding != AS_STORED:
-        metadata |= asdict(decoding)
-    if has_members:
-        metadata[schema.VERSION_KEY] = schema.MEMBERS_VERSION
-    columns = [
-        *schema.MANIFEST,
-        *(schema.FEDERATED if federated else ()),
-        *(schema.MEMBERS if has_members else ()),
-    ]
-    target = schema.add_metadata(pa.schema(columns), metadata)
-    class_names = None if classes is None else frozenset(classes)
-    seen: set[str] = set()
-    with (
-        storage.write_whole(uri) as scratch,
-        pq.ParquetWriter(scratch, target, compression="zstd") as writer,
-    ):
-        source = iter(rows)
-        while chunk := list(islice(source, ROW_GROUP)):
-            for row in chunk:
-                _check_row(row, seen, class_names)
-                seen.add(row.image_id)
-            writer.write_table(_build_table(chunk, target), row_group_size=ROW_GROUP)
-        if not seen:
-            raise UnreadableDataset("the dataset holds no images, so no manifest was written")
-    return len(seen)
-
-
-def _check_row(row: ManifestRow, seen: set[str], class_names: frozenset[str] | None) -> None:
-    if row.image_id in seen:
-        remedy = (
-            "" if row.member is None else ": pass --prefix-ids if files number their images alike"
-        )
-        raise UnreadableDataset(
-            f"image_id {row.image_id!r} occurs twice ({uris.redact_uri(row.uri)}){remedy}"
-        )
-    if class_names is not None:
-        for item in row.objects or ():
-            if item.label not in class_names:
-                raise UnreadableDataset(
-                    f"image {row.image_id!r} has an object of class {item.label!r}, "
-                    f"which is not among the classes {', '.join(sorted(class_names))}"
-                )
-
-
-def _build_table(rows: Sequence[ManifestRow], target: pa.Schema) -> pa.Table:
-    objects = [
-        None if row.objects is None else [vars(item) for item in row.objects] for row in rows
-    ]
-    return pa.table(
-        {
-            "image_id": [row.image_id for row in rows],
-            "uri": [row.uri for row in rows],
-            "width": pa.array([row.width for row in rows], pa.int32()),
-            "height": pa.array([row.height for row in rows], pa.int32()),
-            "objects": pa.array(objects, pa.list_(schema.OBJECT)),
-            **{
-                field.name: pa.array([getattr(row, field.name) for row in rows], field.type)
-                for field in schema.FEDERATED
-                if field.name in target.names
-            },
-            **(
-                image_members.build_columns([row.member for row in rows])
-                if schema.MEMBERS[0].name in target.names
-                else {}
-            ),
-        },
-        schema=target,
-    )

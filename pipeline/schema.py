@@ -132,6 +132,28 @@ over (`propose --reuse`, `detect --reuse`).
 - `image_bytes`, `image_md5`: size and MD5 of the encoded image that was read; null if none was.
 """
 
+SIGNATURES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_type", pa.string()),
+        pa.field("error_message", pa.string()),
+        pa.field("hashes", pa.list_(pa.uint64())),
+        pa.field("pixels", pa.binary()),
+        pa.field("brightness", pa.float32()),
+        pa.field("contrast", pa.float32()),
+        *IMAGE_FACTS,
+    ]
+)
+"""One row per image of a checked dataset (`inspection.signature`).
+
+- `hashes`: 64-bit perceptual hashes of the image, one for each view.
+- `pixels`: a grey copy of 32x32 pixels, row by row.
+- `brightness`, `contrast`: mean and standard deviation of the grey pixels, 0 to 255.
+"""
+
 AREA_RANGES = ("all", "small", "medium", "large")
 """COCO's ranges of an object's area: any, up to 32², 32² to 96², and from 96² pixels, both ends included."""
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schema, shards, storage, uris
-from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest
 from pipeline.run_record import RunRecord
 
 Box = Sequence[float]

@@ -7,7 +7,8 @@ from pathlib import Path
 from pipeline.image_keys import DIGITS, compute_image_key, read_image_keys
 from pipeline.image_members import Member
 from pipeline.imaging import AS_STORED, Decoding
-from pipeline.manifests import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow, open_manifest
 
 KEY = compute_image_key("a", "s3://b/a.jpg", None, AS_STORED)
 

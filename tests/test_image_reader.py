@@ -11,7 +11,8 @@ from pipeline import image_reader, manifests, schema, shards, storage
 from pipeline.errors import ChangedContainer, MissingObject, UnreadableDataset
 from pipeline.image_members import Member, read_members
 from pipeline.image_reader import ImageReader, read_image
-from pipeline.manifests import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow, open_manifest
 from pipeline.parquet_cells import CellReader
 from pipeline.sources.parquet_images import open_parquet_images
 from pipeline.sources.webdataset import open_webdataset

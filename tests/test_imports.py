@@ -20,6 +20,7 @@ BESIDE = {
     "candidate_thresholds",
     "csv_cells",
     "errors",
+    "excluded_images",
     "geometry",
     "image_formats",
     "image_keys",
@@ -31,6 +32,8 @@ BESIDE = {
     "log_files",
     "kernel_cache",
     "manifest_footers",
+    "manifest_files",
+    "manifest_writer",
     "manifests",
     "object_facts",
     "option_ranges",
@@ -41,6 +44,7 @@ BESIDE = {
     "progress_samples",
     "row_counts",
     "run_record",
+    "seen_ids",
     "schema",
     "shards",
     "stated_sizes",
@@ -60,12 +64,16 @@ ALLOWED = {
     "proposals": BESIDE,
     "detector": BESIDE | {"proposals"},
     "training": BESIDE | {"proposals", "detector"},
+    "baselines": BESIDE | {"proposals", "detector", "training"},
     "runs": BESIDE,
     "analysis": BESIDE | {"proposals"},
-    "report": BESIDE | {"proposals", "analysis"},
+    "report": BESIDE | {"proposals", "analysis", "inspection"},
     "exports": BESIDE | {"proposals", "analysis"},
+    "inspection": BESIDE,
+    "subsets": BESIDE,
     "engine": BESIDE
-    | {"sources", "proposals", "detector", "training", "runs", "analysis", "report", "exports"},
+    | {"sources", "proposals", "detector", "training", "runs", "analysis", "report", "exports"}
+    | {"baselines", "inspection"},
 }
 """Stations and modules of `pipeline` that each station may import, besides itself."""
 
@@ -76,8 +84,11 @@ WITHOUT_TORCH = (
     "pipeline.analysis",
     "pipeline.report",
     "pipeline.exports",
+    "pipeline.inspection",
+    "pipeline.subsets",
     "pipeline.engine",
 )
+WITH_TORCH = ("pipeline.detector", "pipeline.training", "pipeline.baselines")
 DRIVERS_WITHOUT_TORCH = (
     "jobs.prepare",
     "jobs.propose",
@@ -161,7 +172,7 @@ def test_only_engine_and_jobs_import_ray(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_only_detector_and_training_import_torch_at_the_top(path: Path) -> None:
     """Elsewhere only the function that a worker runs may import torch, never the module itself."""
-    if _get_module(path).startswith(("pipeline.detector", "pipeline.training")):
+    if _get_module(path).startswith(WITH_TORCH):
         return
     tree = ast.parse(path.read_text(), str(path))
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -181,7 +192,7 @@ def _list_modules_without_torch() -> list[str]:
     beside = [name for name in IDS if name.startswith("pipeline.") and name.count(".") == 1]
     stations = [name for name in IDS if name.startswith(WITHOUT_TORCH)]
     jobs = [name for name in IDS if name in DRIVERS_WITHOUT_TORCH]
-    folders = {"pipeline.detector", "pipeline.training"}
+    folders = set(WITH_TORCH)
     return [
         n for n in [*beside, *stations, *jobs] if n not in folders and not n.endswith("__main__")
     ]

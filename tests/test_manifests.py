@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import manifests, schema, storage
+from pipeline import manifest_writer, schema, storage
 from pipeline.errors import MissingObject, UnreadableDataset
 from pipeline.imaging import Decoding
-from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest
 from pipeline.shards import cut_manifest
 
 
@@ -26,7 +27,7 @@ def _rows(first: int, count: int) -> list[ManifestRow]:
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "ROW_GROUP", 4)
+    monkeypatch.setattr(manifest_writer, "ROW_GROUP", 4)
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])

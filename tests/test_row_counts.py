@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UnreadableDataset
-from pipeline.manifests import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow, open_manifest
 from pipeline.row_counts import count_rows
 
 ROWS = 6

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline import schema, shards, storage, uris
 from pipeline.errors import MismatchedProposals, UnreadableDataset
-from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import Manifest, ManifestRow, open_manifest
 from pipeline.run_record import RunRecord
 
 PAIRS = [(f"p{i}", f"/data/{i}.jpg") for i in range(11)]

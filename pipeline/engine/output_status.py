@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from pipeline import run_record, storage, uris
+from pipeline.engine.baselines.stages import STAGES_BY_SYSTEM, Stages
 from pipeline.engine.export.output import PARTS_FOLDER, ExportOutput
 from pipeline.errors import InvalidCheckpoint
 from pipeline.run_record import RunRecord
@@ -98,7 +99,31 @@ def _read_export_status(output: str, record: RunRecord) -> OutputStatus:
     return describe_record(output, record, "unfinished", total=total, notes=(note,))
 
 
+def _read_stages_status(output: str, record: RunRecord, system: str) -> OutputStatus:
+    """A training of R-CNN or SPPnet: which of its stages are finished."""
+    stages = Stages(output)
+    names = STAGES_BY_SYSTEM[system]
+    finished = [name for name in names if stages.read(name) is not None]
+    left = [name for name in names if name not in finished]
+    notes = [f"{system}: finished stages {', '.join(finished) or 'none'}"]
+    if left:
+        notes.append(f"next stage: {left[0]}")
+    return describe_record(
+        output,
+        record,
+        "unfinished" if left else "finished",
+        unit="stages",
+        total=len(names),
+        committed=len(finished),
+        notes=tuple(notes),
+        **read_log_facts(output),
+    )
+
+
 def _read_training_status(output: str, record: RunRecord) -> OutputStatus:
+    system = record.settings.get("system")
+    if isinstance(system, str) and system in STAGES_BY_SYSTEM:
+        return _read_stages_status(output, record, system)
     latest = read_latest_state(output, record.fingerprint)
     facts = read_log_facts(output)
     if latest is None:

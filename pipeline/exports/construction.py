@@ -44,16 +44,20 @@ class DatasetFacts:
     """Names the detector; None if the boxes are annotated objects."""
 
 
-def build_format(name: FormatName, facts: DatasetFacts, as_annotations: bool) -> ExportFormat:
+def build_format(
+    name: FormatName, facts: DatasetFacts, as_annotations: bool, image_prefix: str | None = None
+) -> ExportFormat:
     """The format of an export.
 
     Args:
         name: one of `FORMATS`.
         facts: about the dataset.
         as_annotations: detections stand for annotations, in formats that distinguish the two.
+        image_prefix: what stands in place of the images' folder, in formats that hold addresses.
 
     Raises:
-        InvalidConfiguration: the format cannot hold annotated objects, or a class.
+        InvalidConfiguration: the format cannot hold annotated objects, a class or addresses, or the images
+            have no folder in common.
     """
     is_of_manifest = facts.model_version is None
     if is_of_manifest and name not in OF_MANIFESTS:
@@ -64,6 +68,15 @@ def build_format(name: FormatName, facts: DatasetFacts, as_annotations: bool) ->
         raise InvalidConfiguration(
             f"--as-annotations is for --detections as {' or '.join(WITH_ANNOTATIONS)}"
         )
+    if image_prefix is not None:
+        if name != "label-studio":
+            raise InvalidConfiguration("--image-prefix is for --format label-studio")
+        if facts.root is None:
+            raise InvalidConfiguration(
+                "--image-prefix stands in place of the folder of all images, and these have none in common"
+            )
+        prefix = (facts.root, image_prefix.rstrip("/") + "/")
+        return label_studio.LabelStudioTasks(facts.classes, facts.model_version or "", prefix)
     if name == "coco":
         if as_annotations or is_of_manifest:
             return coco.CocoInstances(facts.classes, facts.category_ids, facts.root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -27,6 +28,8 @@ class LabelStudioTasks:
     classes: tuple[str, ...]
     model_version: str
     """Names the detector in Label Studio."""
+    prefix: tuple[str, str] | None = None
+    """A start of the images' URIs, and what stands in its place in their addresses."""
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -64,13 +67,22 @@ class LabelStudioTasks:
                     zip(batch.class_ids[boxes].tolist(), scores[boxes], values[boxes], strict=True)
                 )
             ]
-            data = {"image": batch.uris[index], "image_id": batch.image_ids[index]}
+            data = {
+                "image": self._name_image(batch.uris[index]),
+                "image_id": batch.image_ids[index],
+            }
             best = max(batch.scores[boxes].tolist(), default=0.0)
             tasks[index] = (
                 f'{{"data": {json.dumps(data, ensure_ascii=False)}, "predictions": [{{"model_version": '
                 f'{version}, "score": {best:.6g}, "result": [{", ".join(results)}]}}]}}'
             ).encode()
         return {"tasks": tasks}
+
+    def _name_image(self, uri: str) -> str:
+        if self.prefix is None:
+            return uri
+        folder, replacement = self.prefix
+        return replacement + quote(uri.removeprefix(folder))
 
     def list_files(self, batch: ImageBatch) -> Iterator[tuple[str, bytes]]:  # noqa: ARG002
         """No image has files of its own."""

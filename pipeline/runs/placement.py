@@ -89,6 +89,30 @@ class Placement:
         return {name: value for name, value in options.items() if value}
 
 
+@dataclass(frozen=True)
+class PlacementOptions:
+    """Where the tasks of a job may run, for jobs that start Ray for large inputs only."""
+
+    resources: str | None = None
+    """JSON with amounts of custom resources that a node must have for a task: {"cheap": 0.01}. Work in
+    the job's own process has no node to choose."""
+    label_selector: str | None = None
+    """JSON with conditions on the labels of nodes that run tasks: {"market": "!spot"} avoids spot nodes."""
+
+    def __post_init__(self) -> None:
+        """Reject values that are not possible.
+
+        Raises:
+            InvalidConfiguration: as `parse_placement` raises it.
+        """
+        parse_placement(self.resources, self.label_selector)
+
+    @property
+    def placement(self) -> Placement:
+        """Which nodes may run the tasks."""
+        return parse_placement(self.resources, self.label_selector)
+
+
 ANYWHERE = Placement()
 """Every node will do."""
 

@@ -45,7 +45,7 @@ class OutputStatus:
     inputs: Mapping[str, Any]
     resolved: Mapping[str, Any] = field(default_factory=dict)
     unit: str = "images"
-    """What `total`, `committed` and `left` count: `images` or `steps`."""
+    """What `total`, `committed` and `left` count: `images`, `steps` or `stages`."""
     total: int | None = None
     """None if the output does not say."""
     committed: int = 0

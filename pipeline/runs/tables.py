@@ -34,7 +34,7 @@ def build_proposals_table(
     images: Sequence[EncodedImage], provenance: Mapping[str, Any], fingerprint: str
 ) -> pa.Table:
     """Rows of `schema.PROPOSALS`, one per image; a failed image has null boxes."""
-    columns = _build_common_columns(images)
+    columns = build_common_columns(images)
     columns["boxes"] = schema.build_box_column(
         [None if image.failure else image.boxes for image in images]
     )
@@ -60,7 +60,7 @@ def build_detections_table(
         candidate_scores: for each image the scores that entered NMS, or None if it failed; only for a run
             whose thresholds depend on all images. They become one more column.
     """
-    columns = _build_common_columns(images)
+    columns = build_common_columns(images)
     columns["uri"] = pa.array([uris.strip_secrets(image.uri) for image in images], pa.string())
     stages = [image.failure.stage if image.failure else None for image in images]
     columns["stage"] = pa.array(stages, pa.string())
@@ -93,7 +93,8 @@ def _add_image_facts(
     return target
 
 
-def _build_common_columns(images: Sequence[EncodedImage]) -> dict[str, pa.Array]:
+def build_common_columns(images: Sequence[EncodedImage]) -> dict[str, pa.Array]:
+    """The columns that all tables with a row per image have: its id and size, and whether it failed."""
     failures = [image.failure for image in images]
     return {
         "image_id": pa.array([image.image_id for image in images], pa.string()),

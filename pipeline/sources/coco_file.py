@@ -30,24 +30,24 @@ _ANNOTATION_FIELDS = ("id", "image_id", "category_id", "bbox", "iscrowd", "ignor
 
 @dataclass
 class CompactRecords:
-    """Records of which some fields are kept, with hashes of an id and of the whole text of each."""
+    """Records of which some fields are kept, with hashes of an id and of the whole content of each."""
 
     fields: Sequence[str]
     _bytes: bytearray = field(default_factory=bytearray)
     _ends: array[int] = field(default_factory=lambda: array("q"))
     _keys: array[int] = field(default_factory=lambda: array("q"))
-    _texts: array[int] = field(default_factory=lambda: array("q"))
+    _contents: array[int] = field(default_factory=lambda: array("q"))
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def append(self, record: Record, key: int, text: int) -> None:
+    def append(self, record: Record, key: int, content: int) -> None:
         """Add a record.
 
         Args:
             record: its other fields are dropped.
             key: hash of its id; 0 if it has none.
-            text: hash of its text.
+            content: hash of all its fields.
 
         Raises:
             InvalidJson: a kept field is nested too deep.
@@ -58,7 +58,7 @@ class CompactRecords:
             raise InvalidJson("it is nested too deep") from None
         self._ends.append(len(self._bytes))
         self._keys.append(key)
-        self._texts.append(text)
+        self._contents.append(content)
 
     def read(self, index: int) -> Record:
         """The kept fields of a record."""
@@ -72,9 +72,9 @@ class CompactRecords:
         return np.array(self._keys, np.int64)
 
     def find_repeated(self) -> NDArray[np.bool_]:
-        """Mask `(N,)` of the records with the id and the text of an earlier one."""
+        """Mask `(N,)` of the records with the id and the content of an earlier one."""
         keys = self.keys
-        both = np.stack([keys, np.array(self._texts, np.int64)], axis=1)
+        both = np.stack([keys, np.array(self._contents, np.int64)], axis=1)
         order = np.lexsort((np.arange(len(keys)), both[:, 1], both[:, 0]))
         ordered = both[order]
         repeated = np.zeros(len(keys), np.bool_)
@@ -128,17 +128,18 @@ def read_coco_file(uri: str, image_fields: Sequence[str], unlabelled: bool = Fal
     annotations = CompactRecords((*_ANNOTATION_FIELDS, "segmentation"))
     image_keys, used = array("q"), set[int | None]()
 
-    def receive(name: str, _: int, record: Any, text: int) -> None:
+    def receive(name: str, record: Any) -> None:
         if not isinstance(record, dict):
             raise UnreadableDataset(f"{where}: field {name} is not a list of objects")
         if name == "categories":
             categories.append(record)
         elif name == "images":
-            images.append(record, _hash_id(record.get("id")), text)
+            images.append(record, _hash_id(record.get("id")), _hash_content(record))
         elif not unlabelled:
+            content = _hash_content(record)
             if not is_absent(record.get("bbox")) and record["bbox"] != []:
                 record.pop("segmentation", None)
-            annotations.append(record, _hash_id(record.get("id")), text)
+            annotations.append(record, _hash_id(record.get("id")), content)
             image_keys.append(_hash_id(record.get("image_id")))
             used.add(_find_whole(record.get("category_id")))
 
@@ -199,6 +200,14 @@ def _group_by_image(
     counts = np.bincount(owner[order], minlength=len(images))
     starts = np.concatenate([[0], np.cumsum(counts)])
     return order, starts, np.flatnonzero(~is_listed & ~repeated)
+
+
+def _hash_content(record: dict[str, Any]) -> int:
+    """A hash that equal records have in common. Version 2 of the bytes depends on the values alone."""
+    try:
+        return hash(marshal.dumps(record, 2))
+    except ValueError:
+        raise InvalidJson("it is nested too deep") from None
 
 
 def _hash_id(value: Any) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from time import monotonic
+from typing import Any, TypeVar
 
 from pipeline.errors import (
     AccessDenied,
@@ -18,13 +19,17 @@ from pipeline.errors import (
     UnreadableDataset,
 )
 from pipeline.manifests import ManifestRow
-from pipeline.sources.options import SourceOptions
+from pipeline.sources.options import Mapper, SourceOptions
 from pipeline.sources.tally import Repair, Tally
 
 READER_THREADS = 16
 """Threads that read annotations and headers: enough to hide a remote store's latency."""
 AHEAD = 4 * READER_THREADS
 """Images in flight, which bounds the memory of a stream."""
+LOG_EVERY = 30.0
+"""Seconds between log lines of the progress."""
+MOST_TOGETHER = 8
+"""Images that a thread reads at a time: handing over each alone costs more than reading its annotation."""
 IMAGE_FAULTS = (UnreadableDataset, MissingObject, AccessDenied)
 """Errors of a single image, which is left out."""
 LOGGED = 20
@@ -81,21 +86,34 @@ def stream_rows(
         StorageError: the store does not answer; this is no fault of an image.
     """
     first_fault: Exception | None = None
-    for outcome in map_in_order(read_image, items):
-        try:
-            image = outcome.result()
-        except IMAGE_FAULTS as error:
-            first_fault = first_fault or error
-            _leave_out(tally, error, options)
-            _check_share(tally, len(items), options, first_fault)
-            continue
-        yield _count_row(tally, image, options)
+    step = min(max(len(items) // AHEAD, 1), MOST_TOGETHER)
+    progress = ReadingProgress(len(items), "images")
+
+    def read_images(together: Sequence[Item]) -> list[ReadImage | Exception]:
+        return [_read_or_fault(read_image, item) for item in together]
+
+    for outcome in choose_mapper(options)(read_images, _Slices(items, step), AHEAD // 2):
+        progress.add(step)
+        for image in outcome.result():
+            if isinstance(image, Exception):
+                first_fault = first_fault or image
+                _leave_out(tally, image, options)
+                _check_share(tally, len(items), options, first_fault)
+            else:
+                yield _count_row(tally, image, options)
     _check_boxes(tally, options)
+
+
+def _read_or_fault(read_image: Callable[[Item], ReadImage], item: Item) -> ReadImage | Exception:
+    try:
+        return read_image(item)
+    except IMAGE_FAULTS as error:
+        return error
 
 
 def stream_groups(
     items: Sequence[Item],
-    read_group: Callable[[Item], Sequence[ReadImage | Exception]],
+    read_group: Callable[[Item], Sequence[ReadImage | Repair | Exception]],
     tally: Tally,
     options: SourceOptions,
 ) -> Iterator[ManifestRow]:
@@ -103,8 +121,8 @@ def stream_groups(
 
     Args:
         items: the source's files, or parts of them.
-        read_group: returns the images of an item, each as its row or as the error that it has; called in
-            threads. An error that it raises ends the stream.
+        read_group: returns the images of an item, each as its row or as the error that it has, and repairs of
+            the item itself; called in threads. An error that it raises ends the stream.
         tally: updated row by row.
         options: how many images may be invalid; how many there are is known at the end only.
 
@@ -112,16 +130,63 @@ def stream_groups(
         TooManyInvalidImages, UnreadableDataset, InvalidBox, StorageError: as for `stream_rows`.
     """
     first_fault: Exception | None = None
-    for outcome in map_in_order(read_group, items, ahead=READER_THREADS):
+    progress = ReadingProgress(len(items), "files or row groups")
+    for outcome in choose_mapper(options)(read_group, items, READER_THREADS):
+        progress.add(1, f", {tally.images} images")
         for image in outcome.result():
             if isinstance(image, Exception):
                 first_fault = first_fault or image
                 _leave_out(tally, image, options)
+            elif isinstance(image, Repair):
+                add_repairs(tally, [image], options)
             else:
                 yield _count_row(tally, image, options)
     if first_fault is not None:
         _check_share(tally, tally.images + tally.invalid_images, options, first_fault)
     _check_boxes(tally, options)
+
+
+class _Slices(Sequence[Sequence[Item]]):
+    """Items, several at a time."""
+
+    def __init__(self, items: Sequence[Item], step: int) -> None:
+        self._items = items
+        self._step = step
+
+    def __len__(self) -> int:
+        return (len(self._items) + self._step - 1) // self._step
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._items[index * self._step : (index + 1) * self._step]
+
+
+class ReadingProgress:
+    """Logs how much of a dataset has been read, every half minute."""
+
+    def __init__(self, total: int, noun: str) -> None:
+        self._total = total
+        self._noun = noun
+        self._count = 0
+        self._begin = self._last = monotonic()
+
+    def add(self, count: int, more: str = "") -> None:
+        """Count items, and log if it is time; `more` is put behind."""
+        self._count = min(self._count + count, self._total)
+        now = monotonic()
+        if now - self._last >= LOG_EVERY:
+            self._last = now
+            rate = self._count / (now - self._begin)
+            shown = (self._count, self._total, self._noun, more, rate)
+            log.info("read %d of %d %s%s; %.1f a second", *shown)
+
+
+def choose_mapper(options: SourceOptions) -> Mapper:
+    """What reads the items of a source: threads of this process, unless the options say otherwise."""
+    return map_in_threads if options.mapper is None else options.mapper
 
 
 def _leave_out(tally: Tally, error: Exception, options: SourceOptions) -> None:
@@ -179,8 +244,8 @@ def _check_boxes(tally: Tally, options: SourceOptions) -> None:
         )
 
 
-def map_in_order(
-    function: Callable[[Item], Result], items: Sequence[Item], ahead: int = AHEAD
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], ahead: int = AHEAD
 ) -> Iterator[Future[Result]]:
     """Call `function` on each item in a pool of threads; yield the finished futures in order."""
     source = iter(items)

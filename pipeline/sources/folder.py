@@ -41,14 +41,17 @@ def open_folder(uri: str, options: SourceOptions = DEFAULT) -> Dataset:
             f"{endings}); {tally.describe_repairs()}"
         )
 
+    root = listing.root
+    del listing  # read_image may be sent to other processes
+
     def read_image(path: str) -> ReadImage:
         try:
             path.encode()
         except UnicodeEncodeError as error:
             raise UnreadableDataset(
-                f"{uris.redact_uri(listing.root)}: the file name {path!a} is not UTF-8"
+                f"{uris.redact_uri(root)}: the file name {path!a} is not UTF-8"
             ) from error
-        image = uris.join(listing.root, path)
+        image = uris.join(root, path)
         settled = settle_size(image, (0, 0), (), options, uris.redact_uri(image))
         row = ManifestRow(path, image, settled.width, settled.height, None)
         return ReadImage(row, settled.repairs)

@@ -160,7 +160,8 @@ def _read_tar(
             stored = members.get(entry.key)
             place = f"{where}: {entry.key}"
             if stored is None:
-                images.append(UnreadableDataset(f"{place} is not in the tar file"))
+                reason = f": {index.fault}" if index.fault is not None else ""
+                images.append(UnreadableDataset(f"{place} is not in the tar file{reason}"))
                 continue
             span = Member(stored.offset, stored.length, stored.checksum, etag=etag)
 

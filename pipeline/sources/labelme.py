@@ -11,7 +11,7 @@ from pipeline import image_formats, storage, uris
 from pipeline.errors import AccessDenied, MissingObject, UnreadableDataset
 from pipeline.manifests import ManifestRow
 from pipeline.sources.checking import check_labels, clip_objects
-from pipeline.sources.dataset import Dataset, ReadImage, add_repairs, map_in_order, stream_rows
+from pipeline.sources.dataset import Dataset, ReadImage, add_repairs, map_in_threads, stream_rows
 from pipeline.sources.labelme_json import LabelmeAnnotation, parse_labelme
 from pipeline.sources.listing import Listing, list_files
 from pipeline.sources.names import FileNames, normalise
@@ -102,7 +102,7 @@ def _read_annotations(listing: Listing, paths: Sequence[str], tally: Tally) -> l
         return parse_labelme(storage.read(uri, LARGEST_FILE), uris.redact_uri(uri))
 
     annotated = []
-    for path, outcome in zip(paths, map_in_order(read, paths), strict=True):
+    for path, outcome in zip(paths, map_in_threads(read, paths), strict=True):
         try:
             annotation = outcome.result()
         except (UnreadableDataset, MissingObject, AccessDenied) as error:

@@ -16,6 +16,7 @@ from pipeline.sources.checking import clip_objects
 from pipeline.sources.csv_rows import read_csv_rows
 from pipeline.sources.dataset import Dataset, ReadImage, add_repairs, stream_rows
 from pipeline.sources.image_stems import ImageStems
+from pipeline.sources.label_hierarchy import expand_objects, name_ancestors, read_ancestors
 from pipeline.sources.listing import list_files
 from pipeline.sources.options import DEFAULT, SourceOptions
 from pipeline.sources.relative_boxes import settle_relative
@@ -44,12 +45,17 @@ class _BoxTable:
 
 
 def open_openimages(
-    images: str, boxes: str, classes: str | None = None, options: SourceOptions = DEFAULT
+    images: str,
+    boxes: str,
+    classes: str | None = None,
+    options: SourceOptions = DEFAULT,
+    hierarchy: str | None = None,
 ) -> Dataset:
     """The images that a CSV of boxes names, in the order of their first box; `image_id` is the ImageID.
 
     A box of a group (IsGroupOf) is a crowd. Classes have their display names, in the order of the file of
-    classes; the hierarchy of the classes is not read. Each image's header is read, because boxes are shares
+    classes. With a hierarchy, an object also counts as one of each class above its own, which takes an object
+    for each, as Open Images' evaluation expects. Each image's header is read, because boxes are shares
     of its sides. Rows need not be sorted by image. Memory holds 25 bytes per box and about 200 per image.
 
     Args:
@@ -59,6 +65,7 @@ def open_openimages(
         classes: the CSV of class descriptions: label name and display name, with or without a header. None
             takes the label names, sorted.
         options: how many images may be invalid, and what is checked.
+        hierarchy: the JSON file of the hierarchy, such as bbox_labels_600_hierarchy.json.
 
     Raises:
         UnreadableDataset: a file is not CSV, lacks a column or is empty, or (while streaming) too many images
@@ -72,8 +79,11 @@ def open_openimages(
     add_repairs(tally, repeated, options)
     table, malformed = _read_boxes(box_uri, names)
     add_repairs(tally, malformed, options)
+    ancestors = read_ancestors(hierarchy) if hierarchy is not None else {}
     if names is None:
-        names = {label: label for label in sorted(table.labels)}
+        above = {name for label in table.labels for name in ancestors.get(label, ())}
+        names = {label: label for label in sorted(above.union(table.labels))}
+    above_by_name = name_ancestors(table.labels, ancestors, names, hierarchy or "")
     listing = list_files(images, hidden=False)
     stems = ImageStems(listing)
     ids = list(table.images)
@@ -93,11 +103,12 @@ def open_openimages(
         uri = uris.join(listing.root, path)
         rows = order[starts[number] : starts[number + 1]].tolist()
         unique = dict.fromkeys(_build_object(table, row, label_names, names) for row in rows)
+        objects = expand_objects(unique, above_by_name)
         repairs = [_UNSET for row in rows if table.groups[row] < 0]
         repairs += [Repair("object", "listed again: left out there", place, is_loss=True)] * (
             len(rows) - len(unique)
         )
-        settled = settle_relative(uri, tuple(unique), options, place)
+        settled = settle_relative(uri, objects, options, place)
         clipped, clips = clip_objects(settled.objects, settled.width, settled.height, place)
         row = ManifestRow(ids[number], uri, settled.width, settled.height, clipped)
         return ReadImage(row, [*repairs, *settled.repairs, *clips])

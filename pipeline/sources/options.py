@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.imaging import Exif
+
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any], int], Iterator[Future[Any]]]
+"""Calls a function on each item, and yields what they return in order; the number bounds how far ahead."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,8 @@ class SourceOptions:
     """Compare each annotated size with the image's header; otherwise only where the header is read anyway."""
     exif: Exif = "ignore"
     """`apply` turns sizes and boxes to the orientation in which viewers display the images."""
+    mapper: Mapper | None = None
+    """Reads files and headers elsewhere than in threads of this process, in sources that allow it."""
 
 
 DEFAULT = SourceOptions()

@@ -18,7 +18,14 @@ from pipeline.manifests import AnnotatedObject
 from pipeline.parquet_cells import CellReader, is_binary, read_group, read_group_starts
 from pipeline.sources.checking import read_side
 from pipeline.sources.contained_images import ContainedImage, build_contained_row
-from pipeline.sources.dataset import IMAGE_FAULTS, Dataset, ReadImage, map_in_order, stream_groups
+from pipeline.sources.dataset import (
+    AHEAD,
+    IMAGE_FAULTS,
+    Dataset,
+    ReadImage,
+    choose_mapper,
+    stream_groups,
+)
 from pipeline.sources.feature_names import read_class_names
 from pipeline.sources.object_fields import ObjectFields, parse_objects
 from pipeline.sources.options import DEFAULT, SourceOptions
@@ -90,7 +97,11 @@ def open_parquet_images(
     layout = layout or ParquetLayout()
     files = list_parquet_files(data)
     first = _read_file(files[0], layout)
-    groups = [group for outcome in map_in_order(_list_groups, files) for group in outcome.result()]
+    groups = [
+        group
+        for outcome in choose_mapper(options)(_list_groups, files, AHEAD)
+        for group in outcome.result()
+    ]
     reader = _GroupReader(layout, options, first)
     classes: tuple[str, ...] | None = None
     if first.objects_column is not None:
@@ -166,10 +177,17 @@ class _GroupReader:
         self._file = first
         self._cells = CellReader()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What other processes get: they read cells on their own."""
+        return {name: value for name, value in vars(self).items() if name != "_cells"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _cells=CellReader())
+
     def list_labels(self, groups: Sequence[_Group]) -> tuple[str, ...]:
         """The labels of all objects, sorted: a pass over the column of the objects."""
         labels: set[str] = set()
-        for outcome in map_in_order(self._list_labels, groups):
+        for outcome in choose_mapper(self._options)(self._list_labels, groups, AHEAD):
             labels |= outcome.result()
         if not labels:
             raise UnreadableDataset(

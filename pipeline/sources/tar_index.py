@@ -38,6 +38,8 @@ class TarIndex:
         """
         self._file = file
         self._where = where
+        self.fault: str | None = None
+        """Why members behind the last one are lost, if the file is damaged or cut off; set by `iterate`."""
         self.has_end_mark = False
         """Whether the last member is followed by the blocks that end a tar file; set by `iterate`."""
         start = file.read(8)
@@ -52,8 +54,11 @@ class TarIndex:
     def iterate(self) -> Iterator[TarMember]:
         """The regular files in the order of the tar file; folders, links and devices are left out.
 
+        If the file is damaged or cut off, `fault` says so afterwards. Each header has a checksum, so the
+        members before the damage are as they were written.
+
         Raises:
-            UnreadableDataset: this is no tar file, or it is damaged or cut off.
+            UnreadableDataset: a member is a sparse file.
         """
         size = self._find_size()
         try:
@@ -65,21 +70,21 @@ class TarIndex:
                     if info.issparse():
                         raise UnreadableDataset(f"{self._where}: {info.name!r} is a sparse file")
                     if info.offset_data + info.size > size:
-                        raise UnreadableDataset(
+                        self.fault = (
                             f"{self._where} ends in the middle of {info.name!r:.200}: it is cut off"
                         )
+                        return
                     yield TarMember(info.name, info.offset_data, info.size, info.chksum)
                 self._check_end(tar.offset, size)
         except tarfile.TarError as error:
-            raise UnreadableDataset(f"{self._where} is no tar file, or damaged: {error}") from error
+            self.fault = f"{self._where} is no tar file, or damaged: {error}"
 
     def _check_end(self, offset: int, size: int) -> None:
         """Look at what is behind the last member: the end mark, nothing, or the start of another member."""
         block = self.read_span(offset, tarfile.BLOCKSIZE)
         if any(block) or 0 < len(block) < tarfile.BLOCKSIZE:
-            raise UnreadableDataset(
-                f"{self._where} is cut off or damaged at byte {offset} of {size}: it ends in the middle of a "
-                "member"
+            self.fault = (
+                f"{self._where} is cut off or damaged at byte {offset} of {size}, inside a member"
             )
         self.has_end_mark = len(block) > 0
 

@@ -9,7 +9,7 @@ from pipeline import image_formats, storage, uris
 from pipeline.errors import AccessDenied, MissingObject, UnreadableDataset
 from pipeline.manifests import ManifestRow
 from pipeline.sources.checking import check_labels, clip_objects
-from pipeline.sources.dataset import Dataset, ReadImage, add_repairs, map_in_order, stream_rows
+from pipeline.sources.dataset import Dataset, ReadImage, add_repairs, map_in_threads, stream_rows
 from pipeline.sources.listing import check_public
 from pipeline.sources.names import check_inside
 from pipeline.sources.options import DEFAULT, SourceOptions
@@ -170,7 +170,7 @@ def _collect_classes(
     names = list_annotations(layout)
     labels: set[str] = set()
     unread = []
-    for name, outcome in zip(names, map_in_order(read, names), strict=True):
+    for name, outcome in zip(names, map_in_threads(read, names), strict=True):
         try:
             annotation = outcome.result()
             labels.update(item.label for item in annotation.objects)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from pipeline import imaging, storage, uris
-from pipeline.errors import UnreadableDataset, UnreadableImage
+from pipeline.errors import TooManyInvalidImages, UnreadableDataset, UnreadableImage
 from pipeline.image_members import Member
 from pipeline.imaging import ImageHeader
 from pipeline.json_reader import InvalidJson, parse_json
-from pipeline.manifests import AnnotatedObject
+from pipeline.manifests import AnnotatedObject, ManifestRow
 from pipeline.sources.contained_images import ContainedImage, build_contained_row
-from pipeline.sources.dataset import IMAGE_FAULTS, Dataset, ReadImage, map_in_order, stream_groups
+from pipeline.sources.dataset import IMAGE_FAULTS, Dataset, ReadImage, choose_mapper, stream_groups
 from pipeline.sources.object_fields import ObjectFields, parse_objects
 from pipeline.sources.options import DEFAULT, SourceOptions
 from pipeline.sources.patterns import expand_patterns
@@ -28,6 +28,7 @@ _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
 _LARGEST_OBJECTS = 64 << 20
 """Bytes of the annotation of one image."""
 _NO_END = ("tar file", "without the mark of its end: it may be cut off")
+_DAMAGED = ("tar file", "damaged: what lies behind the damage is left out")
 _PLACES = ("objects", "annotations")
 """Fields of a JSON annotation that hold its objects, if the annotation itself does not."""
 
@@ -73,8 +74,8 @@ def open_webdataset(
         options: how many images may be invalid, and what is checked.
 
     Raises:
-        UnreadableDataset: there is no tar file, one is compressed or damaged, or (while streaming) too many
-            images are invalid.
+        UnreadableDataset: there is no tar file, one is compressed or holds no image, or (while streaming) too
+            many images are invalid or tar files damaged.
         StorageError: a tar file does not exist, or its store cannot be reached.
     """
     layout = layout or WebDatasetLayout()
@@ -83,16 +84,43 @@ def open_webdataset(
     reader = _TarReader(layout, options)
     classes: tuple[str, ...] | None = None
     if layout.objects_key is not None:
-        classes = layout.classes or _list_labels(reader, tar_uris)
+        classes = layout.classes or _list_labels(reader, tar_uris, options)
         reader.labels = frozenset(classes)
     rows = stream_groups(tar_uris, reader.read, tally, options)
+    rows = _check_damaged(rows, tally, len(tar_uris), options)
     return Dataset(classes, None, rows, tally, has_members=True)
 
 
-def _list_labels(reader: _TarReader, tar_uris: Sequence[str]) -> tuple[str, ...]:
+def _check_damaged(
+    rows: Iterator[ManifestRow], tally: Tally, tar_files: int, options: SourceOptions
+) -> Iterator[ManifestRow]:
+    """Fail if too many tar files are damaged: how many images are lost with one, nobody knows.
+
+    Raises:
+        TooManyInvalidImages: more than the allowed share are.
+    """
+
+    def check() -> None:
+        damaged = tally.repairs[_DAMAGED]
+        if damaged > options.max_invalid * tar_files:
+            raise TooManyInvalidImages(
+                f"{damaged} of {tar_files} tar files are damaged, more than the allowed share of "
+                f"{options.max_invalid:g}, and the log names them; repair them, raise --max-invalid, or pass "
+                "--skip-invalid to use what can be read"
+            )
+
+    for row in rows:
+        yield row
+        check()
+    check()
+
+
+def _list_labels(
+    reader: _TarReader, tar_uris: Sequence[str], options: SourceOptions
+) -> tuple[str, ...]:
     """The labels of all annotations, sorted: a pass of its own over the tar files."""
     labels: set[str] = set()
-    for outcome in map_in_order(reader.list_labels, tar_uris, ahead=16):
+    for outcome in choose_mapper(options)(reader.list_labels, tar_uris, 16):
         labels |= outcome.result()
     if not labels:
         raise UnreadableDataset(
@@ -123,14 +151,14 @@ class _TarReader:
                 labels.update(item.label for item in objects or ())
         return labels
 
-    def read(self, uri: str) -> list[ReadImage | Exception]:
-        """The images of a tar file, each as its row or the error that it has.
+    def read(self, uri: str) -> list[ReadImage | Repair | Exception]:
+        """The images of a tar file, each as its row or its error, and what is wrong with the file itself.
 
         Raises:
-            UnreadableDataset: the file is compressed or no tar file.
+            UnreadableDataset: the file is compressed, or holds no image.
             StorageError: it cannot be read.
         """
-        images: list[ReadImage | Exception] = []
+        images: list[ReadImage | Repair | Exception] = []
         where = uris.redact_uri(uri)
         etag = storage.get_etag(uri)
         with storage.open_file(uri, BLOCK_BYTES) as file:
@@ -140,13 +168,17 @@ class _TarReader:
                     images.append(self._read_sample(index, sample, uri, etag))
                 except IMAGE_FAULTS as error:
                     images.append(error)
-        if not index.has_end_mark and images and isinstance(images[-1], ReadImage):
-            images[-1] = replace(images[-1], repairs=[*images[-1].repairs, Repair(*_NO_END, where)])
+        if index.fault is not None:
+            if images and self.layout.objects_key is not None:
+                images[-1] = UnreadableDataset(
+                    f"{index.fault}, so its last sample may be incomplete"
+                )
+            return [*images, Repair(*_DAMAGED, index.fault, is_loss=True)]
         if not images:
             raise UnreadableDataset(
                 f"{where} holds no files with the endings {', '.join(self.layout.image_keys)}"
             )
-        return images
+        return images if index.has_end_mark else [*images, Repair(*_NO_END, where)]
 
     def _read_sample(
         self, index: TarIndex, sample: _Sample, uri: str, etag: str | None

@@ -19,7 +19,8 @@ from pipeline.analysis.match_outcomes import concatenate_matches, find_counted, 
 from pipeline.analysis.match_table import build_matches, read_matches
 from pipeline.analysis.matching import ERRORS, Matches
 from pipeline.engine.analyze.run import analyze_detections
-from pipeline.manifests import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow, open_manifest
 from pipeline.shards import open_parts
 from tests.analysis.peers import average_defined
 from tests.analysis.scenes import Scenes, draw_scenes, to_xywh

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline.manifests import write_manifest
+from pipeline.manifest_writer import write_manifest
 from pipeline.sources.drawn_dataset import draw_dataset
 from pipeline.sources.voc import open_voc
 
@@ -38,12 +38,14 @@ def main() -> int:
                 *("--list", str(voc / "ImageSets" / "Main" / f"{split}.txt"), "--limit", "10"),
                 *("--slow-limit", "3", "--json", f"{folder}/selective_search.json"),
             ],
+            ["ranking", "--manifest", manifest, "--limit", "8", "--repeats", "1"],
             ["propose_job", "--manifest", manifest, "--limit", str(LIMIT)],
             ["detect_job", "--manifest", manifest, "--recipe", "tiny", "--limit", str(LIMIT)],
             ["driver_scale", "--images", "100000", "--committed", "2000"],
             ["analysis", "--images", "500", "--repeats", "1"],
             ["report", "--images", "200", "--report-images", "60"],
             ["coco_source", "--annotations", "20000"],
+            ["duplicates", "copies", "--limit", "40"],
             ["train_step", "--network", "mobilenet_v2", "--steps", "5"],
         ]
         proposals = f"{folder}/proposals"

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import TextIO
 
-from pipeline.manifests import write_manifest
+from pipeline.manifest_writer import write_manifest
 from pipeline.sources.coco import open_coco
 
 OBJECTS_PER_IMAGE = 8

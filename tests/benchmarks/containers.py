@@ -33,7 +33,8 @@ import pytest
 from pipeline import imaging, shards, storage
 from pipeline.image_members import read_members
 from pipeline.image_reader import ImageReader
-from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import Manifest, ManifestRow, open_manifest
 from pipeline.sources.dataset import Dataset
 from pipeline.sources.parquet_images import ParquetLayout, open_parquet_images
 from pipeline.sources.webdataset import open_webdataset

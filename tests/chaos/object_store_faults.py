@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 from tests.chaos.node_faults import UNSHARE
 from tests.chaos.outcome import Outcome, Trial
 from tests.chaos.outputs import move_rows

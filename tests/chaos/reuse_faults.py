@@ -7,7 +7,8 @@ import os
 import signal
 import time
 
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 from tests.chaos.outcome import Outcome, Trial
 from tests.chaos.stage import Stage
 

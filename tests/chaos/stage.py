@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from pipeline import storage
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 from tests.chaos import outputs
 from tests.chaos.outputs import Row
 from tests.chaos.processes import kill_tree, wait_until

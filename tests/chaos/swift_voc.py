@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 
 from pipeline import storage
-from pipeline.manifests import open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import open_manifest
 from pipeline.sources.voc import open_voc
 from tests.chaos import outputs
 from tests.chaos.raylets import Raylets

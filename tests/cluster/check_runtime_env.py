@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 from pipeline import shards
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 from tests.chaos.raylets import Raylets
 from tests.cluster.submission import RayJobs
 from tests.engine.drawn_images import draw_images

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import shards
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 from tests.chaos.processes import wait_until
 from tests.cluster.autoscaling_ray import ROOT, AutoscalingRay, NodeType
 from tests.engine.drawn_images import draw_images, write_random_checkpoint

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 from tests.chaos import outputs
 from tests.chaos.processes import send_signal
 from tests.cluster.demo.disturbances import (

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import imaging
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 
 
 def draw_images(folder: Path, count: int) -> list[Path]:

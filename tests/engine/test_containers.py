@@ -10,7 +10,7 @@ import pytest
 from pipeline import shards
 from pipeline.engine.propose.run import run_proposals
 from pipeline.errors import ChangedContainer
-from pipeline.manifests import write_manifest
+from pipeline.manifest_writer import write_manifest
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
 from pipeline.sources.dataset import Dataset
@@ -33,6 +33,10 @@ def propose(folder: Path, name: str, dataset: Dataset) -> list[dict[str, Any]]:
 
 def read_rows(manifest: str, output: str) -> list[dict[str, Any]]:
     run_proposals(manifest, output, SETTINGS, options=OPTIONS)
+    return read_table(output)
+
+
+def read_table(output: str) -> list[dict[str, Any]]:
     return [row for part in shards.open_parts(output).read_tables() for row in part.to_pylist()]
 
 
@@ -59,3 +63,25 @@ def test_rows_equal_those_of_files(tmp_path: Path) -> None:
     write_tar(tmp_path / "tars" / "a.tar", dict(reversed(images.items())))
     rows = read_rows(f"{tmp_path}/tar.parquet", f"{tmp_path}/again")
     assert {row["error_type"] for row in rows} == {ChangedContainer.__name__}
+
+
+def test_rows_of_an_earlier_output_are_reused_unless_the_file_changed(tmp_path: Path) -> None:
+    paths = draw_images(tmp_path / "images", 6)
+    images = {path.name: path.read_bytes() for path in paths}
+    first, second = dict(list(images.items())[:4]), dict(list(images.items())[4:])
+
+    def run(name: str, **options: Any) -> int:
+        dataset = open_webdataset([f"{tmp_path}/tars"])
+        manifest = f"{tmp_path}/{name}.parquet"
+        write_manifest(manifest, dataset.rows, None, has_members=True)
+        chosen = RunOptions(shard_size=4, **options)
+        return run_proposals(manifest, f"{tmp_path}/{name}", SETTINGS, options=chosen).images_reused
+
+    write_tar(tmp_path / "tars" / "a.tar", first)
+    assert run("old") == 0
+    write_tar(tmp_path / "tars" / "b.tar", second)
+    assert run("grown", reuse=f"{tmp_path}/old") == 4
+    rows = {"grown": read_table(f"{tmp_path}/grown"), "old": read_table(f"{tmp_path}/old")}
+    assert rows["grown"][:4] == rows["old"]
+    write_tar(tmp_path / "tars" / "a.tar", dict(reversed(first.items())))
+    assert run("repacked", reuse=f"{tmp_path}/grown") == 2

@@ -17,7 +17,8 @@ from pipeline.detector.detection_settings import DetectionSettings
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.engine.detect.resources import ActorOptions
 from pipeline.engine.detect.run import run_detection
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
 from tests.engine.drawn_images import draw_images, write_random_checkpoint

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.engine.export.run import ExportSettings
+from pipeline.errors import InvalidConfiguration
 from tests.exports.worlds import CLASSES, World
 
 
@@ -47,3 +48,15 @@ def test_the_configuration_has_the_names_and_labels_that_results_refer_to(world:
     assert (image.get("name"), image.get("value")) == ("image", "$image")
     assert (labels.get("name"), labels.get("toName")) == ("label", "image")
     assert [label.get("value") for label in labels] == list(CLASSES)
+
+
+def test_a_prefix_stands_in_place_of_the_images_folder(world: World) -> None:
+    world.export(ExportSettings("label-studio", image_prefix="/data/local-files/?d=photos"))
+    images = [task["data"]["image"] for task in world.read_json("tasks.json")]
+    assert images[0].startswith("/data/local-files/?d=photos/")
+    assert not [image for image in images if str(world.output.parent) in image]
+
+
+def test_other_formats_have_no_prefix(world: World) -> None:
+    with pytest.raises(InvalidConfiguration, match="--image-prefix is for --format label-studio"):
+        world.export(ExportSettings("csv", image_prefix="http://localhost"))

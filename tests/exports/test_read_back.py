@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.engine.export.run import ExportSettings, run_export
-from pipeline.manifests import AnnotatedObject, ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import AnnotatedObject, ManifestRow
 from pipeline.sources.dataset import Dataset
 from pipeline.sources.labelstudio import open_labelstudio
 from pipeline.sources.yolo import open_yolo

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 from tests.engine.drawn_images import draw_images, write_random_checkpoint
 from tests.outputs import make_object, write_annotations, write_detections, write_proposals
 from tests.sources.small_datasets import coco_content, write_voc

@@ -17,6 +17,7 @@ from jobs import (
     export,
     prepare,
     propose,
+    rank,
     status,
     train,
     verify,
@@ -33,6 +34,7 @@ def get_options_and_main(job: str, arguments: tuple[str, ...]) -> tuple[Any, Any
     jobs = {
         "prepare": (Prepare, prepare.main),
         "propose": (propose.Propose, propose.main),
+        "rank": (rank.Rank, rank.main),
         "exchange": (exchange.Exchange, exchange.main),
         "export": (export.Export, export.main),
         "compress": (compress.Compress, compress.main),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs.prepare import main, resolve_manifest_uri
+from jobs.prepare import main
 from jobs.prepare_options import (
     Coco,
     Cvat,
@@ -196,10 +196,14 @@ def test_letters_that_the_terminal_lacks_are_escaped(tmp_path: Path) -> None:
     assert "(caf\\xe9 1)" in process.stdout
 
 
-def test_a_folder_output_gets_a_manifest_parquet(tmp_path: Path) -> None:
-    assert resolve_manifest_uri("s3://bucket/out/") == "s3://bucket/out/manifest.parquet"
-    assert resolve_manifest_uri("s3://bucket/a.parquet") == "s3://bucket/a.parquet"
-    assert resolve_manifest_uri(f"{tmp_path}/out") == f"{tmp_path}/out/manifest.parquet"
+@pytest.mark.parametrize("output", ["out", "out/manifest.parquet"])
+def test_a_folder_output_gets_a_manifest_parquet(
+    output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_voc(tmp_path / "voc")
+    main(Voc(root=str(root), split="train", output=f"{tmp_path}/{output}"))
+    assert capsys.readouterr().out.splitlines()[0].endswith(f": {tmp_path}/out/manifest.parquet")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.parquet"]
 
 
 def _job(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

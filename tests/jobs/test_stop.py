@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import shards
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 from tests.engine.drawn_images import draw_images, write_random_checkpoint
 
 ROOT = Path(__file__).parents[2]

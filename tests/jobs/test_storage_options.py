@@ -16,7 +16,8 @@ import fsspec
 import pytest
 
 from pipeline import shards, storage
-from pipeline.manifests import ManifestRow, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow
 from tests.engine.drawn_images import draw_images, write_random_checkpoint
 from tests.jobs.test_s3 import upload
 

@@ -14,7 +14,8 @@ import pytest
 
 from jobs import entry
 from jobs.train import Train, make_options_class
-from pipeline.manifests import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow, open_manifest
 from pipeline.sources.drawn_dataset import CLASSES
 from pipeline.training import logs, state
 from pipeline.training.annotated_dataset import open_annotated_datasets, open_annotated_manifests

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import shards
-from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import Manifest, ManifestRow, open_manifest
 from pipeline.run_record import RunRecord
 from pipeline.runs.encoded_image import EncodedImage, ListedImage, identify_content
 from pipeline.runs.options import RunOptions

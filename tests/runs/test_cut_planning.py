@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import shards
-from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import Manifest, ManifestRow, open_manifest
 from pipeline.runs.cut_planning import choose_shard_size, plan_cut, read_cut
 from pipeline.runs.options import RunOptions
 

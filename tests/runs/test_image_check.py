@@ -10,7 +10,8 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import AccessDenied, MissingObject, StorageError, UnreadableDataset
-from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import Manifest, ManifestRow, open_manifest
 from pipeline.runs import image_check
 from pipeline.runs.image_check import check_sampled_images
 

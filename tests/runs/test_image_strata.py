@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.manifests import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow, open_manifest
 from pipeline.runs.image_strata import interleave, list_rows, read_pixel_counts, stratify
 from pipeline.shards import Shard
 

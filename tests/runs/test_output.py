@@ -15,7 +15,8 @@ import pytest
 
 from pipeline import shards, storage
 from pipeline.errors import MismatchedOutput, UnreadableDataset
-from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import Manifest, ManifestRow, open_manifest
 from pipeline.run_record import RunRecord
 from pipeline.runs.cut_planning import plan_cut
 from pipeline.runs.options import RunOptions

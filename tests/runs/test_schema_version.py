@@ -11,7 +11,8 @@ import pytest
 
 from pipeline import schema, shards
 from pipeline.errors import MismatchedOutput, PipelineError, UnreadableDataset
-from pipeline.manifests import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow, open_manifest
 from pipeline.run_record import RunRecord, read_record
 from pipeline.runs import output
 from pipeline.runs.cut_planning import plan_cut

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pipeline import shards
 from pipeline.candidate_thresholds import CANDIDATE_SCORES, THRESHOLDS_NAME, read_thresholds
 from pipeline.errors import UnreadableDataset
-from pipeline.manifests import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow, open_manifest
 from pipeline.run_record import RunRecord
 from pipeline.runs.encoded_image import EncodedImage
 from pipeline.runs.options import RunOptions

@@ -14,7 +14,8 @@ import pytest
 
 from pipeline import shards
 from pipeline.errors import UnreadableDataset
-from pipeline.manifests import Manifest, ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import Manifest, ManifestRow, open_manifest
 from pipeline.part_identity import name_shard
 from pipeline.run_record import RunRecord
 from pipeline.runs.encoded_image import EncodedImage

@@ -3,15 +3,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.errors import InvalidBox, TooManyInvalidImages, UnreadableDataset
-from pipeline.manifests import AnnotatedObject, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import AnnotatedObject, ManifestRow, open_manifest
+from pipeline.sources.checking import stack_boxes
 from pipeline.sources.coco import open_coco
 from pipeline.sources.options import SourceOptions
+from pipeline.sources.tally import Tally
 from tests.sources.small_datasets import coco_content, write_coco
 
 
@@ -370,3 +374,39 @@ def test_annotations_may_come_before_images_and_in_any_order(tmp_path: Path) -> 
     seven, three = open_coco(*write_coco(tmp_path, reordered)).rows
     assert [item.label for item in seven.objects or ()] == ["dog", "person"]
     assert [item.label for item in three.objects or ()] == ["person"]
+
+
+def test_plain_objects_are_read_as_all_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = [
+        [1, 2, 3, 4],
+        [0.5, 1.25, 7.1, 20],
+        [-3, 2, 9, 9],
+        [30.2, 20.7, 90, 0.01],
+        [1, 1, 0, 5],
+    ]
+    content = coco_content()
+    content["annotations"] = [
+        {"id": number, "image_id": image, "category_id": 1, "bbox": box, "iscrowd": crowd}
+        for image, crowds in ((7, (0, 1)), (3, (0, 1, "0", None)))
+        for number, (box, crowd) in enumerate(product(boxes, crowds), 100 * image)
+    ]
+    content["annotations"][-1].update(ignore=1)
+    arguments = write_coco(tmp_path, content)
+
+    def read() -> tuple[list[ManifestRow], Tally]:
+        dataset = open_coco(*arguments, options=SourceOptions(max_invalid=1.0))
+        return list(dataset.rows), dataset.tally
+
+    plain = read()
+    monkeypatch.setattr("pipeline.sources.coco._build_plain_objects", lambda *_: None)
+    monkeypatch.setattr("pipeline.sources.checking._are_clearly_inside", lambda *_: False)
+    rows, tally = read()
+    assert tally == plain[1]
+    assert [len(row.objects or ()) for row in rows] == [8, 12]
+    for one, other in zip(rows, plain[0], strict=True):
+        general, simple = stack_boxes(one.objects or ()), stack_boxes(other.objects or ())
+        assert simple == pytest.approx(general, rel=1e-6)  # the general reader rounds to float32
+        kinds = [[(o.label, o.difficult, o.crowd) for o in r.objects or ()] for r in (one, other)]
+        assert kinds[0] == kinds[1]

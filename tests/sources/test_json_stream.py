@@ -14,12 +14,10 @@ from pipeline.sources import json_stream
 from pipeline.sources.json_stream import JsonStream
 
 
-def read(data: bytes, *lists: str) -> tuple[Any, list[tuple[str, int, Any]]]:
-    elements: list[tuple[str, int, Any]] = []
+def read(data: bytes, *lists: str) -> tuple[Any, list[tuple[str, Any]]]:
+    elements: list[tuple[str, Any]] = []
     stream = JsonStream(io.BytesIO(data))
-    fields = stream.read_fields(
-        lists, lambda name, index, value, _: elements.append((name, index, value))
-    )
+    fields = stream.read_fields(lists, lambda name, value: elements.append((name, value)))
     return fields, elements
 
 
@@ -27,7 +25,7 @@ def test_lists_are_passed_on_by_element() -> None:
     data = b' {"a": [1, {"b": []}], "info": {"c": [2]}, "n": null, "e": [ ]} \n'
     fields, elements = read(data, "a", "e")
     assert fields == {"a": 2, "info": {"c": [2]}, "n": None, "e": 0}
-    assert elements == [("a", 0, 1), ("a", 1, {"b": []})]
+    assert elements == [("a", 1), ("a", {"b": []})]
 
 
 @given(
@@ -47,20 +45,76 @@ def test_any_cut_into_chunks_gives_the_same(value: Any, chunk: int, encoding: st
     finally:
         json_stream.CHUNK = before
     assert fields == {"first": 2, "other": value}
-    assert [element for _, _, element in elements] == [value, value]
+    assert [element for _, element in elements] == [value, value]
 
 
-def test_repeated_elements_have_one_hash() -> None:
-    hashes: list[int] = []
-    stream = JsonStream(io.BytesIO(b'{"a": [{"x": 1}, {"x": 2}, {"x": 1}]}'))
-    stream.read_fields(["a"], lambda *call: hashes.append(call[3]))
-    assert hashes[0] == hashes[2] != hashes[1]
+RECORD = st.dictionaries(
+    st.text('a":}, {\\', max_size=3),
+    st.integers() | st.floats() | st.text('":}, {[]\\é', max_size=4) | st.lists(st.floats()),
+    max_size=3,
+)
+
+
+@given(st.lists(RECORD, min_size=1), st.integers(4, 40), st.sampled_from([None, 0, 1]))
+def test_elements_parsed_together_are_those_of_the_standard_library(
+    records: list[Any], chunk: int, indent: int | None
+) -> None:
+    text = json.dumps({"a": records, "b": [{"c": 1}], "d": 1}, indent=indent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_stream, "CHUNK", chunk)
+        patch.setattr(json_stream, "_FEWEST", 1)
+        fields, elements = read(text.encode(), "a", "b")
+    assert fields == {"a": len(records), "b": 1, "d": 1}
+    present = json.dumps([element for _, element in elements])
+    assert present == json.dumps([*records, {"c": 1}])
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ('{"b": 1, "b": 2}', "'b' occurs twice"),
+        ('{"b" : 1, "b": 2}', "'b' occurs twice"),
+        ('{"b": 1, "b" \n : 2}', "'b' occurs twice"),
+        ('{"b": {"c": 1, "c": 1}}', "'c' occurs twice"),
+        ('{"b": [{"c": 1, "c": 1}]}', "'c' occurs twice"),
+        ('{"b": "a\\": ", "c": 1, "c": 2}', "'c' occurs twice"),
+        ('{"b": 01}', "Expecting ',' delimiter at character 18"),
+    ],
+)
+def test_faults_among_elements_parsed_together(
+    record: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "_FEWEST", 1)
+    with pytest.raises(InvalidJson, match=message):
+        read(f'{{"a": [{{}}, {record}, {{"b": 1}}]}}'.encode(), "a")
+
+
+def test_large_integers_stay_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "_FEWEST", 1)
+    _, elements = read(b'{"a": [{"id": 100000000000000000001}, {"id": 1}, {"id": 2}]}', "a")
+    assert elements[0][1] == {"id": 100000000000000000001}
+
+
+def test_almost_all_elements_are_parsed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_by_one = 0
+    original = JsonStream._read_value
+
+    def count(self: JsonStream) -> Any:
+        nonlocal one_by_one
+        one_by_one += 1
+        return original(self)
+
+    monkeypatch.setattr(JsonStream, "_read_value", count)
+    record = {"id": 1, "url": "http://x/{a}, {b}", "segmentation": {"counts": "x", "size": [1, 2]}}
+    _, elements = read(json.dumps({"a": [record] * 4000, "b": [record] * 4000}).encode(), "a", "b")
+    assert [element for _, element in elements] == [record] * 8000
+    assert one_by_one < 100
 
 
 def test_not_a_number_is_one() -> None:
     _, elements = read(b'{"a": [NaN, -Infinity]}', "a")
-    assert math.isnan(elements[0][2])
-    assert elements[1][2] == -math.inf
+    assert math.isnan(elements[0][1])
+    assert elements[1][1] == -math.inf
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UnreadableDataset
-from pipeline.manifests import AnnotatedObject, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import AnnotatedObject, open_manifest
 from pipeline.sources.lvis import open_lvis
 from pipeline.sources.options import SourceOptions
 from tests.sources.small_datasets import write_image

@@ -180,3 +180,60 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         open_openimages(images, str(tmp_path / "gone.csv"), classes)
     with pytest.raises(MissingObject, match="not a folder"):
         open_openimages(str(tmp_path / "gone"), boxes, classes)
+
+
+HIERARCHY = """{"LabelName": "/m/entity", "Subcategory": [
+    {"LabelName": "/m/animal", "Subcategory": [{"LabelName": "/m/cat"}, {"LabelName": "/m/bird"}]},
+    {"LabelName": "/m/pet", "Part": [{"LabelName": "/m/tail"}], "Subcategory": [{"LabelName": "/m/cat"}]}]}"""
+
+
+def write_hierarchy(root: Path, text: str = HIERARCHY) -> str:
+    (root / "hierarchy.json").write_text(text)
+    return str(root / "hierarchy.json")
+
+
+def test_objects_also_count_as_the_classes_above_their_own(tmp_path: Path) -> None:
+    classes = CLASSES + "/m/animal,Animal\n/m/pet,Pet\n"
+    rows = [*ROWS, "000b,activemil,/m/animal,1,0,1,0,1,0,0,1,0,0"]
+    arguments = write_openimages(tmp_path, rows, classes=classes)
+    dataset = open_openimages(*arguments, ANY, write_hierarchy(tmp_path))
+    a, b = dataset.rows
+    assert [label for label, _, _ in get_boxes(a)] == [
+        "Bird, small",
+        "Cat",
+        "Animal",
+        "Animal",
+        "Pet",
+    ]
+    boxes = [box for _, box, _ in get_boxes(a)]
+    assert boxes == [boxes[0], boxes[1], boxes[0], boxes[1], boxes[1]]
+    whole = [0, 0, 40, 30]
+    assert get_boxes(b) == [("Cat", whole, True), ("Animal", whole, True), ("Pet", whole, True)]
+    assert dataset.tally.objects["Animal"] == 3
+
+
+def test_without_names_the_classes_above_have_their_label_names(tmp_path: Path) -> None:
+    arguments = write_openimages(tmp_path, classes=None)
+    dataset = open_openimages(*arguments, ANY, write_hierarchy(tmp_path))
+    assert dataset.classes == ("/m/animal", "/m/bird", "/m/cat", "/m/pet")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (HIERARCHY, "/m/bird is below /m/animal, which --classes does not list"),
+        ("{", "is not well-formed JSON"),
+        ("[]", "is no hierarchy of classes"),
+        ('{"LabelName": "/m/entity"}', "is no hierarchy of classes"),
+        ('{"Subcategory": {"LabelName": "/m/cat"}}', "a field Subcategory is no list"),
+        ('{"Subcategory": [{"Subcategory": []}]}', "has no LabelName"),
+        ('{"Subcategory": [7]}', "has no LabelName"),
+        (
+            '{"Subcategory": [{"LabelName": "a", "Subcategory": [{"LabelName": "a"}]}]}',
+            "class a is below itself",
+        ),
+    ],
+)
+def test_a_hierarchy_that_is_none(text: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UnreadableDataset, match=reason):
+        open_openimages(*write_openimages(tmp_path), ANY, write_hierarchy(tmp_path, text))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import webdataset
 from pipeline import imaging
 from pipeline.errors import InvalidConfiguration, TooManyInvalidImages, UnreadableDataset
 from pipeline.image_reader import read_image
-from pipeline.manifests import open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import open_manifest
 from pipeline.sources.dataset import Dataset
 from pipeline.sources.object_fields import ObjectFields
 from pipeline.sources.options import SourceOptions
@@ -129,22 +131,58 @@ def test_a_compressed_tar_file_is_rejected(tmp_path: Path, mode: str) -> None:
         list(open_webdataset([f"{tmp_path}/a.tar"], options=ANY).rows)
 
 
-def test_damaged_tar_files_are_errors(tmp_path: Path) -> None:
+DAMAGED = "1 tar file damaged: what lies behind the damage is left out"
+
+
+@pytest.mark.parametrize(
+    ("damage", "ids", "reason"),
+    [
+        (lambda whole: whole[:700], [], "ends in the middle of '0.jpg'"),
+        (lambda whole: whole[:1700], ["0"], "is cut off or damaged at byte 1536"),
+        (lambda whole: whole[:2500], ["0"], "ends in the middle of '1.jpg'"),
+        (lambda whole: whole[:1536] + b"x" * 512 + whole[2048:], ["0"], "damaged at byte 1536"),
+        (lambda whole: b"<html>404</html>" * 100, [], "is no tar file, or damaged"),
+        (lambda whole: b"", [], "is no tar file, or damaged"),
+    ],
+    ids=["content", "header", "second", "overwritten", "html", "empty"],
+)
+def test_what_lies_before_the_damage_of_a_tar_file_is_kept(
+    damage: Callable[[bytes], bytes], ids: list[str], reason: str, tmp_path: Path
+) -> None:
+    path = write_tar(tmp_path / "a.tar", {f"{n}.jpg": encode_image(n) for n in range(3)})
+    path.write_bytes(damage(path.read_bytes()))
+    write_tar(tmp_path / "b.tar", {"b.jpg": encode_image(7)})
+    tars = [str(path), f"{tmp_path}/b.tar"]
+    dataset = open_webdataset(tars, options=SourceOptions(max_invalid=0.5))
+    assert [row.image_id for row in dataset.rows] == [*ids, "b"]
+    assert dataset.tally.describe_repairs() == DAMAGED
+    with pytest.raises(UnreadableDataset, match=rf"a\.tar .*{reason}.*damaged: what lies"):
+        list(open_webdataset(tars, options=STRICT).rows)
+    with pytest.raises(TooManyInvalidImages, match="1 of 2 tar files are damaged"):
+        list(open_webdataset(tars).rows)
+
+
+def test_the_last_sample_before_the_damage_may_lack_its_annotation(tmp_path: Path) -> None:
+    members: dict[str, bytes | str] = {}
+    for number in range(3):
+        members |= {f"{number}.jpg": encode_image(number), f"{number}.json": OBJECTS}
+    path = write_tar(tmp_path / "a.tar", members)
+    path.write_bytes(path.read_bytes()[: 512 * 9])
+    layout = WebDatasetLayout(objects_key="json", classes=("cat", "dog"))
+    dataset = open_webdataset([str(path)], layout, ANY)
+    assert [row.image_id for row in dataset.rows] == ["0"]
+    assert dataset.tally.describe_repairs() == f"1 image invalid: left out; {DAMAGED}"
+
+
+def test_tar_files_without_an_end_or_an_image(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {f"{n}.jpg": encode_image(n) for n in range(3)})
     whole = path.read_bytes()
-    for size in (700, 1700, 2500):
-        path.write_bytes(whole[:size])
-        with pytest.raises(UnreadableDataset, match=r"a\.tar (ends in the middle of|is cut off)"):
-            list(open_webdataset([str(path)], options=ANY).rows)
     path.write_bytes(whole[:3072])  # between two members
     dataset = open_webdataset([str(path)])
     assert [row.image_id for row in dataset.rows] == ["0", "1"]
     assert dataset.tally.describe_repairs() == (
         "1 tar file without the mark of its end: it may be cut off"
     )
-    path.write_bytes(b"no tar file at all" * 100)
-    with pytest.raises(UnreadableDataset, match=r"a\.tar is no tar file, or damaged"):
-        list(open_webdataset([str(path)], options=ANY).rows)
     write_tar(path, {"a.txt": "text"})
     with pytest.raises(UnreadableDataset, match=r"a\.tar: a has no image, only \.txt"):
         list(open_webdataset([str(path)], options=STRICT).rows)

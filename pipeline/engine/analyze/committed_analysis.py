@@ -10,6 +10,9 @@ from functools import cached_property
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline import storage, uris
 from pipeline.analysis.detection_metrics import DetectionMetrics
 from pipeline.analysis.diagnostics import DEFAULT_SCORE, DiagnosticOptions, Diagnostics
@@ -22,6 +25,7 @@ from pipeline.engine.analyze.diagnosing import DiagnosticSources, diagnose
 from pipeline.engine.analyze.inputs import AnalysisInputs
 from pipeline.engine.analyze.match_groups import GROUP_ROWS, MatchGroup, group_parts
 from pipeline.engine.analyze.reduction import ReducedMatches, reduce_matches
+from pipeline.excluded_images import ExcludedImages
 from pipeline.report.provenance import collect_provenance
 from pipeline.report.shard_steps import ReportSources
 from pipeline.report.writing import ReportOptions, ReportSummary, write_report
@@ -31,6 +35,11 @@ from pipeline.shards import Parts, encode_part
 
 log = logging.getLogger(__name__)
 
+COMPARED_METRICS = (
+    *("voc07_map50", "voc_map50", "coco_ap", "coco_ap50", "coco_ap75"),
+    *("coco_ar_100", "objects", "detections"),
+)
+"""The metrics that are stated without the excluded images, too."""
 CALLS_PER_CORE = 8
 """Groups per core in a reduction whose values are large: with fewer, cores would wait for the last ones."""
 
@@ -53,6 +62,8 @@ class CommittedAnalysis:
     """Of all shards, or of those that a partial analysis covers."""
     summary: Summary
     executor: Executor
+    excluded: ExcludedImages | None = None
+    """Images without which the metrics are computed as well."""
 
     @property
     def is_partial(self) -> bool:
@@ -83,6 +94,50 @@ class CommittedAnalysis:
             notes=notes,
             is_partial=self.is_partial,
         )
+
+    @cached_property
+    def excluded_rows(self) -> NDArray[np.int64] | None:
+        """The rows of the covered images that the list of excluded ones names; None without a list."""
+        if self.excluded is None:
+            return None
+        manifest, images = self.inputs.manifest, sum(shard.rows for shard in self.inputs.shards)
+        rows = self.excluded.find_rows(manifest, images)
+        shards = self.matches.shards
+        is_covered = np.zeros(len(rows), bool)
+        for shard in shards:
+            is_covered |= (rows >= shard.first_row) & (rows < shard.first_row + shard.rows)
+        if len(self.excluded) and not is_covered.any():
+            log.warning(
+                "--exclude %s names %d images, but none of these",
+                uris.redact_uri(self.excluded.uri),
+                len(self.excluded),
+            )
+        return rows[is_covered]
+
+    def describe_without_excluded(self) -> dict[str, Any] | None:
+        """The metrics without the excluded images, as metrics.json holds them; None without a list."""
+        rows, classes = self.excluded_rows, self.inputs.classes
+        if rows is None or self.excluded is None:
+            return None
+        with log_seconds("metrics without the excluded images"):
+            groups = [replace(group, left_out=rows) for group in self.group_matches()]
+            reduced = reduce_matches(groups, classes, self.executor)
+        metrics = summarize_detections(
+            classes,
+            self.reduced.images,
+            self.inputs.manifest.rows,
+            reduced.sums,
+            reduced.precision,
+            is_partial=self.is_partial,
+        ).to_json()
+        return {
+            "list": uris.redact_uri(self.excluded.uri),
+            "digest": self.excluded.digest,
+            "listed": len(self.excluded),
+            "images": len(rows),
+            "without": {name: metrics[name] for name in COMPARED_METRICS},
+            "per_class": metrics["per_class"],
+        }
 
     def compute_diagnostics(
         self, metrics: DetectionMetrics, options: DiagnosticOptions, side: SideTable | None = None
@@ -133,6 +188,7 @@ class CommittedAnalysis:
             **metrics.to_json(),
             **diagnostics.to_json(),
             "provenance": asdict(provenance),
+            "excluded": self.describe_without_excluded(),
             "notes": [*metrics.notes, *diagnostics.notes],
         }
 
@@ -159,7 +215,14 @@ class CommittedAnalysis:
             side: a table whose columns divide the images into slices.
         """
         inputs = self.inputs
-        sources = ReportSources(self.matches, inputs.detections, inputs.manifest, side)
+        rows = self.excluded_rows
+        sources = ReportSources(
+            self.matches,
+            inputs.detections,
+            inputs.manifest,
+            side,
+            () if rows is None else tuple(rows.tolist()),
+        )
         with log_seconds("report"):
             return write_report(output, content, sources, executor=self.executor, options=options)
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from time import sleep
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline import schema, uris
 from pipeline.analysis.image_counts import ImageCounts
@@ -33,6 +36,8 @@ class MatchGroup:
     parts: Parts
     classes: int
     """Number of classes that are scored, the first ones of the matches."""
+    left_out: NDArray[np.int64] | None = None
+    """Rows of the manifest whose matches are not read."""
 
     def read_tables(self, columns: Sequence[str]) -> Iterator[tuple[Shard, pa.Table]]:
         """Read the parts one at a time; a store that fails is asked again.
@@ -41,8 +46,13 @@ class MatchGroup:
             UnreadableDataset: a part is damaged, or of another run.
             StorageError: the store keeps failing.
         """
+        names = columns if self.left_out is None else tuple(dict.fromkeys([*columns, "row"]))
         for shard in self.parts.shards:
-            yield shard, retry_store(lambda shard=shard: self.parts.read(shard, columns))  # type: ignore[misc]
+            table = retry_store(lambda shard=shard: self.parts.read(shard, names))  # type: ignore[misc]
+            if self.left_out is not None:
+                is_left_out = pc.is_in(table["row"], value_set=pa.array(self.left_out))
+                table = table.filter(pc.invert(is_left_out)).select(list(columns))
+            yield shard, table
 
     def read_matches(self, columns: Sequence[str]) -> Iterator[Matches]:
         """Read the parts one at a time as arrays."""

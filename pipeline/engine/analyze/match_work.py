@@ -17,7 +17,7 @@ from pipeline.engine.shards.node_images import count_on_node
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.work import Flight
 from pipeline.errors import ShardFailed
-from pipeline.runs.placement import Need
+from pipeline.runs.placement import ANYWHERE, Need, Placement
 from pipeline.runs.report import Failure, Report
 from pipeline.shards import Shard
 
@@ -25,33 +25,39 @@ from pipeline.shards import Shard
 class MatchWork:
     """Shard work of one stage; a shard is never done image by image."""
 
-    def __init__(self, plan: AnalysisPlan, sources: Mapping[int, ShardSource]) -> None:
+    def __init__(
+        self,
+        plan: AnalysisPlan,
+        sources: Mapping[int, ShardSource],
+        placement: Placement = ANYWHERE,
+    ) -> None:
         self._plan_reference = ray.put(plan)
         self._sources = sources
+        self._placement = placement
 
     def follow(self, capacity: Capacity, queued: int) -> None:
         """Do nothing: Ray sends tasks to new nodes by itself."""
 
     def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
         """Whether there are fewer than two shards per core: one at work, one waiting."""
-        return len(flights) < 2 * capacity.cpus
+        return len(flights) < 2 * capacity.count_tasks(self._placement)
 
     def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
         """The load of the one stage."""
-        busy = min(len(flights), capacity.cpus)
-        return FlowState(
-            [StageLoad("match", "matching on CPU", capacity.cpus, busy, len(flights) - busy)]
-        )
+        cores = capacity.count_tasks(self._placement)
+        busy = min(len(flights), cores)
+        return FlowState([StageLoad("match", "matching on CPU", cores, busy, len(flights) - busy)])
 
     def list_needs(self) -> Sequence[Need]:
-        """A core."""
-        return [Need({"CPU": 1.0})]
+        """A core, where the placement allows it."""
+        return [self._placement.build_need(CPU=1.0)]
 
     def start(self, flight: Flight) -> ObjectRef[Report]:
         """Start the one task of a shard."""
         flight.stage = "match"
         shard = flight.piece.shard
-        return _match.remote(self._plan_reference, shard, self._sources[shard.ordinal])
+        task = _match.options(**self._placement.build_options())
+        return task.remote(self._plan_reference, shard, self._sources[shard.ordinal])
 
     def start_next_stage(self, flight: Flight) -> None:
         """Return None: there is no second stage."""

@@ -15,6 +15,7 @@ from pipeline import store_options
 from pipeline.analysis.executor import Handle
 from pipeline.engine import cluster
 from pipeline.errors import PipelineError, ShardFailed
+from pipeline.runs.placement import ANYWHERE, Placement
 
 RETRIES = 3
 """How often Ray redoes a task whose worker or node is lost. Unlike work on images, these tasks are functions
@@ -29,14 +30,16 @@ MERGED_TOGETHER = 8
 class RayExecutor:
     """Does each call as a task of one core."""
 
-    def __init__(self) -> None:
+    def __init__(self, placement: Placement = ANYWHERE) -> None:
+        """Start tasks on the nodes that the placement allows."""
+        self._placement = placement
         self._stores = ray.put(store_options.get_options())
 
     def submit(
         self, function: Callable[..., Any], *arguments: Any, returns: int = 1
     ) -> list[Handle]:
         """Start a task; its handles are references."""
-        options = _call.options(num_returns=returns)
+        options = _call.options(num_returns=returns, **self._placement.build_options())
         references = options.remote(self._stores, function, *arguments)
         return [references] if returns == 1 else list(references)
 
@@ -100,8 +103,8 @@ class RayExecutor:
             ready += [at_work.pop(is_done) for is_done in ended]
 
     def count_cores(self) -> int:
-        """Return the cores of the cluster's living nodes, at least 1."""
-        return max(1, int(cluster.get_capacity().cpus))
+        """Return the cores of the living nodes that may run tasks, at least 1."""
+        return max(1, int(cluster.get_capacity().count_tasks(self._placement)))
 
 
 @ray.remote(num_cpus=1, max_retries=RETRIES)

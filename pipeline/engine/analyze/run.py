@@ -15,10 +15,12 @@ from pipeline.engine.analyze.inputs import AnalysisInputs, open_inputs
 from pipeline.engine.analyze.plan import AnalysisPlan
 from pipeline.engine.analyze.sequential import match_shards
 from pipeline.engine.analyze.source_parts import find_stale_parts
+from pipeline.excluded_images import read_excluded_images
 from pipeline.option_ranges import check_fields
 from pipeline.run_record import RunRecord
 from pipeline.runs.options import MOST_SECONDS, RunOptions
 from pipeline.runs.output import RunOutput, open_run
+from pipeline.runs.placement import Placement, PlacementOptions
 from pipeline.runs.summary import WorkDone, complete_run
 from pipeline.shards import Parts
 
@@ -32,7 +34,7 @@ MOST_LOCAL_DETECTIONS = 1_000_000
 
 
 @dataclass(frozen=True)
-class AnalysisOptions:
+class AnalysisOptions(PlacementOptions):
     """Options of an analysis; none of them changes a number."""
 
     partial: bool = False
@@ -43,6 +45,7 @@ class AnalysisOptions:
     """Seconds to wait for a free core of the cluster."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_fields(self, "no_capacity_after", above=0, below=MOST_SECONDS)
 
 
@@ -53,6 +56,7 @@ def analyze_detections(
     output_uri: str,
     *,
     proposals_uri: str | None = None,
+    exclude_uri: str | None = None,
     options: AnalysisOptions = AnalysisOptions(),
 ) -> Iterator[CommittedAnalysis]:
     """Match the detections of a run with its annotations, or do what an earlier analysis left.
@@ -65,6 +69,7 @@ def analyze_detections(
         manifest_uri: the annotated manifest from which it was made.
         output_uri: the matches are written into its folder `matches`.
         proposals_uri: stored proposals of the same images, to tell which objects they cover.
+        exclude_uri: a list of images without which the metrics are computed as well.
         options: whether the run may be unfinished, and what happens to earlier matches.
 
     Raises:
@@ -72,12 +77,16 @@ def analyze_detections(
     """
     if _is_cluster_named():
         _check_cluster()
+    excluded = None if exclude_uri is None else read_excluded_images(exclude_uri)
     inputs = open_inputs(detections_uri, manifest_uri, proposals_uri, partial=options.partial)
     output = uris.join(uris.make_absolute(output_uri), MATCHES)
     storage.check_writable(output)
     record = inputs.build_record()
     run_options = RunOptions(
-        overwrite=options.overwrite, no_capacity_after=options.no_capacity_after
+        overwrite=options.overwrite,
+        no_capacity_after=options.no_capacity_after,
+        resources=options.resources,
+        label_selector=options.label_selector,
     )
     ready = _open_output(output, record, inputs, run_options)
     plan = AnalysisPlan(
@@ -90,12 +99,12 @@ def analyze_detections(
         record.fingerprint,
         one_row_per_image=False,
     )
-    with _open_executor(is_distributed) as executor:
+    with _open_executor(is_distributed, options.placement) as executor:
         summary = complete_run(
             ready, run_options, lambda: _match(plan, inputs, ready, run_options, is_distributed)
         )
         log.info("matches: %.1f s, %s", summary.seconds, uris.redact_uri(output))
-        yield CommittedAnalysis(inputs, record, matches, summary, executor)
+        yield CommittedAnalysis(inputs, record, matches, summary, executor, excluded)
 
 
 def _is_cluster_named() -> bool:
@@ -139,7 +148,7 @@ def _open_output(
 
 
 @contextlib.contextmanager
-def _open_executor(is_distributed: bool) -> Iterator[Executor]:
+def _open_executor(is_distributed: bool, placement: Placement) -> Iterator[Executor]:
     if not is_distributed:
         yield InProcess()
         return
@@ -147,7 +156,7 @@ def _open_executor(is_distributed: bool) -> Iterator[Executor]:
     from pipeline.engine.analyze.ray_executor import RayExecutor  # noqa: PLC0415
 
     with cluster.connect_to_cluster():
-        yield RayExecutor()
+        yield RayExecutor(placement)
 
 
 def _match(
@@ -166,6 +175,10 @@ def _match(
     from pipeline.engine.shards.retry_policy import RetryPolicy  # noqa: PLC0415
     from pipeline.engine.shards.runner import run_shards  # noqa: PLC0415
 
-    cluster.await_core(options.no_capacity_after)
+    need = options.placement.build_need(CPU=1.0)
+    cluster.check_needs([need], options.no_capacity_after, may_grow=_is_cluster_named())
+    cluster.await_core(options.no_capacity_after, options.placement)
     policy = RetryPolicy(isolates=False)
-    return run_shards(MatchWork(plan, sources), "analyze", ready, options, policy)
+    return run_shards(
+        MatchWork(plan, sources, options.placement), "analyze", ready, options, policy
+    )

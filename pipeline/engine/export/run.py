@@ -36,6 +36,7 @@ from pipeline.run_record import RunRecord
 from pipeline.runs.input_places import check_apart, resolve_place
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import open_run
+from pipeline.runs.placement import ANYWHERE, Placement
 from pipeline.runs.summary import complete_run
 from pipeline.shards import Cut, Parts, open_parts
 
@@ -56,6 +57,7 @@ class ExportSettings:
     labels: tuple[str, ...] = ()
     thresholds: ScoreThresholds | None = None
     as_annotations: bool = False
+    image_prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def run_export(
     detections_uri: str | None = None,
     *,
     overwrite: bool = False,
+    placement: Placement = ANYWHERE,
     most_images_here: int = MOST_IMAGES_HERE,
 ) -> ExportResult:
     """Write detections, or a manifest's annotations, in another tool's format.
@@ -93,6 +96,7 @@ def run_export(
         output_uri: a folder; a rerun into it does what is left.
         detections_uri: an output of `detect` over these images; None exports the manifest itself.
         overwrite: remove an earlier export from the output and start again.
+        placement: which nodes may run Ray tasks.
         most_images_here: more images are exported in Ray tasks.
 
     Raises:
@@ -114,7 +118,9 @@ def run_export(
     selection = BoxSelection(
         facts.classes, settings.labels, settings.min_score, settings.thresholds
     )
-    file_format = build_format(settings.format, facts, settings.as_annotations)
+    file_format = build_format(
+        settings.format, facts, settings.as_annotations, settings.image_prefix
+    )
     _check_images_apart(settings.format, facts.root, target)
     inputs = _Inputs(manifest, parts, facts, cut_export(manifest, parts))
     if settings.format == "yolo":
@@ -132,7 +138,9 @@ def run_export(
     if inputs.cut.images <= most_images_here and size <= MOST_BYTES_HERE:
         counts = _export_here(export, inputs.cut, numbers)
     else:
-        counts = _export_in_tasks(export, output, inputs.cut, numbers, overwrite)
+        counts = _export_in_tasks(
+            export, output, inputs.cut, numbers, overwrite=overwrite, placement=placement
+        )
     output.finish(counts)
     return ExportResult(counts, facts, was_complete=False)
 
@@ -158,7 +166,7 @@ def _build_record(settings: ExportSettings, inputs: _Inputs) -> RunRecord:
     return RunRecord(
         "export",
         {
-            **asdict(settings),
+            **_describe_settings(settings),
             "labels": sorted(settings.labels),
             "version": VERSION,
             "dataset": inputs.cut.dataset,
@@ -171,6 +179,14 @@ def _build_record(settings: ExportSettings, inputs: _Inputs) -> RunRecord:
             "detections": parts and uris.redact_uri(parts.uri),
         },
     )
+
+
+def _describe_settings(settings: ExportSettings) -> dict[str, object]:
+    """The settings in the record; one that is not set is left out, so that older exports stay complete."""
+    described = asdict(settings)
+    if settings.image_prefix is None:
+        del described["image_prefix"]
+    return described
 
 
 def _export_here(export: ShardExport, cut: Cut, numbers: NDArray[np.int64] | None) -> ExportCounts:
@@ -191,14 +207,21 @@ def _export_in_tasks(
     output: ExportOutput,
     cut: Cut,
     numbers: NDArray[np.int64] | None,
+    *,
     overwrite: bool,
+    placement: Placement,
 ) -> ExportCounts:
     """Export the shards that are left in Ray tasks."""
     cluster.check_ray_address()
+    may_grow = not cluster.is_local()
     options = RunOptions(overwrite=overwrite)
     ready = open_run(output.parts_uri, output.record, cut, options, logs_output=output.uri)
     with cluster.connect_to_cluster():
-        work = functools.partial(make_export_work, ExportPlan(export, output.parts_uri), numbers)
+        cluster.check_needs(
+            [placement.build_need(CPU=1.0)], options.no_capacity_after, may_grow=may_grow
+        )
+        plan = ExportPlan(export, output.parts_uri)
+        work = functools.partial(make_export_work, plan, numbers, placement)
         complete_run(ready, options, lambda: run_shards(work(), "export", ready, options))
     parts = Parts(output.parts_uri, ready.shards, output.record.fingerprint)
     return assemble_files(export.output, export.file_format, parts.read_tables)

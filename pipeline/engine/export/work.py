@@ -18,6 +18,7 @@ from pipeline.engine.shards.work import Flight
 from pipeline.exports.coco_ids import slice_numbers
 from pipeline.exports.image_batch import LeftOutImage
 from pipeline.exports.shard_export import BOXES, ShardExport
+from pipeline.runs.placement import ANYWHERE, Placement
 from pipeline.runs.report import Failure, Report
 from pipeline.store_options import StoreOptions
 
@@ -46,19 +47,23 @@ def export_piece(plan: ExportPlan, piece: Piece, numbers: NDArray[np.int64] | No
     return commit_or_return(piece, plan.parts_uri, table, report)
 
 
-def make_export_work(plan: ExportPlan, numbers: NDArray[np.int64] | None) -> SingleTaskWork:
+def make_export_work(
+    plan: ExportPlan, numbers: NDArray[np.int64] | None, placement: Placement = ANYWHERE
+) -> SingleTaskWork:
     """The shard work of an export.
 
     Args:
         plan: put into the object store once.
         numbers: COCO's ids of all images; each task receives those of its shard.
+        placement: which nodes may run the tasks.
     """
     reference = ray.put(plan)
+    task = export_piece.options(**placement.build_options())
 
     def start_task(flight: Flight) -> ObjectRef[Report]:
         of_shard = slice_numbers(numbers, flight.piece.shard)
-        task: ObjectRef[Report] = export_piece.remote(reference, flight.piece, of_shard)
-        return task
+        report: ObjectRef[Report] = task.remote(reference, flight.piece, of_shard)
+        return report
 
     def build_failed_row(piece: Piece, failure: Failure) -> pa.Table:
         export = plan.shard_export
@@ -67,4 +72,4 @@ def make_export_work(plan: ExportPlan, numbers: NDArray[np.int64] | None) -> Sin
             LeftOutImage(listed.image_id, failure.stage, failure.error_type, failure.message)
         )
 
-    return SingleTaskWork("export", "export on CPU", start_task, build_failed_row)
+    return SingleTaskWork("export", "export on CPU", start_task, build_failed_row, placement)

@@ -11,7 +11,7 @@ from pipeline.engine.capacity import Capacity
 from pipeline.engine.monitor.stages import FlowState, StageLoad
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.work import Flight
-from pipeline.runs.placement import Need
+from pipeline.runs.placement import ANYWHERE, Need, Placement
 from pipeline.runs.report import Failure, Report
 
 
@@ -24,6 +24,7 @@ class SingleTaskWork:
         title: str,
         start_task: Callable[[Flight], ObjectRef[Report]],
         build_failed_row: Callable[[Piece, Failure], pa.Table],
+        placement: Placement = ANYWHERE,
     ) -> None:
         """Describe the work.
 
@@ -32,28 +33,31 @@ class SingleTaskWork:
             title: what the stage does and where: `export on CPU`.
             start_task: starts the task of a piece, which takes one core.
             build_failed_row: the row of an image that ended its workers.
+            placement: which nodes `start_task` allows.
         """
         self.name = name
         self.title = title
         self._start_task = start_task
         self._build_failed_row = build_failed_row
+        self._placement = placement
 
     def follow(self, capacity: Capacity, queued: int) -> None:
         """Do nothing: Ray sends tasks to new nodes by itself."""
 
     def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
         """Whether there are fewer than two pieces per core."""
-        return len(flights) < 2 * capacity.cpus
+        return len(flights) < 2 * capacity.count_tasks(self._placement)
 
     def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
         """The load of the one stage."""
-        busy = min(len(flights), capacity.cpus)
+        cores = capacity.count_tasks(self._placement)
+        busy = min(len(flights), cores)
         waiting = len(flights) - busy
-        return FlowState([StageLoad(self.name, self.title, capacity.cpus, busy, waiting)])
+        return FlowState([StageLoad(self.name, self.title, cores, busy, waiting)])
 
     def list_needs(self) -> Sequence[Need]:
-        """A core."""
-        return [Need({"CPU": 1.0})]
+        """A core, where the placement allows it."""
+        return [self._placement.build_need(CPU=1.0)]
 
     def start(self, flight: Flight) -> ObjectRef[Report]:
         """Start the one task of a piece."""

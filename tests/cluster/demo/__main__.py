@@ -46,7 +46,11 @@ def main() -> int:
     try:
         outcome = walkthrough.run()
     except KeyboardInterrupt:
-        print("stopped: the store and the cluster are gone", file=sys.stderr)
+        print(
+            "stopped: the cluster and the store are gone, and with the store what the jobs had written; "
+            f"the logs so far are in {options.output}/logs",
+            file=sys.stderr,
+        )
         return 128 + stop.number
     except (RuntimeError, TimeoutError) as error:
         print(error, file=sys.stderr)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import ray
 
 from pipeline.analysis.executor import InProcess
 from pipeline.engine.analyze import ray_executor
 from pipeline.engine.analyze.ray_executor import RayExecutor
 from pipeline.errors import UnreadableDataset
+from pipeline.runs.placement import Placement
 
 
 def add(first, second):
@@ -48,3 +50,17 @@ def test_an_error_ends_a_reduction_before_all_calls_are_started():
     with pytest.raises(UnreadableDataset, match=r"part \d is damaged"):
         RayExecutor().reduce(fail, list_calls(), add)
     assert len(started) < 10
+
+
+def list_assigned() -> dict[str, float]:
+    return dict(ray.get_runtime_context().get_assigned_resources())
+
+
+def test_tasks_take_the_resources_of_the_placement() -> None:
+    head = Placement({"node:__internal_head__": 0.01})
+    executor = RayExecutor(head)
+    assert executor.collect(executor.submit(list_assigned)) == [
+        {"CPU": 1.0, "node:__internal_head__": 0.01}
+    ]
+    assert executor.count_cores() == RayExecutor().count_cores()
+    assert RayExecutor(Placement({}, {"market": "spot"})).count_cores() == 1

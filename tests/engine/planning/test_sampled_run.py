@@ -15,7 +15,8 @@ from pipeline.engine.planning.sampled_run import (
 )
 from pipeline.engine.planning.time_spent import TimeSpent
 from pipeline.errors import InvalidConfiguration, MismatchedOutput, UnreadableDataset
-from pipeline.manifests import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow, open_manifest
 from pipeline.run_record import RunRecord
 from pipeline.runs.image_strata import Stratum
 from pipeline.runs.options import RunOptions

@@ -10,7 +10,8 @@ import pytest
 from pipeline import shards, storage
 from pipeline.engine.shards.output_watch import STANDSTILL, WATCH_EVERY, OutputWatch
 from pipeline.errors import StorageError
-from pipeline.manifests import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow, open_manifest
 from pipeline.run_record import RunRecord
 from pipeline.runs.cut_planning import plan_cut
 from pipeline.runs.options import RunOptions

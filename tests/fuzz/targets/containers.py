@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from pipeline import imaging
 from pipeline.errors import PipelineError
 from pipeline.image_reader import read_image
-from pipeline.manifests import ManifestRow, open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import ManifestRow, open_manifest
 from pipeline.sources.dataset import Dataset
 from pipeline.sources.img2dataset import open_img2dataset
 from pipeline.sources.parquet_images import ParquetLayout, open_parquet_images

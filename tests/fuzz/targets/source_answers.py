@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from pipeline.manifests import open_manifest, write_manifest
+from pipeline.manifest_writer import write_manifest
+from pipeline.manifests import open_manifest
 from pipeline.sources.dataset import Dataset
 from pipeline.sources.options import SourceOptions
 from pipeline.sources.tally import Tally

@@ -1,0 +1,1 @@
+"""Reading a dataset's files in Ray tasks, for datasets of thousands of files or millions of images."""
