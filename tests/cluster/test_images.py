@@ -18,7 +18,13 @@ from tests.cluster.dockerfile import Stage, read_stages
 
 TEXT = (CLUSTER / "Dockerfile").read_text()
 STAGES = read_stages(TEXT)
-PACKAGES = {"PIL": "pillow", "grpc": "grpcio", "llvmlite": "numba", "yaml": "pyyaml"}
+PACKAGES = {
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "grpc": "grpcio",
+    "llvmlite": "numba",
+    "yaml": "pyyaml",
+}
 """The requirement that brings a module of another name."""
 
 
