@@ -1,4 +1,4 @@
-"""A binary heap of edges in an array: the most similar on top, the earliest among equals."""
+"""A binary heap in an array, of edges or boxes: the highest value on top, the earliest among equals."""
 
 from __future__ import annotations
 

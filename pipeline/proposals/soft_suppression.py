@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.kernel_cache import njit
+from pipeline.proposals.heap import build_heap, encode_similarity, pack_rank, sift_down, unpack_edge
 
 DECAY = np.float32(0.85)
 SMALLEST_OVERLAP = np.float32(0.5)
@@ -38,28 +39,6 @@ def order_boxes(
     rest = np.flatnonzero(is_left)
     order[taken:] = rest[np.argsort(-current[rest], kind="stable")]
     return order
-
-
-@njit(inline="always")
-def _pack(score, row):  # type: ignore[no-untyped-def]
-    # Orders by score, then by the earlier row: bits of positive floats order like them.
-    bits = np.uint64(np.float32(score).view(np.uint32))
-    return (bits << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(row))
-
-
-@njit(inline="always")
-def _sift(heap, position, count):  # type: ignore[no-untyped-def]
-    value = heap[position]
-    child = 2 * position + 1
-    while child < count:
-        if child + 1 < count and heap[child + 1] > heap[child]:
-            child += 1
-        if heap[child] <= value:
-            break
-        heap[position] = heap[child]
-        position = child
-        child = 2 * position + 1
-    heap[position] = value
 
 
 @njit(inline="always")
@@ -92,21 +71,20 @@ def _take_best(boxes, scores, picks, order):  # type: ignore[no-untyped-def]
     for i in range(count):
         x1[i], y1[i], x2[i], y2[i] = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
         areas[i] = (x2[i] - x1[i]) * (y2[i] - y1[i])
-        heap[i] = _pack(scores[i], i)
-    for position in range(count // 2 - 1, -1, -1):
-        _sift(heap, position, count)
+        heap[i] = pack_rank(encode_similarity(scores[i]), i)
+    build_heap(heap, count)
     waiting = count
     for taken in range(picks):
         while True:
-            best = np.int64(np.uint64(0xFFFFFFFF) - (heap[0] & np.uint64(0xFFFFFFFF)))
-            present = _pack(scores[best], best)
+            best = unpack_edge(heap[0])
+            present = pack_rank(encode_similarity(scores[best]), best)
             if heap[0] == present:
                 break
             heap[0] = present
-            _sift(heap, 0, waiting)
+            sift_down(heap, 0, waiting)
         waiting -= 1
         heap[0] = heap[waiting]
-        _sift(heap, 0, waiting)
+        sift_down(heap, 0, waiting)
         order[taken] = best
         area = areas[best]
         # Boxes of other areas cannot overlap by more; those of exactly these areas lose nothing.
