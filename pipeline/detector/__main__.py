@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline import imaging, storage, uris
+from pipeline.detector.cascade_settings import CascadeSettings
 from pipeline.detector.checkpoint_record import read_checkpoint_record
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.predictor import ImageDetections, Predictor
@@ -40,10 +41,10 @@ class DetectOptions:
     shown_from: float = 0.3
     """Lowest score of the detections to print and draw."""
     strategy: str = "fast"
-    """Strategy of selective search: single, fast, quality, lean or wide."""
+    """Strategy of selective search: single, fast, quality, lean, balanced or wide."""
     ranking: str | None = None
     """Order of the proposals: authors, learned, or the URI of a model of jobs/rank.py (.json).
-    None: learned for lean and wide, authors for the others."""
+    None: learned for lean, balanced and wide, authors for the others."""
     max_boxes: int = 2000
     """Maximum number of proposals."""
     seed: int = 0
@@ -58,6 +59,10 @@ class DetectOptions:
     """Arithmetic of the network; auto uses bf16 if the device supports it."""
     pyramid: Annotated[Pyramid, tyro.conf.arg(name="")] = field(default_factory=Pyramid)
     """Scales at which the network sees the image."""
+    cascade: Annotated[CascadeSettings, tyro.conf.arg(name="")] = field(
+        default_factory=CascadeSettings
+    )
+    """When to stop scoring proposals."""
     postprocessing: Annotated[PostprocessingSettings, tyro.conf.arg(name="")] = field(
         default_factory=PostprocessingSettings
     )
@@ -86,6 +91,7 @@ def main(options: DetectOptions) -> None:
         precision=options.precision,
         postprocessing=options.postprocessing,
         pyramid=options.pyramid,
+        cascade=options.cascade,
     )
     proposals = selective_search(
         image,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pipeline.detector.cascade_settings import CascadeSettings
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.pyramid import Pyramid
-from pipeline.option_ranges import check_fields
+from pipeline.errors import InvalidConfiguration
+from pipeline.option_ranges import check_fields, check_range
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,24 @@ class DetectionSettings:
     """The scales at which the network sees an image."""
     max_proposals: int | None = None
     """Score at most this number of an image's stored proposals, the best ones; unset: all."""
+    cascade: CascadeSettings = field(default_factory=CascadeSettings)
+    """When to stop scoring an image's proposals."""
 
     def __post_init__(self) -> None:
         check_fields(self, "max_proposals", at_least=1)
+        if self.cascade.stop_after is None:
+            return
+        if self.postprocessing.rule != "default":
+            raise InvalidConfiguration(
+                f"--stop-after needs the score threshold of --rule default: --rule "
+                f"{self.postprocessing.rule} ranks the boxes of all images by their scores"
+            )
+        check_range(
+            "stop_score", self.cascade.stop_score, at_least=self.postprocessing.score_threshold
+        )
 
     def to_record(self) -> dict[str, Any]:
-        """Return the settings as run.json stores them, without `pyramid` and `max_proposals` if unset."""
+        """Return the settings as run.json stores them, without those of later releases that are unset."""
         record = asdict(self)
         del record["postprocessing"]
         record["keep"] = self.postprocessing.to_record()  # the key that run.json has always had
@@ -36,4 +50,6 @@ class DetectionSettings:
             del record["pyramid"]
         if self.max_proposals is None:
             del record["max_proposals"]
+        if self.cascade.stop_after is None:
+            del record["cascade"]
         return record

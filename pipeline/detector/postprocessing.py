@@ -29,6 +29,18 @@ def select_detections(
 
     Labels count the classes from 0. Equal scores keep the order of class and RoI.
     """
+    boxes, score, label, _ = select_with_rois(scores, deltas, rois, size, settings)
+    return boxes, score, label
+
+
+def select_with_rois(
+    scores: Tensor,
+    deltas: Tensor,
+    rois: Tensor,
+    size: tuple[int, int],
+    settings: PostprocessingSettings,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Select detections as `select_detections` does, and return the row `(D,)` of each one's RoI too."""
     roi, label = _select_candidates(scores[:, 1:], settings)
     boxes = rois[roi]
     if settings.refine_boxes:
@@ -44,7 +56,7 @@ def select_detections(
     order = survivors[score[survivors].argsort(descending=True, stable=True)]
     if settings.rule == "default":
         order = order[: settings.max_per_image]
-    return boxes[order], score[order], label[order]
+    return boxes[order], score[order], label[order], roi[order]
 
 
 def list_candidate_scores(scores: Tensor, settings: PostprocessingSettings) -> Tensor:

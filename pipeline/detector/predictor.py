@@ -3,12 +3,15 @@
 Apart from the device, it is fast because frozen norms are folded into the filters, ReLUs and shortcuts
 are fused with the convolutions before them, memory is channels last, the processor computes in bf16 if
 it can, RoIs that pool the same cells are computed once, and batches of RoIs are bounded. While a GPU
-computes, threads resize the images of the next batch.
+computes, threads resize the images of the next batch. With `CascadeSettings.stop_after`, an image's
+scoring stops when further proposals bring no detection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.detector.batch_preparation import BatchPreparation, PreparedBatch
+from pipeline.detector.cascade import ScoredBatch, StepDetections, score_in_steps
+from pipeline.detector.cascade_settings import CascadeSettings
 from pipeline.detector.checkpoint import TrainedNetwork, load_checkpoint
 from pipeline.detector.device_selection import get_precision_name, select_device, select_dtype
+from pipeline.detector.head_outputs import HeadOutputs, join_outputs
 from pipeline.detector.host_transfer import move_array
+from pipeline.detector.image_groups import form_batches, form_groups
 from pipeline.detector.inference import InferenceNetwork
-from pipeline.detector.postprocessing import list_candidate_scores, select_detections
+from pipeline.detector.postprocessing import list_candidate_scores, select_with_rois
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.pyramid import LevelRois, Pyramid, Size, split_by_level
 from pipeline.detector.rois import clip_proposals
@@ -40,6 +47,8 @@ class ImageDetections(NamedTuple):
     candidate_scores: NDArray[np.float32] | None = None
     """`(K * C,)`: scores of the C boxes of each class that entered NMS; only for settings whose thresholds
     depend on all images of a run."""
+    num_scored: int | None = None
+    """Number of proposals that were scored before `stop_after` batches brought nothing; None without it."""
 
     @classmethod
     def create_empty(cls, *, with_candidates: bool = False) -> ImageDetections:
@@ -65,6 +74,7 @@ class Predictor:
         precision: str = "auto",
         postprocessing: PostprocessingSettings = PostprocessingSettings(),
         pyramid: Pyramid = Pyramid(),
+        cascade: CascadeSettings = CascadeSettings(),
         max_rois_per_batch: int | None = None,
         max_images_per_batch: int | None = None,
     ) -> None:
@@ -77,6 +87,7 @@ class Predictor:
                 fp32. `auto` uses bf16 if the device supports it.
             postprocessing: how boxes become detections.
             pyramid: scales to use in place of the checkpoint's own.
+            cascade: when to stop scoring an image's proposals, which must then come best first.
             max_rois_per_batch: RoIs that go through the head at once; None suits the device.
             max_images_per_batch: images that go through the trunk at once; None suits the device.
 
@@ -91,6 +102,7 @@ class Predictor:
         self.dtype = select_dtype(precision, self.device)
         self.precision = get_precision_name(self.dtype)
         self.postprocessing = postprocessing
+        self.cascade = cascade
         self.preprocessing = trained.preprocessing
         self.levels = pyramid.build_levels(trained.preprocessing)
         self.classes = trained.classes
@@ -125,10 +137,12 @@ class Predictor:
             for image, rois in zip(images, proposals, strict=True)
         ]
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        outputs = [_ImageOutputs() for _ in images]
-        with_candidates = self.postprocessing.has_run_thresholds
-        detections = [ImageDetections.create_empty(with_candidates=with_candidates) for _ in images]
-        batches = self._iterate_batches(split_by_level(boxes, sizes, self.levels))
+        rois_by_level = split_by_level(boxes, sizes, self.levels)
+        if self.cascade.stop_after is not None:
+            return self._detect_in_steps(rois_by_level, images, boxes, sizes)
+        outputs: list[list[HeadOutputs]] = [[] for _ in images]
+        detections = self._create_empty(len(images))
+        batches = form_batches(rois_by_level, self.max_images_per_batch)
         for batch in self.preparation.prepare_ahead(batches, images, boxes):
             counts = [len(at_level.rows) for at_level in batch.rois_by_image]
             scores, deltas = (
@@ -136,24 +150,58 @@ class Predictor:
             )
             for position, at_level in enumerate(batch.rois_by_image):
                 index = at_level.image_index
-                outputs[index].add(at_level.rows, scores[position], deltas[position])
-                if outputs[index].count == len(boxes[index]):
-                    detections[index] = self._postprocess(
-                        *outputs[index].concatenate(), boxes[index], sizes[index]
+                parts = outputs[index]
+                parts.append(HeadOutputs(at_level.rows, scores[position], deltas[position]))
+                if sum(len(part.rows) for part in parts) == len(boxes[index]):
+                    detections[index], _ = self._postprocess(
+                        *join_outputs(parts), boxes[index], sizes[index]
                     )
-                    outputs[index] = _ImageOutputs()  # frees the tensors
+                    outputs[index] = []  # frees the tensors
         return detections
 
-    def _iterate_batches(
-        self, rois_by_level: Sequence[LevelRois]
-    ) -> Iterator[tuple[Size, list[LevelRois]]]:
-        """Yield batches of one resized shape, with that shape."""
-        by_shape: dict[Size, list[LevelRois]] = {}
-        for at_level in rois_by_level:
-            by_shape.setdefault(at_level.shape, []).append(at_level)
-        for shape, with_shape in by_shape.items():
-            for start in range(0, len(with_shape), self.max_images_per_batch):
-                yield shape, with_shape[start : start + self.max_images_per_batch]
+    def _create_empty(self, count: int) -> list[ImageDetections]:
+        with_candidates = self.postprocessing.has_run_thresholds
+        return [ImageDetections.create_empty(with_candidates=with_candidates) for _ in range(count)]
+
+    @torch.inference_mode()
+    def _detect_in_steps(
+        self,
+        rois_by_level: Iterable[LevelRois],
+        images: Sequence[NDArray[np.uint8]],
+        boxes: Sequence[NDArray[np.float32]],
+        sizes: Sequence[Size],
+    ) -> list[ImageDetections]:
+        """Detect in images of equal shapes together; the device holds all their scales until then."""
+        detections = self._create_empty(len(images))
+
+        def detect(index: int, scores: Tensor, deltas: Tensor) -> StepDetections:
+            detections[index], rows = self._postprocess(
+                scores, deltas, boxes[index][: len(scores)], sizes[index]
+            )
+            return StepDetections(detections[index].scores, rows)
+
+        settings = self.cascade
+        least_score = self.postprocessing.score_threshold
+        if settings.stop_score is not None:
+            least_score = settings.stop_score
+        groups = list(form_groups(rois_by_level, self.max_images_per_batch))
+        prepared = self.preparation.prepare_ahead(
+            (batch for group in groups for batch in group), images, boxes
+        )
+        for group in groups:
+            batches = []
+            for batch in itertools.islice(prepared, len(group)):
+                features = self.network.extract_features(self._normalise(batch.images))
+                batches.append(ScoredBatch(batch, partial(self._score_rois, features)))
+            counts = {
+                at_level.image_index: len(boxes[at_level.image_index])
+                for _, batch in group
+                for at_level in batch
+            }
+            scored = score_in_steps(batches, counts, settings, least_score, detect)
+            for index, number in scored.items():
+                detections[index] = detections[index]._replace(num_scored=number)
+        return detections
 
     @torch.inference_mode()
     def _compute_outputs(self, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
@@ -163,13 +211,22 @@ class Predictor:
             NotFiniteOutput: a value is not finite.
         """
         features = self.network.extract_features(self._normalise(batch.images))
-        unique = batch.unique.to(self.device, non_blocking=True)
-        scores, deltas = self.network.score_rois(features, unique, self.max_rois_per_batch)
+        scores, deltas = self._score_rois(features, batch.unique)
+        rows = batch.unique_index.to(self.device, non_blocking=True)
+        return scores[rows], deltas[rows]
+
+    def _score_rois(self, features: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute scores and deltas of distinct RoIs `(U, 5)` in host memory.
+
+        Raises:
+            NotFiniteOutput: a value is not finite.
+        """
+        on_device = rois.to(self.device, non_blocking=True)
+        scores, deltas = self.network.score_rois(features, on_device, self.max_rois_per_batch)
         if not torch.isfinite(scores.sum() + deltas.sum()):
             hint = "; fp32 and bf16 have a larger range" if self.precision == "fp16" else ""
             raise NotFiniteOutput(f"the network's output in {self.precision} is not finite{hint}")
-        rows = batch.unique_index.to(self.device, non_blocking=True)
-        return scores[rows], deltas[rows]
+        return scores, deltas
 
     def _normalise(self, images: Tensor) -> Tensor:
         """Normalise to float32 `(B, 3, h, w)` on the device."""
@@ -178,39 +235,21 @@ class Predictor:
     @torch.inference_mode()
     def _postprocess(
         self, scores: Tensor, deltas: Tensor, rois: NDArray[np.float32], size: Size
-    ) -> ImageDetections:
-        boxes, box_scores, labels = select_detections(
+    ) -> tuple[ImageDetections, NDArray[np.intp]]:
+        """Return an image's detections, and the RoI of each."""
+        boxes, box_scores, labels, rows = select_with_rois(
             scores, deltas, move_array(rois, self.device), size, self.postprocessing
         )
         candidates = None
         if self.postprocessing.has_run_thresholds:
             candidates = list_candidate_scores(scores, self.postprocessing).cpu().numpy()
-        # One transfer: the host waits for each. A label is exact in float32.
-        columns = (boxes, box_scores[:, None], labels[:, None].to(boxes.dtype))
-        selected = torch.cat(columns, dim=1).cpu().numpy()
-        return ImageDetections(
+        # One transfer: the host waits for each. Labels and rows are exact in float32.
+        numbers = (values[:, None].to(boxes.dtype) for values in (box_scores, labels, rows))
+        selected = torch.cat([boxes, *numbers], dim=1).cpu().numpy()
+        detections = ImageDetections(
             selected[:, :4].copy(),
             selected[:, 4].copy(),
             selected[:, 5].astype(np.int32),
             candidates,
         )
-
-
-class _ImageOutputs:
-    """The network's outputs for one image's RoIs, collected level by level."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._by_level: list[tuple[NDArray[np.intp], Tensor, Tensor]] = []
-
-    def add(self, rows: NDArray[np.intp], scores: Tensor, deltas: Tensor) -> None:
-        self.count += len(rows)
-        self._by_level.append((rows, scores, deltas))
-
-    def concatenate(self) -> tuple[Tensor, Tensor]:
-        """Return scores `(R, K + 1)` and deltas `(R, K + 1, 4)` in the order of the proposals."""
-        rows, scores, deltas = zip(*self._by_level, strict=True)
-        if len(rows) == 1:
-            return scores[0], deltas[0]
-        order = torch.from_numpy(np.argsort(np.concatenate(rows))).to(scores[0].device)
-        return torch.cat(scores)[order], torch.cat(deltas)[order]
+        return detections, selected[:, 6].astype(np.intp)

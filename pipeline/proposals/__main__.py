@@ -27,11 +27,11 @@ class ProposeOptions:
     top: int = 50
     """How many of the best boxes to draw, or to print without --draw."""
     strategy: str = "fast"
-    """single, fast, quality, lean, wide, or a custom COLOUR_SPACES:SIMILARITIES:KS such as
+    """single, fast, quality, lean, balanced, wide, or a custom COLOUR_SPACES:SIMILARITIES:KS such as
     HSV,Lab:CTSF,TSF:50,100."""
     ranking: str | None = None
     """Order of the boxes: authors, learned, or the URI of a model of jobs/rank.py (.json).
-    None: learned for lean and wide, authors for the others."""
+    None: learned for lean, balanced and wide, authors for the others."""
     max_boxes: int | None = None
     """Maximum number of boxes; the best ones are kept."""
     min_side: float = 20

@@ -46,7 +46,7 @@ def group_regions(  # type: ignore[no-untyped-def]
     Args:
         sizes: int32 `(2R - 1,)`, pixels per node.
         boxes: int32 `(2R - 1, 4)`.
-        colour: int32 `(2R - 1, ...)` histograms; may have no columns if `measures` leaves colour out.
+        colour: int32 `(2R - 1, ...)` histograms; may have no columns if `measures` leaves it out.
         texture: likewise.
         pairs: int32 `(E, 2)`, neighbours.
         pair_colour: int64 `(E,)`, intersections of the pairs' histograms.
@@ -55,35 +55,18 @@ def group_regions(  # type: ignore[no-untyped-def]
         pixels: pixels of the whole image.
 
     Returns:
-        int32 `(R - 1, 2)`: the two nodes that each merge joins; float32 `(R - 1,)`: their similarity, the sum
-        of the measures.
+        int32 `(R - 1, 2)`: the two nodes that each merge joins; float32 `(R - 1,)`: their similarity.
     """
-    # A heap holds the edges, the most similar first and the earliest among equals; an edge with a merged
-    # end is skipped when it comes up. A node's edges are a linked list of half-edges (2e and 2e + 1 for
-    # edge e), so a merge walks two lists and changes no other. When the arrays are full, edges that lost
-    # an end are dropped: a background that touches everything would otherwise leave n² of them.
     nodes = len(sizes)
     count = (nodes + 1) // 2
     is_merged = np.zeros(nodes, np.bool_)
-    merges = np.empty((count - 1, 2), np.int32)
-    similarities = np.empty(count - 1, np.float32)
-    capacity = 4 * len(pairs) + 16
-    ends, following = np.empty(2 * capacity, np.int32), np.empty(2 * capacity, np.int32)
-    heap = np.empty(capacity, np.uint64)
-    heads = np.full(nodes, -1, np.int32)
-    last_seen, neighbours = np.zeros(nodes, np.int32), np.empty(nodes, np.int32)
-    edges = len(pairs)
-    for e in range(edges):
-        a, b = pairs[e, 0], pairs[e, 1]
-        value = _compare_extents(sizes, boxes, a, b, measures, pixels)
-        if measures & COLOUR:
-            value += np.float32(pair_colour[e]) * _PER_UNIT
-        if measures & TEXTURE:
-            value += np.float32(pair_texture[e]) * _PER_UNIT
-        _link_edge(ends, following, heads, e, a, b)
-        heap[e] = pack_rank(encode_similarity(value), e)
-    waiting = edges
-    build_heap(heap, waiting)
+    merges, similarities = np.empty((count - 1, 2), np.int32), np.empty(count - 1, np.float32)
+    heads, last_seen = np.full(nodes, -1, np.int32), np.zeros(nodes, np.int32)
+    neighbours = np.empty(nodes, np.int32)
+    ends, following, heap = _link_pairs(
+        sizes, boxes, pairs, pair_colour, pair_texture, measures, pixels, heads
+    )
+    waiting = edges = len(pairs)
     for m in range(count - 1):
         rank, waiting = _pop_live_edge(heap, waiting, ends, is_merged)
         edge = unpack_edge(rank)
@@ -92,19 +75,17 @@ def group_regions(  # type: ignore[no-untyped-def]
         similarities[m] = decode_similarity(rank >> np.uint64(32))
         is_merged[a] = is_merged[b] = True
         _join_nodes(sizes, boxes, colour, texture, measures, a, b, new)
-        degree = _collect_neighbours(
-            ends, following, heads[a], is_merged, last_seen, new, neighbours, 0
-        )
-        degree = _collect_neighbours(
-            ends, following, heads[b], is_merged, last_seen, new, neighbours, degree
-        )
+        degree = 0
+        for node in (a, b):
+            degree = _collect_neighbours(
+                ends, following, heads[node], is_merged, last_seen, new, neighbours, degree
+            )
         if edges + degree > len(heap):
             ends, following, heap, edges = _compact(
                 ends, heap, heads, is_merged, edges, waiting, degree
             )
             waiting = edges
-        for position in range(degree):
-            neighbour = neighbours[position]
+        for neighbour in neighbours[:degree]:
             value = _compare_extents(sizes, boxes, neighbour, new, measures, pixels)
             if measures & COLOUR:
                 value += np.float32(intersect(colour[neighbour], colour[new])) * _PER_UNIT
@@ -115,6 +96,28 @@ def group_regions(  # type: ignore[no-untyped-def]
             waiting += 1
             edges += 1
     return merges, similarities
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _link_pairs(sizes, boxes, pairs, pair_colour, pair_texture, measures, pixels, heads):  # type: ignore[no-untyped-def]
+    # A heap holds the edges, the most similar first and the earliest among equals; an edge with a merged
+    # end is skipped when it comes up. A node's edges are a linked list of half-edges (2e and 2e + 1 for
+    # edge e), so a merge walks two lists and changes no other. When the arrays are full, edges that lost
+    # an end are dropped: a background that touches everything would otherwise leave n² of them.
+    capacity = 4 * len(pairs) + 16
+    ends, following = np.empty(2 * capacity, np.int32), np.empty(2 * capacity, np.int32)
+    heap = np.empty(capacity, np.uint64)
+    for e in range(len(pairs)):
+        a, b = pairs[e, 0], pairs[e, 1]
+        value = _compare_extents(sizes, boxes, a, b, measures, pixels)
+        if measures & COLOUR:
+            value += np.float32(pair_colour[e]) * _PER_UNIT
+        if measures & TEXTURE:
+            value += np.float32(pair_texture[e]) * _PER_UNIT
+        _link_edge(ends, following, heads, e, a, b)
+        heap[e] = pack_rank(encode_similarity(value), e)
+    build_heap(heap, len(pairs))
+    return ends, following, heap
 
 
 @njit(inline="always")

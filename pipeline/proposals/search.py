@@ -48,7 +48,8 @@ def selective_search(
 
     Args:
         image: uint8 RGB `(H, W, 3)`.
-        strategy: "single", "fast", "quality" (1, 8, 80 hierarchies), "lean", "wide" (8, 16), or a custom one.
+        strategy: "single", "fast", "quality" (1, 8, 80 hierarchies), "lean", "balanced", "wide" (8, 12, 16),
+            or a custom one.
         seed: of the random numbers in the authors' ranking; for many images derive it with
             `derive_image_seed`. Learned rankings draw none.
         max_boxes: the number of best boxes to keep; None keeps all.
@@ -57,7 +58,7 @@ def selective_search(
             None searches every image at its own size.
         backend: "native" is the project's own; "opencv" and "selectivesearch" call those packages.
         ranking: "authors", "learned", the URI of a model of jobs/rank.py, or such a model; None takes the
-            strategy's own, which is "learned" for "lean" and "wide" and "authors" for all others.
+            strategy's own, which is "learned" for "lean", "balanced" and "wide" and "authors" for all others.
 
     Returns:
         float32 `(N, 4)`, x1 y1 x2 y2 half open in pixels of `image`, no two equal.

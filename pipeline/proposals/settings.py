@@ -19,12 +19,13 @@ class ProposalSettings:
     """How to compute proposals; equal settings give equal boxes on any worker."""
 
     strategy: str = "fast"
-    """single, fast or quality (1, 8 or 80 hierarchies), lean or wide (8 or 16, for the learned ranking), or a
-    custom COLOUR_SPACES:SIMILARITIES:KS such as HSV,Lab:CTSF,TSF:50,100, optionally followed by :sigma=0.8
-    and :min_size=20."""
+    """single, fast or quality (1, 8 or 80 hierarchies), lean, balanced or wide (8, 12 or 16, for the learned
+    ranking), or a custom COLOUR_SPACES:SIMILARITIES:KS such as HSV,Lab:CTSF,TSF:50,100, optionally followed
+    by :sigma=0.8 and :min_size=20."""
     ranking: str | None = None
     """Order of the boxes: authors (level times a random number), learned (the packaged model), or the URI of
-    a model of jobs/rank.py (.json). None: learned for lean and wide, authors for the others."""
+    a model of jobs/rank.py (.json). None: learned for lean, balanced and wide, authors for the
+    others."""
     max_boxes: int | None = 2000
     """Maximum number of boxes per image, best first; None keeps all."""
     min_side: int = 20

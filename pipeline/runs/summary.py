@@ -140,6 +140,9 @@ class Summary:
                 f"{self.images_reused} rows were taken over from --reuse"
                 + (f"; {changed} more no longer held and were computed again" if changed else "")
             )
+        if self.report.counts["proposals_scored"]:
+            share = self.report.counts["proposals_scored"] / self.report.counts["proposals"]
+            lines.append(f"--stop-after: {share:.0%} of the proposals were scored")
         if self.images > self.done_before:
             lines.append(
                 f"{self.seconds:.1f} s, {self.start_seconds:.1f} of them to start; then "

@@ -17,6 +17,10 @@ OPENCV_KS = (50.0, 100.0, 150.0)
 """The k of OpenCV's Fast with base_k=50, inc_k=50: 12 hierarchies, where the paper's Fast has 8."""
 
 
+LEARNED_SUFFIX = ", learned"
+"""Ends the names of this project's strategies in the learned order; without it, they are in the authors'."""
+
+
 class Method(NamedTuple):
     """A way to propose boxes float32 `(N, 4)` for an image uint8 `(H, W, 3)`; slow ones get fewer images."""
 
@@ -28,19 +32,28 @@ class Method(NamedTuple):
 def list_methods(min_side: int) -> list[Method]:
     """List the installed methods and print the missing ones."""
 
-    def bind_strategy(strategy: str | Strategy, backend: str = "native") -> Callable:
-        return lambda image: selective_search(image, strategy, min_side=min_side, backend=backend)
+    def bind_strategy(
+        strategy: str | Strategy, backend: str = "native", ranking: str | None = None
+    ) -> Callable:
+        return lambda image: selective_search(
+            image, strategy, min_side=min_side, backend=backend, ranking=ranking
+        )
 
     fast = STRATEGIES["fast"]
     methods = [
-        Method("ours, single", bind_strategy("single")),
-        Method("ours, fast", bind_strategy("fast")),
+        Method(
+            f"ours, {name}{LEARNED_SUFFIX * (ranking == 'learned')}",
+            bind_strategy(name, ranking=ranking),
+        )
+        for name in STRATEGIES
+        for ranking in ("authors", "learned")
+    ]
+    methods.append(
         Method(
             "ours, fast with OpenCV's 3 k",
             bind_strategy(Strategy(fast.colour_spaces, fast.similarities, OPENCV_KS)),
-        ),
-        Method("ours, quality", bind_strategy("quality"), slow=True),
-    ]
+        )
+    )
     try:
         selective_search(np.zeros((8, 8, 3), np.uint8), backend="opencv")
         methods += _list_opencv_methods(bind_strategy, min_side)

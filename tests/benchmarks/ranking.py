@@ -50,7 +50,7 @@ def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", required=True, help="annotated images, in files of their own")
     parser.add_argument("--limit", type=int, help="number of images; all by default")
-    parser.add_argument("--strategies", nargs="+", default=["single", "fast", "lean", "wide"])
+    parser.add_argument("--strategies", nargs="+", default=["fast", "lean", "balanced", "wide"])
     parser.add_argument("--ranking", default="learned", help="learned, or a model of jobs/rank.py")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs per image and way")
     parser.add_argument("--json", type=Path, help="output file for the figures")

@@ -5,7 +5,9 @@ python -m tests.benchmarks.selective_search --images DIR --annotations DIR --lis
 CPU seconds are medians over images, of a single thread. The methods take turns on each image, so that
 a busy machine slows all of them equally. Recall and MABO skip objects marked difficult. Every method's
 boxes have the same minimum side and no duplicates. Slow methods only process the first `--slow-limit`
-images; a second table compares all methods on these.
+images; a second table compares all methods on these, and names the ratios of times to OpenCV's Fast.
+
+`python -m tests.benchmarks.proposal_figure` draws the JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import geometry, imaging
-from pipeline.proposals import selective_search, warm_up_kernels
+from pipeline.proposals import STRATEGIES, selective_search, warm_up_kernels
 from pipeline.sources.voc_xml import parse_annotation
 from tests.benchmarks.proposal_methods import Method, list_methods, list_versions
 from tests.benchmarks.proposal_phases import measure_phases
@@ -35,7 +37,7 @@ def main() -> None:
     names = Path(options.list).read_text().split()[: options.limit]
     images = [imaging.decode_image((options.images / f"{n}.jpg").read_bytes()) for n in names]
     objects = [_read_objects(options.annotations / f"{name}.xml") for name in names]
-    warm_up_seconds = {name: warm_up_kernels(name) for name in ("single", "fast", "quality")}
+    warm_up_seconds = {name: warm_up_kernels(name, "learned") for name in STRATEGIES}
     methods = [
         method
         for method in list_methods(options.min_side)
@@ -51,11 +53,14 @@ def main() -> None:
         "all_images": _build_table([m for m in methods if not m.slow], records, len(names)),
         "slow_images": slow_images,
         "first_images": _build_table(methods, records, slow_images),
-        "phases_ms": {s: measure_phases(images[:30], s) for s in ("fast", "quality")},
-        "scaling": _measure_scaling(images[0]),
-        "worker": [measure_worker(side) for side in (500, 1000, 2000)],
-        "cold_worker": measure_worker(500, "quality", cold=True),
     }
+    if not options.tables_only:
+        result |= {
+            "phases_ms": {s: measure_phases(images[:30], s) for s in ("fast", "quality")},
+            "scaling": _measure_scaling(images[0]),
+            "worker": [measure_worker(side) for side in (500, 1000, 2000)],
+            "cold_worker": measure_worker(500, "quality", cold=True),
+        }
     _print(result)
     Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
 
@@ -75,6 +80,11 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--only", nargs="*", help="only run methods whose name contains one of these"
+    )
+    parser.add_argument(
+        "--tables-only",
+        action="store_true",
+        help="skip the phases, the scaling and the fresh workers",
     )
     return parser.parse_args()
 
@@ -112,6 +122,7 @@ def _build_record(boxes: np.ndarray, annotated: list, seconds: float) -> Record:
         "labels": labels,
         "best": overlaps.max(axis=1),
         "best_2000": overlaps[:, :2000].max(axis=1),
+        "best_500": overlaps[:, :500].max(axis=1),
     }
 
 
@@ -123,6 +134,7 @@ def _build_table(
         method_records = records[method.name][:count]
         best = np.concatenate([record["best"] for record in method_records])
         best_2000 = np.concatenate([record["best_2000"] for record in method_records])
+        best_500 = np.concatenate([record["best_500"] for record in method_records])
         labels = np.array([label for record in method_records for label in record["labels"]])
         seconds = [record["seconds"] for record in method_records]
         rows.append(
@@ -135,10 +147,16 @@ def _build_table(
                 "recall_50": float((best >= 0.5).mean()),
                 "recall_50_of_2000": float((best_2000 >= 0.5).mean()),
                 "recall_70": float((best >= 0.7).mean()),
-                "mabo": float(np.mean([best[labels == c].mean() for c in np.unique(labels)])),
+                "mabo": _average_by_class(best, labels),
+                "recall_50_of_500": float((best_500 >= 0.5).mean()),
+                "mabo_of_500": _average_by_class(best_500, labels),
             }
         )
     return rows
+
+
+def _average_by_class(best: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean([best[labels == c].mean() for c in np.unique(labels)]))
 
 
 def _measure_scaling(image: np.ndarray) -> list[Record]:
@@ -163,13 +181,31 @@ def _measure_scaling(image: np.ndarray) -> list[Record]:
 def _print(result: Record) -> None:
     for count, key in (("images", "all_images"), ("slow_images", "first_images")):
         print(f"\n{result[count]} images, minimum side {result['min_side']}")
-        print(f"{'method':40s} CPU s  image/s  boxes  r@.5 all/2000   r@.7   MABO")
+        print(f"{'method':40s} CPU s  image/s  boxes  r@.5 all/2000/500     r@.7   MABO all/500")
         for row in result[key]:
             print(
                 f"{row['method']:40s} {row['cpu_seconds']:5.3f} {row['images_per_second']:8.2f} "
-                f"{row['boxes']:6.0f}  {row['recall_50']:.3f} / {row['recall_50_of_2000']:.3f}  "
-                f"{row['recall_70']:.3f}  {row['mabo']:.3f}"
+                f"{row['boxes']:6.0f}  {row['recall_50']:.3f} / {row['recall_50_of_2000']:.3f} / "
+                f"{row['recall_50_of_500']:.3f}  {row['recall_70']:.3f}  {row['mabo']:.3f} / "
+                f"{row['mabo_of_500']:.3f}"
             )
+        _print_ratios(result[key])
+    if "phases_ms" in result:
+        _print_costs(result)
+
+
+def _print_ratios(rows: list[Record]) -> None:
+    """Print how many times longer OpenCV's Fast takes, for each of this project's strategies."""
+    for peer in (row for row in rows if row["method"].startswith("OpenCV, fast")):
+        ratios = ", ".join(
+            f"{row['method'].removeprefix('ours, ')} {peer['cpu_seconds'] / row['cpu_seconds']:.1f}"
+            for row in rows
+            if row["method"].startswith("ours")
+        )
+        print(f"times as long, {peer['method']}: {ratios}")
+
+
+def _print_costs(result: Record) -> None:
     print("\nms per image    " + "  ".join(f"{name:>8s}" for name in result["phases_ms"]))
     for phase in result["phases_ms"]["fast"]:
         spent = [f"{figures[phase]:8.2f}" for figures in result["phases_ms"].values()]

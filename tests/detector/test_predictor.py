@@ -7,6 +7,7 @@ import torch
 from pipeline import imaging
 from pipeline.detector import device_selection
 from pipeline.detector.checkpoint import TrainedNetwork, save_checkpoint
+from pipeline.detector.image_groups import form_batches
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.predictor import Predictor
 from pipeline.detector.pyramid import Pyramid, assign_levels, split_by_level
@@ -115,14 +116,12 @@ def test_batch_sizes_do_not_change_the_detections():
 
 
 def test_a_batch_has_images_of_one_shape_in_their_order():
-    predictor = Predictor(build_random_trained_network(), max_images_per_batch=2)
+    predictor = Predictor(build_random_trained_network())
     sizes = [(6, 8), (8, 6), (6, 8), (12, 16), (9, 9)]
     boxes = [np.ones((1, 4), np.float32)] * 4 + [np.zeros((0, 4), np.float32)]
     batches = [
         (shape, [at_level.image_index for at_level in batch])
-        for shape, batch in predictor._iterate_batches(
-            split_by_level(boxes, sizes, predictor.levels)
-        )
+        for shape, batch in form_batches(split_by_level(boxes, sizes, predictor.levels), 2)
     ]
     assert batches == [((64, 85), [0, 2]), ((64, 85), [3]), ((85, 64), [1])]
 

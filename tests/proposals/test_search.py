@@ -206,7 +206,7 @@ def test_provenance_describes_all_settings_that_change_the_boxes():
     assert "0.4" in describe_provenance(backend="selectivesearch")["version"]
 
 
-@pytest.mark.parametrize("strategy", ["lean", "wide"])
+@pytest.mark.parametrize("strategy", ["lean", "balanced", "wide"])
 def test_the_named_strategies_come_in_the_learned_order(strategy):
     image = draw_blocks(3, 80, 100)
     learned = selective_search(image, strategy, seed=1)

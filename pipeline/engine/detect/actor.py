@@ -76,6 +76,9 @@ class DetectorActor:
                 report.fail(encoded.failure)
             elif image_detections is not None:
                 report.counts["detections"] += len(image_detections.scores)
+                if image_detections.num_scored is not None and encoded.boxes is not None:
+                    report.counts["proposals"] += len(encoded.boxes)
+                    report.counts["proposals_scored"] += image_detections.num_scored
         return self._plan.build_table(encoded_images, detections)
 
 

@@ -93,6 +93,8 @@ def open_detection_inputs(
         provenance = stored.provenance
     else:
         computed, provenance = proposals, proposals.to_provenance()
+    if settings.cascade.stop_after is not None:
+        _warn_of_other_orders(provenance)
     cut = plan_cut(manifest, target, options, stored.rows if stored else None)
     recorded = {**places, **list_reused_inputs(options)}
     record = _build_record(recorded, cut, checkpoint, provenance, settings)
@@ -103,19 +105,33 @@ def open_detection_inputs(
 def _check_system(
     checkpoint: CheckpointRecord, checkpoint_uri: str, settings: DetectionSettings
 ) -> None:
-    """Reject an unknown system, and scales in place of those that R-CNN and SPPnet are trained with.
+    """Reject an unknown system, and options that only Fast R-CNN has.
 
     Raises:
         InvalidCheckpoint: the system is unknown.
-        InvalidConfiguration: it has no scales to choose.
+        InvalidConfiguration: it has no scales to choose, or no head that scores proposals in batches.
     """
     regions = read_region_settings(checkpoint.system, checkpoint_uri)
+    if regions is not None and settings.cascade.stop_after is not None:
+        raise InvalidConfiguration(
+            f"{uris.redact_uri(checkpoint_uri)} is of the system {regions.system}: leave out --stop-after, "
+            "which only Fast R-CNN has"
+        )
     if regions is None or regions.system == "fast-rcnn-svm" or settings.pyramid == Pyramid():
         return
     raise InvalidConfiguration(
         f"{uris.redact_uri(checkpoint_uri)} is of the system {regions.system}: leave out --scales and "
         "--scale-cap, which only Fast R-CNN has"
     )
+
+
+def _warn_of_other_orders(provenance: Mapping[str, Any]) -> None:
+    """Log that `--stop-after` stops too early if proposals are not ranked by how good they are."""
+    if "ranking" not in provenance:
+        log.warning(
+            "--stop-after stops an image after the first batches of proposals that bring nothing, and these "
+            "proposals are not in a learned order: propose with --strategy wide or --ranking learned"
+        )
 
 
 def _list_inputs(

@@ -96,6 +96,7 @@ def _load_predictor(plan: DetectionPlan, precision: str) -> Predictor | Baseline
         device=plan.resources.device,
         precision=precision,
         pyramid=plan.settings.pyramid,
+        cascade=plan.settings.cascade,
     )
 
 

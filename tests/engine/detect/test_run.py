@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline import imaging, manifests, proposals, shards
+from pipeline.detector.cascade_settings import CascadeSettings
 from pipeline.detector.detection_settings import DetectionSettings
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.pyramid import Pyramid
@@ -229,14 +230,18 @@ def test_scales_and_a_maximum_of_proposals_are_settings(
 ) -> None:
     plain = _detect(manifest_uri, checkpoint, tmp_path / "plain", limit=3)
     settings = json.loads((tmp_path / "plain" / "run.json").read_text())["settings"]
-    assert not {"pyramid", "max_proposals"} & set(settings)
+    assert not {"pyramid", "max_proposals", "cascade"} & set(settings)
     pyramid = Pyramid(scales=(60, 120), scale_cap=200)
-    changed = dataclasses.replace(SETTINGS, pyramid=pyramid, max_proposals=5)
+    cascade = CascadeSettings(stop_after=9, stop_batch=2)  # its third batch is the last
+    changed = dataclasses.replace(SETTINGS, pyramid=pyramid, max_proposals=5, cascade=cascade)
     output = tmp_path / "changed"
     rows = _detect(manifest_uri, checkpoint, output, limit=3, settings=changed)
     settings = json.loads((output / "run.json").read_text())["settings"]
     assert settings["pyramid"] == {"scales": [60, 120], "scale_cap": 200}
     assert settings["max_proposals"] == 5
+    assert settings["cascade"] == {"stop_after": 9, "stop_batch": 2, "stop_score": None}
+    counts = json.loads((output / "summary.json").read_text())["counts"]
+    assert (counts["proposals"], counts["proposals_scored"]) == (15, 15)
     assert [row["num_proposals"] for row in rows] == [5, 5, 5]
     assert min(row["num_proposals"] for row in plain) > 5
     from pipeline.detector.predictor import Predictor
