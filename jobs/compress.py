@@ -3,8 +3,9 @@
 python jobs/compress.py --checkpoint out/checkpoint --output out/compressed --fc6 1024 --fc7 256
 
 Fast R-CNN, section 3.1: fc6 and fc7 become two layers each, without a non-linearity between them. The
-output is a checkpoint like any other. The job prints parameters, multiply-adds and the time per image
-before and after; with --manifest and --proposals also the mean average precision of both networks.
+output is a checkpoint like any other. The job prints parameters, multiply-adds and the time per image, layer
+by layer, before and after; with --manifest and --proposals also the mean average precision of both networks.
+OUTPUT/summary.json has the same figures.
 """
 
 from __future__ import annotations

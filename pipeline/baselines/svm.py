@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ RETRAIN_AFTER = 2000
 FIRST_NEGATIVES = 2000
 """Windows that the first SVMs are trained on, drawn from all images; the released code takes all windows of
 the first image."""
+MOST_FIRST = 0.25
+"""The first windows are no larger share of all: the others are there to be mined."""
 MOST_ITERATIONS = 5000
 
 
@@ -191,12 +194,13 @@ class HardNegativeTrainer:
 
 
 def _draw_first_negatives(read_windows: ReadWindows, seed: int) -> NDArray[np.int64]:
-    """The numbers of `FIRST_NEGATIVES` windows, counted over all."""
+    """The numbers of the first windows, counted over all."""
     total = sum(len(batch.labels) for batch in read_windows())
     if not total:
         raise UnreadableDataset("there are no stored windows to train on")
+    count = min(FIRST_NEGATIVES, ceil(MOST_FIRST * total))
     drawn: NDArray[np.int64] = np.sort(
-        make_generator(seed, "negatives").choice(total, min(FIRST_NEGATIVES, total), replace=False)
+        make_generator(seed, "negatives").choice(total, count, replace=False)
     )
     return drawn
 

@@ -5,6 +5,7 @@ Fast R-CNN, section 3.1: fc6 and fc7 become two layers each, without a non-linea
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pipeline.engine.train.validation import Validation, Validator
 from pipeline.errors import InvalidCheckpoint, MismatchedOutput
 from pipeline.run_record import RunRecord
 from pipeline.runs.input_places import CHECKPOINT_WRITES, check_apart
+from pipeline.runs.output import SUMMARY_NAME
 from pipeline.runs.resume import find_run_to_resume
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WRITES = (*CHECKPOINT_WRITES, SUMMARY_NAME)
+"""The files of an output."""
 ORIGIN = "compressed"
 """Field of a compressed checkpoint's record: the checkpoint and the ranks that it was made from."""
 
@@ -55,7 +59,22 @@ class CompressionSummary:
     output: str
     shape: tuple[int, int]
     """Height and width of the image that was counted and timed."""
+    rois: int
+    """RoIs of this image."""
     figures: list[Figure]
+
+    def write(self) -> None:
+        """Put the figures into summary.json."""
+        values = {
+            "shape": list(self.shape),
+            "rois": self.rois,
+            "figures": {
+                figure.name.strip(): {"before": figure.before, "after": figure.after}
+                for figure in self.figures
+            },
+        }
+        data = json.dumps(values, indent=2).encode() + b"\n"
+        storage.put(uris.join(self.output, SUMMARY_NAME), data)
 
 
 def run_compression(
@@ -99,7 +118,7 @@ def run_compression(
             "manifest": validation.manifest,
             "proposals": validation.proposals,
         },
-        CHECKPOINT_WRITES,
+        WRITES,
     )
     _check_output(output_uri, origin, overwrite=overwrite)
     storage.check_writable(output_uri)
@@ -113,7 +132,9 @@ def run_compression(
         figures += _compare_times(networks, rois, repeats)
     if validator is not None:
         figures.append(_compare_scores(networks, validator))
-    return CompressionSummary(output_uri, shape, figures)
+    summary = CompressionSummary(output_uri, shape, rois, figures)
+    summary.write()
+    return summary
 
 
 def _check_output(output_uri: str, origin: dict[str, Any], *, overwrite: bool) -> None:
@@ -123,7 +144,7 @@ def _check_output(output_uri: str, origin: dict[str, Any], *, overwrite: bool) -
         MismatchedOutput: it does.
     """
     names = storage.list_names(output_uri)
-    others = [name for name in names if name not in (CHECKPOINT_RECORD_NAME, WEIGHTS_NAME)]
+    others = [name for name in names if name not in WRITES]
     if others:
         raise MismatchedOutput(
             f"{uris.redact_uri(output_uri)} holds other files than a compressed checkpoint "
@@ -188,7 +209,10 @@ def _compare_times(networks: Sequence[TrainedNetwork], rois: int, repeats: int) 
     before, after = measure_seconds(networks, rois, repeats)
     return [
         Figure("seconds per image", before.image, after.image, "{:.3f}"),
-        Figure("  for its RoIs", before.rois, after.rois, "{:.3f}"),
+        *(
+            Figure(f"  {name}", before.layers[name], after.layers[name], "{:.3f}")
+            for name in before.layers
+        ),
     ]
 
 

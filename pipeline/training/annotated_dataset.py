@@ -85,19 +85,28 @@ class AnnotatedDataset:
         if with_proposals:
             stored = self.proposals.locate(first, count).read_table()
             boxes, proposed_sizes = schema.split_box_column(stored["boxes"]), pair_sizes(stored)
-        annotations = read_annotations(rows, self.classes)
-        if self.excluded is not None:
-            for row in np.flatnonzero(self.excluded.find(self.manifest, rows, first)):
-                annotations[row] = None
         return AnnotatedShard(
             rows["image_id"].to_pylist(),
             rows["uri"].to_pylist(),
             read_members(rows, self.manifest.uri, first),
-            annotations,
+            self.read_annotations(rows, first),
             boxes,
             pair_sizes(rows),
             proposed_sizes,
         )
+
+    def read_annotations(self, rows: pa.Table, first_row: int) -> list[Annotations | None]:
+        """The annotations of some rows of the manifest; None too for an excluded image.
+
+        Args:
+            rows: with `objects` and the manifest's `image_columns`.
+            first_row: the row of the first of them.
+        """
+        annotations = read_annotations(rows, self.classes)
+        if self.excluded is not None:
+            for row in np.flatnonzero(self.excluded.find(self.manifest, rows, first_row)):
+                annotations[row] = None
+        return annotations
 
 
 def read_annotations(rows: pa.Table, classes: Sequence[str]) -> list[Annotations | None]:

@@ -15,13 +15,16 @@ from pipeline.baselines.feature_table import read_features
 from pipeline.baselines.fine_tuning import FineTuningState
 from pipeline.baselines.predictor import BaselinePredictor
 from pipeline.baselines.settings import System
+from pipeline.baselines.window_sampling import index_windows
 from pipeline.detector.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.engine.baselines import fine_tuning_stage
 from pipeline.engine.baselines.fine_tuning_stage import STATE, run_fine_tuning
 from pipeline.engine.baselines.plan import BaselinePlan
 from pipeline.engine.baselines.stage_network import FINE_TUNED
+from pipeline.engine.baselines.svm_stage import StoredFeatures
 from pipeline.errors import InvalidCheckpoint
+from pipeline.excluded_images import ExcludedImages
 from tests.baselines.stages_in_process import SETTINGS, build_plan, extract, train
 
 
@@ -72,6 +75,21 @@ def test_stored_features_are_those_of_the_checkpoint_s_network(tmp_path: Path) -
         np.testing.assert_allclose(image.boxes[-count:], of_image.boxes)
         assert image.vectors.shape == (len(image.labels), 32)
         assert np.isfinite(image.vectors).all()
+
+
+def test_an_excluded_image_has_no_windows_and_trains_nothing(tmp_path: Path) -> None:
+    plan = build_plan(tmp_path, "rcnn", images=2)
+    left_out, _ = plan.dataset.read(0).image_ids
+    excluded = ExcludedImages("list.parquet", {left_out: frozenset({""})})
+    plan = replace(plan, dataset=replace(plan.dataset, excluded=excluded))
+    parts = extract(plan, "features")
+    first, second = read_features(next(parts.read_tables()), "part")
+    assert first is not None
+    assert second is not None
+    assert (len(first.labels), len(second.labels) > 0) == (0, True)
+    assert len(list(StoredFeatures(plan, parts).read_images())) == 1
+    index = index_windows(plan.dataset, plan.recipe, plan.system)
+    assert {*index.foreground.image.tolist(), *index.background.image.tolist()} == {1}
 
 
 def test_fine_tuning_goes_on_from_its_state_as_if_it_had_not_stopped(

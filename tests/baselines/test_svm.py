@@ -103,8 +103,20 @@ def test_a_class_without_objects_scores_everything_as_negative() -> None:
     assert (trainer.scores.compute(batches[0].vectors)[:, 1] == -1).all()
 
 
-def test_a_weighted_positive_counts_twice() -> None:
+@pytest.mark.parametrize(("windows", "expected"), [(100, 25), (20_000, 2000)])
+def test_the_first_windows_are_2000_and_no_more_than_a_quarter(windows: int, expected: int) -> None:
+    batch = WindowBatch(
+        np.zeros((windows, 1), np.float32),
+        np.zeros((windows, 1), np.float32),
+        np.zeros(windows, np.int32),
+    )
+    drawn = svm._draw_first_negatives(lambda: [batch], 0)
+    assert len(np.unique(drawn)) == expected
+
+
+def test_a_weighted_positive_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """One positive at 1 among five negatives at 1: with equal weights the SVM says no."""
+    monkeypatch.setattr(svm, "MOST_FIRST", 1.0)
     vectors = np.ones((6, 1), np.float32)
     labels = np.array([1, 0, 0, 0, 0, 0], np.int32)
     batch = WindowBatch(vectors, (labels == 1)[:, None].astype(np.float32), labels)

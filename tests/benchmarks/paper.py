@@ -16,39 +16,46 @@ import argparse
 import contextlib
 import os
 import platform
+import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.paper_drawn_data import prepare_drawn_data
 from tests.benchmarks.paper_report import write_report
 from tests.benchmarks.paper_rows import Row
 from tests.benchmarks.paper_runs import Runs
-from tests.benchmarks.paper_sizes import SIZES
+from tests.benchmarks.paper_sizes import SIZES, Size
 from tests.benchmarks.paper_steps import Steps
 from tests.benchmarks.paper_tables import TABLES
 
-QUICK_IMAGES = 60
-QUICK_TEST_IMAGES = 40
+DATA = ("manifest", "proposals", "test_manifest", "test_proposals")
 
 
 def main() -> None:
     """Run the requested tables."""
-    arguments, training = sys.argv[1:], []
+    run(parse_options(sys.argv[1:]))
+
+
+def parse_options(arguments: list[str]) -> argparse.Namespace:
+    """The options of a command line; what follows `--` is `training`."""
+    words, training = arguments, list[str]()
     if "--" in arguments:
         split = arguments.index("--")
-        arguments, training = arguments[:split], arguments[split + 1 :]
+        words, training = arguments[:split], arguments[split + 1 :]
     parser = _build_parser()
-    options = parser.parse_args(arguments, argparse.Namespace(training=training))
-    data = ("manifest", "proposals", "test_manifest", "test_proposals")
-    given = [name for name in data if getattr(options, name) is not None]
-    if options.quick and given:
-        parser.error(f"--quick draws its own images: leave out --{given[0].replace('_', '-')}")
-    if not options.quick and len(given) < len(data):
-        missing = next(name for name in data if name not in given)
+    command = f"python -m tests.benchmarks.paper {shlex.join(arguments)}"
+    options = parser.parse_args(words, argparse.Namespace(training=training, command=command))
+    present = [name for name in DATA if getattr(options, name) is not None]
+    if options.quick and present:
+        parser.error(f"--quick draws its own images: leave out --{present[0].replace('_', '-')}")
+    if not options.quick and len(present) < len(DATA):
+        missing = next(name for name in DATA if name not in present)
         parser.error(f"--{missing.replace('_', '-')} is missing; --quick draws images")
-    run(options)
+    if options.images is not None and not options.quick:
+        parser.error("--images is the number of images that --quick draws: leave it out")
+    return options
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -57,11 +64,21 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--proposals", help="stored proposals for training")
     parser.add_argument("--test-manifest", help="manifest for testing")
     parser.add_argument("--test-proposals", help="stored proposals for testing")
-    parser.add_argument("--weights", help="ImageNet weights of the backbone")
+    parser.add_argument("--weights", help="pretrained weights of the backbone")
     parser.add_argument("--output", required=True, help="folder for networks, detections, tables")
     parser.add_argument("--quick", action="store_true", help="drawn images, in minutes")
     parser.add_argument("--recipe", choices=tuple(SIZES), default="mobilenet_v2")
     parser.add_argument("--epochs", type=float, help="epochs of each training of Fast R-CNN")
+    parser.add_argument("--fine-tune-steps", type=int, help="steps of R-CNN's and SPPnet's")
+    parser.add_argument(
+        "--max-proposals", type=int, help="best proposals per image in training and testing"
+    )
+    parser.add_argument(
+        "--proposal-counts", type=int, nargs="+", help="best proposals of the table proposals"
+    )
+    parser.add_argument(
+        "--own-recipe", action="store_true", help="leave out the rows with the paper's recipe"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="trainings of Fast R-CNN per row")
     parser.add_argument("--images", type=int, help="with --quick: images that are drawn")
     parser.add_argument(
@@ -91,17 +108,27 @@ def run(options: argparse.Namespace) -> None:
         if options.quick:
             stack.enter_context(_share_ray())
             options.recipe = "tiny"
-            _prepare_drawn_data(options, steps)
-        size = SIZES[options.recipe]
-        if options.epochs is not None:
-            size = replace(size, epochs=options.epochs)
-        runs = Runs(steps, size, options)
+            prepare_drawn_data(options, steps)
+            steps.take_commands()
+        runs = Runs(steps, choose_size(options), options)
         tables: dict[str, list[Row]] = {}
         for name in TABLES:
             if name in options.only:
                 tables[name] = TABLES[name](runs)
-                write_report(steps.folder, tables, _describe(options))
+                write_report(steps.folder, tables, _describe(options, runs.size))
     print((steps.folder / "paper.md").read_text())
+
+
+def choose_size(options: argparse.Namespace) -> Size:
+    """The size of the recipe, with what the command line changes."""
+    size = SIZES[options.recipe]
+    changes = {
+        "epochs": options.epochs,
+        "fine_tune_steps": options.fine_tune_steps,
+        "proposals": options.max_proposals,
+        "proposal_counts": options.proposal_counts and tuple(options.proposal_counts),
+    }
+    return replace(size, **{name: value for name, value in changes.items() if value is not None})
 
 
 def _share_ray() -> Any:
@@ -112,76 +139,32 @@ def _share_ray() -> Any:
     return cluster.connect_to_cluster()
 
 
-def _describe(options: argparse.Namespace) -> dict[str, Any]:
+def _describe(options: argparse.Namespace, size: Size) -> dict[str, Any]:
     """What the tables were measured on."""
+    from pipeline.manifests import open_manifest
+
+    trained, tested = (
+        f"{uri}, {open_manifest(uri).rows} images"
+        for uri in (options.manifest, options.test_manifest)
+    )
     return {
-        "trained on": options.manifest,
-        "tested on": options.test_manifest,
-        "recipe": options.recipe,
+        "command": options.command,
+        "trained on": trained,
+        "tested on": tested,
+        "proposals": f"the best {size.proposals} of {options.proposals}",
+        "recipe": f"{options.recipe}, {size.epochs:g} epochs; {size.fine_tune_steps} steps of fine-tuning",
         "seeds": options.seeds,
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "machine": f"{os.cpu_count()} cores, {_find_processor()}",
     }
 
 
-def _prepare_drawn_data(options: argparse.Namespace, steps: Steps) -> None:
-    """Draw images for pretraining, training and testing, and compute proposals and weights."""
-    from pipeline.manifest_writer import write_manifest
-    from pipeline.sources.drawn_dataset import draw_dataset
-    from pipeline.sources.voc import open_voc
-
-    count = options.images or QUICK_IMAGES
-    folder = steps.folder / "data"
-    sets: Sequence[tuple[str, str, int]] = (
-        ("pretraining", "train", 1),
-        ("train", "train", 0),
-        ("test", "test", 0),
-    )
-    for name, split, seed in sets:
-        manifest, root = folder / f"{name}.parquet", folder / f"drawn-{seed}"
-        if not root.exists():
-            tests = max(1, count * QUICK_TEST_IMAGES // QUICK_IMAGES)
-            draw_dataset(root, train=count, test=tests, seed=seed)
-        if not manifest.exists():
-            dataset = open_voc(str(root), split)
-            write_manifest(str(manifest), dataset.rows, dataset.classes)
-        steps.run_job(
-            *("propose", "--manifest", manifest, "--output", folder / f"proposals-{name}"),
-            *("--max-boxes", "150"),
-        )
-    options.manifest, options.proposals = (
-        str(folder / "train.parquet"),
-        str(folder / "proposals-train"),
-    )
-    options.test_manifest = str(folder / "test.parquet")
-    options.test_proposals = str(folder / "proposals-test")
-    options.weights = _pretrain(folder, steps)
-
-
-def _pretrain(folder: Path, steps: Steps) -> str:
-    """Weights of `tiny`'s convolutions in the place of ImageNet's, from R-CNN's windows of other images.
-
-    The fully connected layers are left out, as ImageNet's classifier is.
-    """
-    import safetensors.torch
-
-    output, weights = folder / "pretrained", folder / "pretrained.safetensors"
-    size = SIZES["tiny"]
-    steps.run_job(
-        *("train", "--manifest", folder / "pretraining.parquet"),
-        *("--proposals", folder / "proposals-pretraining", "--recipe", "tiny"),
-        *("--system", "rcnn", *size.windows, *size.fine_tuning, "--output", output),
-    )
-    if not weights.exists():
-        tensors = safetensors.torch.load_file(output / "model.safetensors")
-        prefix = "backbone."
-        trunk = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix) and not name.startswith(f"{prefix}fc.")
-        }
-        safetensors.torch.save_file(trunk, weights)
-    steps.take_commands()
-    return str(weights)
+def _find_processor() -> str:
+    """The processor's name, where the system says it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 if __name__ == "__main__":

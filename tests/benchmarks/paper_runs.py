@@ -9,8 +9,11 @@ from statistics import mean
 from typing import Any
 
 from tests.benchmarks.paper_rows import PAPER, Row
-from tests.benchmarks.paper_sizes import Size
+from tests.benchmarks.paper_sizes import PAPER_RECIPE, Size
 from tests.benchmarks.paper_steps import Steps, read_json
+
+WITH_PAPER_RECIPE = "-as-paper"
+"""End of the names of trainings with the paper's recipe."""
 
 
 class Runs:
@@ -21,18 +24,34 @@ class Runs:
         self.size = size
         self.options = options
 
-    def train(self, name: str, *changed: str, seed: int = 0) -> str:
-        """Train Fast R-CNN at the single scale, with changed options; returns the checkpoint."""
+    def train(self, name: str, *changed: str, seed: int = 0, as_paper: bool = False) -> str:
+        """Train Fast R-CNN at the single scale, with changed options; returns the checkpoint.
+
+        Args:
+            name: of the output.
+            changed: options that replace those of all trainings.
+            seed: of the training.
+            as_paper: train with the paper's recipe.
+        """
         size = self.size
-        base = _drop_options([*size.single_scale, "--epochs", str(size.epochs)], changed)
-        return self._train(name, [*base, *changed, *self.options.training], seed)
+        base = [*size.single_scale, "--epochs", str(size.epochs)]
+        base += ["--max-proposals", str(size.proposals)]
+        if as_paper:
+            base += [*PAPER_RECIPE, *size.paper_rates]
+            name += WITH_PAPER_RECIPE
+        options = [*_drop_options(base, changed), *changed, *self.options.training]
+        return self._train(name, options, seed)
 
     def train_system(self, system: str, seed: int = 0) -> str:
         """Train R-CNN, SPPnet or Fast R-CNN on the same trunk and boxes."""
         size = self.size
         if system == "fast_rcnn":
             return self.train("joint", seed=seed)
-        options = [*size.fine_tuning]
+        options = [
+            *("--max-proposals", str(size.proposals)),
+            *("--fine-tune-steps", str(size.fine_tune_steps)),
+            *("--windows-per-step", str(size.windows_per_step)),
+        ]
         if system == "rcnn":
             options += size.windows
         else:
@@ -40,12 +59,13 @@ class Runs:
             options += ["--scales", *map(str, size.scales), "--scale-cap", str(2 * size.cap)]
         return self._train(system, ["--system", system, *options], seed)
 
-    def train_svm(self, checkpoint: str, seed: int = 0) -> str:
+    def train_svm(self, name: str, checkpoint: str, seed: int = 0) -> str:
         """Train SVMs on the features of a Fast R-CNN."""
-        output = str(self.folder / "trained" / _name("svm", seed))
+        output = str(self.folder / "trained" / _name(name, seed))
         self.steps.run_job(
             *("train", *self._list_training_data(), "--recipe", self.size.recipe),
             *("--system", "fast-rcnn-svm", "--weights", checkpoint),
+            *("--max-proposals", str(self.size.proposals)),
             *("--seed", str(seed), "--output", output),
         )
         return output
@@ -55,7 +75,7 @@ class Runs:
         weights = () if self.options.weights is None else ("--weights", self.options.weights)
         self.steps.run_job(
             *("train", *self._list_training_data(), "--recipe", self.size.recipe, *weights),
-            *(*self.size.network, *options, "--seed", str(seed), "--output", output),
+            *(*options, "--seed", str(seed), "--output", output),
         )
         return output
 
@@ -79,9 +99,12 @@ class Runs:
             for seed, checkpoint in enumerate(checkpoints)
         ]
 
-    def train_each(self, name: str, *changed: str) -> list[str]:
+    def train_each(self, name: str, *changed: str, as_paper: bool = False) -> list[str]:
         """Train Fast R-CNN with each seed."""
-        return [self.train(name, *changed, seed=seed) for seed in range(self.options.seeds)]
+        return [
+            self.train(name, *changed, seed=seed, as_paper=as_paper)
+            for seed in range(self.options.seeds)
+        ]
 
     def build_row(
         self,
@@ -91,7 +114,7 @@ class Runs:
         baseline: Sequence[str] | None = None,
         *,
         paper: str = "",
-        values: Mapping[str, float] | None = None,
+        figures: Mapping[str, float] | None = None,
     ) -> Row:
         """A row from the detections of each seed, compared with those of the table's first row.
 
@@ -101,21 +124,23 @@ class Runs:
             outputs: detections, one per seed.
             baseline: detections that they are compared with; None: this is the first row.
             paper: the row's key in `PAPER`.
-            values: other figures.
+            figures: other figures.
         """
-        pairs = list(zip(baseline or outputs, outputs, strict=True))
-        compared = [
-            self.steps.compare(first, second, self.options.test_manifest)["voc07_map50"]
-            for first, second in pairs
-        ]
-        is_first = baseline is None
+        manifest = self.options.test_manifest
+        difference = None
+        if baseline is None:
+            values = [self.steps.score(output, manifest) for output in outputs]
+        else:
+            pairs = zip(baseline, outputs, strict=True)
+            values = [self.steps.compare(*pair, manifest) for pair in pairs]
+            difference = mean(value["difference"] for value in values)
         return Row(
             name,
-            mean(c["second"] for c in compared),
-            None if is_first else mean(c["difference"] for c in compared),
-            None if is_first else (compared[0]["low"], compared[0]["high"]),
+            mean(value["second"] for value in values),
+            difference,
+            (mean(value["low"] for value in values), mean(value["high"] for value in values)),
             len(outputs),
-            values or {},
+            figures or {},
             PAPER.get((table, paper), ""),
             self.steps.take_commands(),
         )
@@ -137,10 +162,15 @@ def read_summary(output: str) -> Mapping[str, Any]:
     return read_json(Path(output) / "summary.json")
 
 
-def measure_image_seconds(detections: str) -> float:
-    """Seconds of the detectors per test image, summed over all that worked."""
+def measure_image_seconds(detections: str, clock: str = "stage_seconds") -> float:
+    """Seconds of the detectors per test image, summed over all that worked.
+
+    Args:
+        detections: output of detect.
+        clock: `cpu_seconds` counts those of the processor, which other load on the machine hardly changes.
+    """
     summary = read_summary(detections)
-    return float(summary["stage_seconds"]["detect"]) / max(1, int(summary["images"]))
+    return float(summary[clock]["detect"]) / max(1, int(summary["images"]))
 
 
 def _name(name: str, seed: int) -> str:

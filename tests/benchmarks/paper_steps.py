@@ -55,15 +55,26 @@ class Steps:
         commands, self.commands = self.commands, []
         return commands
 
-    def compare(self, first: str, second: str, manifest: str) -> Mapping[str, Any]:
-        """The comparison of two runs' detections: values, difference, 95 % interval."""
-        name = f"{Path(first).name}-{Path(second).name}"
-        output = self.folder / "compared" / name
+    def score(self, detections: str, manifest: str) -> Mapping[str, Any]:
+        """The mAP of a run's detections, `second`, and its 95 % interval, `low` and `high`."""
+        output = self.folder / "scored" / Path(detections).name
         self.run_job(
-            *("analyze", "compare", "--detections", first, second),
-            *("--manifest", manifest, "--output", output),
+            *("analyze", "detections", "--detections", detections, "--manifest", manifest),
+            *("--no-report", "--output", output),
         )
-        return read_json(output / "comparison.json")
+        metrics = read_json(output / "metrics.json")
+        low, high = metrics["intervals"]["voc07_map50"]
+        return {"second": metrics["voc07_map50"], "low": low, "high": high}
+
+    def compare(self, first: str, second: str, manifest: str) -> Mapping[str, Any]:
+        """The comparison of two runs' mAP: `second`, `difference`, 95 % interval `low` and `high`."""
+        output = self.folder / "compared" / f"{Path(first).name}-{Path(second).name}"
+        self.run_job(
+            *("analyze", "compare", "--detections", first, second, "--manifest", manifest),
+            *("--no-report", "--output", output),
+        )
+        comparison: Mapping[str, Any] = read_json(output / "comparison.json")["voc07_map50"]
+        return comparison
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

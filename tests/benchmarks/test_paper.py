@@ -14,18 +14,33 @@ import pytest
 import tyro
 
 from jobs import train
-from tests.benchmarks import paper, paper_report, paper_runs, paper_tables
+from pipeline.detector.timing import LAYERS
+from pipeline.training.recipes import PAPER as PAPER_RECIPE
+from tests.benchmarks import (
+    paper,
+    paper_report,
+    paper_runs,
+    paper_steps,
+    paper_systems,
+    paper_tables,
+    paper_trainings,
+)
 from tests.benchmarks.paper_report import build_systems, format_table, write_report
 from tests.benchmarks.paper_rows import PAPER, TITLES, Row
 from tests.benchmarks.paper_steps import Steps
 from tests.jobs.command import get_options_and_main
 
-COMPARISON = {"voc07_map50": {"second": 0.5, "difference": -0.25, "low": -0.5, "high": 0.125}}
+COMPARISON = {"second": 0.5, "difference": -0.25, "low": -0.5, "high": 0.125}
 SUMMARY = {
     "seconds": 8.0,
+    "cpu_seconds": {"detect": 4.0, "train": 12.0},
     "images": 4,
     "stage_seconds": {"detect": 2.0, "propose": 1.0},
     "counts": {"feature_bytes": 3_000_000},
+    "figures": {
+        name: {"before": seconds, "after": seconds / 2}
+        for name, seconds in {"seconds per image": 4.0, **dict.fromkeys(LAYERS, 1.0)}.items()
+    },
 }
 RECALL = {
     "recall50": 0.9,
@@ -38,22 +53,10 @@ RECALL = {
 }
 
 
-def build_options(folder: Path, recipe: str, only: tuple[str, ...]) -> argparse.Namespace:
-    return argparse.Namespace(
-        manifest="m",
-        proposals="p",
-        test_manifest="tm",
-        test_proposals="tp",
-        weights="w.pth",
-        recipe=recipe,
-        epochs=4.0,
-        seeds=1,
-        quick=False,
-        images=None,
-        only=only,
-        output=str(folder),
-        training=["--workers", "1"],
-    )
+def build_options(folder: Path, recipe: str, *more: str) -> argparse.Namespace:
+    data = "--manifest m --proposals p --test-manifest tm --test-proposals tp --weights w.pth"
+    words = [*data.split(), "--output", str(folder), "--recipe", recipe, "--epochs", "4", *more]
+    return paper.parse_options([*words, "--", "--workers", "1"])
 
 
 @pytest.fixture
@@ -67,17 +70,20 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         if words not in recorded:
             recorded.append(words)
 
-    def compare(steps: Steps, first: str, second: str, manifest: str) -> Mapping[str, Any]:
-        steps.run_job("analyze", "compare", "--detections", first, second, "--manifest", manifest)
-        return COMPARISON
+    def read_json(path: Path) -> Mapping[str, Any]:
+        if path.name == "comparison.json":
+            return {"voc07_map50": COMPARISON}
+        if path.parent.name == "recall":
+            return RECALL
+        return {"voc07_map50": 0.5, "intervals": {"voc07_map50": [0.25, 0.75]}}
 
     monkeypatch.setattr(Steps, "run_job", record_job)
-    monkeypatch.setattr(Steps, "compare", compare)
-    for module in (paper_tables, paper_runs):
+    for module in (paper_systems, paper_trainings, paper_runs):
         monkeypatch.setattr(module, "read_summary", lambda _: SUMMARY)
-    monkeypatch.setattr(paper_tables, "_analyze_proposals", lambda _: RECALL)
-    monkeypatch.setattr(paper_tables, "_measure_step_seconds", lambda _: 0.5)
-    monkeypatch.setattr(paper_tables, "_measure_shares", lambda *_: {"share": 0.5})
+    for module in (paper_steps, paper_trainings):
+        monkeypatch.setattr(module, "read_json", read_json)
+    monkeypatch.setattr(paper_trainings, "measure_step_seconds", lambda _: 0.5)
+    monkeypatch.setattr(paper, "_describe", lambda *_: {})
     return recorded
 
 
@@ -85,12 +91,10 @@ def test_every_job_accepts_its_command(
     tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paper_report, "draw_figure", lambda *_: None)
-    paper.run(build_options(tmp_path, "mobilenet_v2", tuple(paper_tables.TABLES)))
+    paper.run(build_options(tmp_path, "mobilenet_v2", "--max-proposals", "300"))
     assert {command[0] for command in commands} == {"train", "compress", "detect", "analyze"}
     options_by_name = {}
     for job, *arguments in commands:
-        if job in ("analyze", "compress"):
-            continue
         parsed = tyro.cli(get_options_and_main(job, tuple(arguments))[0], args=arguments)
         if isinstance(parsed, train.Train):
             options_by_name[Path(parsed.output).name] = parsed
@@ -99,7 +103,12 @@ def test_every_job_accepts_its_command(
     assert systems["svm"] == "fast-rcnn-svm"
     assert options_by_name["svm"].weights == str(tmp_path / "trained" / "joint")
     assert options_by_name["classification"].fields.box_loss_weight == 0
-    assert options_by_name["stage-wise"].fields.box_epochs == 2
+    assert options_by_name["stage-wise"].fields.box_epochs == 4
+    assert {options_by_name[name].fields.max_proposals for name in ("rcnn", "joint")} == {300}
+    as_paper = options_by_name["joint-as-paper"].fields
+    differing = ("optimiser", "schedule", "background_iou_low", "widen_background", "warm_up")
+    own = {name: getattr(as_paper, name) for name in differing}
+    assert own == {name: getattr(PAPER_RECIPE, name) for name in differing}
     assert len(options_by_name["scales"].fields.short_sides) == 5
     assert options_by_name["sampling-128"].fields.rois_per_image == 1
     own_boxes = next(c for c in commands if "--no-refine-boxes" in c)
@@ -113,11 +122,16 @@ def test_every_job_accepts_its_command(
         "feature_bytes": 3_000_000,
         "seconds_per_image": 0.5,
     }
+    first, second = written["tables"]["quality"][:2]
+    assert (first["measure"], first["value"], first["interval"]) == ("mAP", 0.5, [0.25, 0.75])
+    assert (second["difference"], second["interval"]) == (-0.25, [-0.5, 0.125])
+    whole = written["tables"]["svd"][0]["figures"]
+    assert whole == {"an image, s": 4.0} | {f"{name}, %": 25.0 for name in LAYERS}
     assert all(row["commands"] for rows in written["tables"].values() for row in rows[:1])
 
 
 def test_only_the_requested_tables_run(tmp_path: Path, commands: list[list[str]]) -> None:
-    paper.run(build_options(tmp_path, "tiny", ("sampling",)))
+    paper.run(build_options(tmp_path, "tiny", "--only", "sampling"))
     outputs = [Path(c[c.index("--output") + 1]).name for c in commands]
     assert outputs == ["sampling-2", "sampling-128"]
 
@@ -146,14 +160,26 @@ def test_a_finished_step_is_skipped_and_a_failed_step_runs_again(
 
 def test_a_table_has_the_columns_that_a_row_fills() -> None:
     rows = [
-        Row("whole", 0.5, values={"s per image": 0.25}, paper="66.9 mAP"),
-        Row("small", 0.25, -0.25, (-0.5, 0.125), values={"s per image": 0.125, "share": 0.5}),
+        Row("whole", 0.5, None, (0.25, 0.75), figures={"s": 0.25}, paper="66.9 mAP"),
+        Row("small", 0.25, -0.25, (-0.5, 0.125), 3, figures={"s": 1250.4, "share": 0.5}),
     ]
     assert format_table(rows)[2:] == [
-        "| whole | 0.500 |  |  | 0.25 |  | 66.9 mAP |",
-        "| small | 0.250 | -0.250 | -0.500 to +0.125 | 0.125 | 0.5 |  |",
+        "| whole | 0.500 |  | 0.250 to 0.750 | 1 | 0.25 |  | 66.9 mAP |",
+        "| small | 0.250 | -0.250 | -0.500 to +0.125 | 3 | 1250 | 0.5 |  |",
     ]
-    assert format_table([Row("a", values={"x": 1.0})])[0] == "|  | x | the paper |"
+    assert format_table([Row("a", figures={"x": 1.0})])[0] == "|  | x | the paper |"
+
+
+def test_the_times_of_each_system_are_multiples_of_fast_rcnn_s() -> None:
+    names = (paper_systems.TRAINING, paper_systems.DETECTION)
+    rows = [
+        Row("R-CNN", figures=dict(zip(names, (90.0, 2.0), strict=True))),
+        Row("Fast R-CNN", figures=dict(zip(names, (10.0, 0.5), strict=True))),
+    ]
+    first, last = paper_systems._add_ratios(rows)
+    ratios = ("training, x Fast R-CNN", "detection, x Fast R-CNN")
+    assert [first.figures[name] for name in ratios] == [9, 4]
+    assert [last.figures[name] for name in ratios] == [1, 1]
 
 
 def test_a_report_of_one_table_has_its_figure_and_systems(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pipeline.detector.checkpoint_record import read_checkpoint_record
 from pipeline.detector.network import build_network
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.predictor import Predictor
+from pipeline.detector.timing import LAYERS
 from pipeline.engine.train.validation import Validation
 from pipeline.sources.drawn_dataset import CLASSES
 from tests.detector.networks import (
@@ -109,7 +110,15 @@ def test_the_figures_match_values_worked_by_hand(
         over_image + 10 * after,
     ]
     assert "an image of 64 x 85 pixels, 10 RoIs" in printed
-    assert re.search(r"seconds per image +│ +0\.\d{3} +│ +0\.\d{3} ", printed)
+    assert re.search(r"seconds per image +│ +\d+\.\d{3} +│ +\d+\.\d{3} ", printed)
+    stored = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert stored["shape"] == [64, 85]
+    figures = stored["figures"]
+    assert figures["parameters"] == {"before": whole, "after": small}
+    for network in ("before", "after"):
+        layers = [figures[name][network] for name in LAYERS]
+        assert min(layers) > 0
+        assert sum(layers) == pytest.approx(figures["seconds per image"][network], rel=1e-6)
 
 
 def read_numbers(printed: str, name: str) -> list[int]:

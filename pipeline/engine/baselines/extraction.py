@@ -20,7 +20,7 @@ from pipeline.runs.encoded_image import IMAGE_ERRORS, EncodedImage
 from pipeline.runs.report import Failure, Report
 from pipeline.runs.tables import build_common_columns
 from pipeline.shards import Parts
-from pipeline.training.annotated_dataset import Annotations, read_annotations
+from pipeline.training.annotated_dataset import Annotations
 from pipeline.training.survey import select_candidates
 
 if TYPE_CHECKING:
@@ -179,8 +179,9 @@ def _read(
 
 def _read_annotations(plan: BaselinePlan, piece: Piece) -> list[Annotations | None]:
     first = piece.shard.first_row + (piece.row or 0)
-    rows = plan.dataset.manifest.read(first, piece.rows, ["objects"]).combine_chunks()
-    return read_annotations(rows, plan.classes)
+    manifest = plan.dataset.manifest
+    rows = manifest.read(first, piece.rows, [*manifest.image_columns, "objects"]).combine_chunks()
+    return plan.dataset.read_annotations(rows, first)
 
 
 def _read_maps(plan: ExtractionPlan, piece: Piece) -> list[list[NDArray[np.float32]] | None]:

@@ -72,6 +72,7 @@ def run_extraction(
         "bytes": count_stored_bytes(parts),
         "bytes_read": summary.report.counts["bytes_read"],
         "images_done_before": summary.done_before,
+        "cpu_seconds": round(sum(summary.report.cpu_seconds.values()), 3),
     }
 
 
@@ -83,7 +84,9 @@ def count_stored_bytes(parts: Parts) -> int:
 
 def describe_extraction(plan: BaselinePlan, dataset: str, digest: str) -> dict[str, Any]:
     """What decides the stored values: the settings of the run."""
-    return {
+    excluded = plan.dataset.excluded
+    left_out = {} if excluded is None else {"excluded": excluded.digest}
+    return left_out | {
         "dataset": dataset,
         "proposals": plan.dataset.proposals.provenance,
         "system": plan.regions.to_json(),

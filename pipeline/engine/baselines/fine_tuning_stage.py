@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from pipeline.engine.baselines.stage_network import FINE_TUNED, build_initial
 from pipeline.engine.baselines.window_reading import PooledWindowReader, WarpedWindowReader
 from pipeline.errors import MissingObject
 from pipeline.shards import Parts
+
+if TYPE_CHECKING:
+    from pipeline.baselines.fine_tuning import FineTuning, FineTuningState
 
 STATE = "fine-tune-state.pt"
 PROGRESS = "fine-tune-progress.json"
@@ -36,22 +40,47 @@ def run_fine_tuning(plan: BaselinePlan, maps: Parts | None) -> Mapping[str, Any]
         UnreadableDataset: there is no window to learn from.
         TrainingFailed: the loss is not finite.
     """
-    import safetensors.torch  # noqa: PLC0415
+    from pipeline.baselines.fine_tuning import count_block_steps, fine_tune  # noqa: PLC0415
+    from pipeline.baselines.window_sampling import Windows, index_windows  # noqa: PLC0415
+    from pipeline.training.sample_order import make_generator  # noqa: PLC0415
+
+    training = _build_training(plan)
+    keeper = _StateKeeper(plan, training.state)
+    index = index_windows(plan.dataset, plan.recipe, plan.system)
+    reader = WarpedWindowReader(plan) if maps is None else PooledWindowReader(plan, maps)
+    count, fraction = plan.settings.windows_per_step, plan.recipe.foreground_fraction
+
+    def draw(step: int) -> Windows:
+        return index.draw(count, fraction, make_generator(plan.seed, "fine-tune", step))
+
+    losses = fine_tune(
+        training,
+        draw,
+        reader,
+        steps=plan.settings.fine_tune_steps,
+        block_steps=count_block_steps(count, reader.bytes_per_window),
+        keep=keeper,
+    )
+    keeper.finish()
+    return {
+        "steps": training.state.step,
+        "foreground_windows": len(index.foreground),
+        "background_windows": len(index.background),
+        "losses": summarise_losses(losses),
+        "bytes_read": reader.bytes_read,
+        "seconds_before": keeper.seconds_before,
+    }
+
+
+def _build_training(plan: BaselinePlan) -> FineTuning:
     import torch  # noqa: PLC0415
 
-    from pipeline.baselines.fine_tuning import (  # noqa: PLC0415
-        FineTuning,
-        FineTuningState,
-        count_block_steps,
-        fine_tune,
-    )
-    from pipeline.baselines.window_sampling import Windows, index_windows  # noqa: PLC0415
+    from pipeline.baselines.fine_tuning import FineTuning  # noqa: PLC0415
     from pipeline.detector.device_selection import select_device  # noqa: PLC0415
-    from pipeline.training.sample_order import make_generator  # noqa: PLC0415
 
     torch.set_num_threads(plan.threads)
     network, pretrained = build_initial(plan)
-    training = FineTuning(
+    return FineTuning(
         network,
         plan.recipe,
         plan.preprocessing,
@@ -60,59 +89,45 @@ def run_fine_tuning(plan: BaselinePlan, maps: Parts | None) -> Mapping[str, Any]
         seed=plan.seed,
         device=select_device("auto" if plan.gpu else "cpu"),
     )
-    seconds_before = _restore(plan, training.state)
-    began = last_put = monotonic()
-    index = index_windows(plan.dataset, plan.recipe, plan.system)
-    reader = WarpedWindowReader(plan) if maps is None else PooledWindowReader(plan, maps)
-    count, fraction = plan.settings.windows_per_step, plan.recipe.foreground_fraction
 
-    def draw(step: int) -> Windows:
-        return index.draw(count, fraction, make_generator(plan.seed, "fine-tune", step))
 
-    def keep(state: FineTuningState, figures: Mapping[str, Any]) -> None:
-        nonlocal last_put
-        storage.put(plan.locate(PROGRESS), json.dumps(dict(figures)).encode())
-        if monotonic() - last_put > PUT_EVERY:
-            state.seconds = seconds_before + monotonic() - began
-            storage.put(plan.locate(STATE), state.to_bytes())
-            last_put = monotonic()
+class _StateKeeper:
+    """Puts the state of fine-tuning every `PUT_EVERY` seconds, and at the end the network."""
 
-    losses = fine_tune(
-        training,
-        draw,
-        reader,
-        steps=plan.settings.fine_tune_steps,
-        block_steps=count_block_steps(count, reader.bytes_per_window),
-        keep=keep,
-    )
-    weights = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in network.state_dict().items()
-    }
-    storage.put(plan.locate(FINE_TUNED), safetensors.torch.save(weights))
-    for name in (STATE, PROGRESS):
-        storage.remove(plan.locate(name))
-    return {
-        "steps": training.state.step,
-        "foreground_windows": len(index.foreground),
-        "background_windows": len(index.background),
-        "losses": summarise_losses(losses),
-        "bytes_read": reader.bytes_read,
-        "seconds_before": seconds_before,
-    }
+    def __init__(self, plan: BaselinePlan, state: FineTuningState) -> None:
+        """Go on from a stored state, if there is one."""
+        self._plan = plan
+        self._state = state
+        uri = plan.locate(STATE)
+        with contextlib.suppress(MissingObject):
+            state.restore(storage.read(uri), uris.redact_uri(uri))
+        self.seconds_before = float(state.seconds)
+        """Seconds of earlier starts."""
+        self._began = self._last_put = monotonic()
+
+    def __call__(self, state: FineTuningState, figures: Mapping[str, Any]) -> None:
+        """Put the figures for the log, and the state if the last one is old."""
+        storage.put(self._plan.locate(PROGRESS), json.dumps(dict(figures)).encode())
+        if monotonic() - self._last_put > PUT_EVERY:
+            state.seconds = self.seconds_before + monotonic() - self._began
+            storage.put(self._plan.locate(STATE), state.to_bytes())
+            self._last_put = monotonic()
+
+    def finish(self) -> None:
+        """Put the network, which takes the place of the state."""
+        import safetensors.torch  # noqa: PLC0415
+        import torch  # noqa: PLC0415
+
+        weights = {
+            name: tensor.detach().to("cpu", torch.float32).contiguous()
+            for name, tensor in self._state.network.state_dict().items()
+        }
+        storage.put(self._plan.locate(FINE_TUNED), safetensors.torch.save(weights))
+        for name in (STATE, PROGRESS):
+            storage.remove(self._plan.locate(name))
 
 
 def summarise_losses(losses: Sequence[float], most: int = 10) -> list[float]:
     """The mean losses of up to `most` equal spans of steps, in order."""
     spans = np.array_split(np.asarray(losses, np.float64), max(1, min(most, len(losses))))
     return [round(float(span.mean()), 5) for span in spans if len(span)]
-
-
-def _restore(plan: BaselinePlan, state: Any) -> float:
-    """Go on from a stored state, if there is one; returns the seconds of earlier starts."""
-    uri = plan.locate(STATE)
-    try:
-        state.restore(storage.read(uri), uris.redact_uri(uri))
-    except MissingObject:
-        return 0.0
-    return float(state.seconds)

@@ -12,7 +12,9 @@ from pipeline.detector.architecture import Architecture
 from pipeline.detector.backbones.catalog import BACKBONES, is_torchvision_name
 from pipeline.detector.checkpoint_record import read_checkpoint_record
 from pipeline.detector.preprocessing import PREPROCESSING_BY_NAME, Preprocessing
+from pipeline.engine.train.training_inputs import log_excluded
 from pipeline.errors import InvalidCheckpoint, InvalidConfiguration
+from pipeline.excluded_images import ExcludedImages, read_excluded_images
 from pipeline.manifests import Manifest
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.input_places import check_apart
@@ -43,6 +45,8 @@ class BaselineInputs:
     weights: str | None
     architecture: Architecture
     preprocessing: Preprocessing
+    excluded: ExcludedImages | None = None
+    """Images that no stage trains on."""
 
 
 def open_baseline_inputs(
@@ -55,6 +59,7 @@ def open_baseline_inputs(
     weights: str | None,
     seed: int,
     classes: Sequence[str],
+    exclude: str | None = None,
 ) -> BaselineInputs:
     """Open and check what `run_baseline_training` reads; nothing is written.
 
@@ -80,15 +85,21 @@ def open_baseline_inputs(
             "manifest": manifest_uris,
             "proposals": stored,
             "weights": None if is_torchvision_name(weights) else weights,
+            "exclude": exclude,
         },
         training_files.WRITES,
     )
     (manifest,) = open_annotated_manifests(manifest_uris, classes)
     check_objects([manifest])
+    excluded = None if exclude is None else read_excluded_images(exclude)
+    if excluded is not None:
+        log_excluded(excluded, [manifest])
     labels = manifest.classes or ()
     architecture, preprocessing = _choose_network(system, recipe, labels, weights, seed)
     storage.check_writable(output)
-    return BaselineInputs(system, output, manifest, stored, weights, architecture, preprocessing)
+    return BaselineInputs(
+        system, output, manifest, stored, weights, architecture, preprocessing, excluded
+    )
 
 
 def check_recipe(recipe: Recipe, default: Recipe, system: System) -> None:

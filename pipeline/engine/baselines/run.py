@@ -6,10 +6,9 @@ runs over shards; the other stages are one task each.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from time import process_time
 from typing import Any
 
 import ray
@@ -17,8 +16,6 @@ from ray.exceptions import RayError
 
 from pipeline import storage, store_options, uris
 from pipeline.baselines.settings import BaselineSettings
-from pipeline.detector.backbones.catalog import is_torchvision_name
-from pipeline.detector.checkpoint_record import WEIGHTS_NAME
 from pipeline.engine import cluster
 from pipeline.engine.baselines.extraction import Content
 from pipeline.engine.baselines.extraction_run import run_extraction
@@ -28,6 +25,11 @@ from pipeline.engine.baselines.plan import BaselinePlan
 from pipeline.engine.baselines.stages import STAGES_BY_SYSTEM, Stages
 from pipeline.engine.baselines.summary import BaselineSummary
 from pipeline.engine.baselines.svm_stage import run_box_regression, run_svm_training
+from pipeline.engine.baselines.training_record import (
+    build_record,
+    prepare_output,
+    settle_precision,
+)
 from pipeline.engine.propose.run import run_proposals
 from pipeline.engine.shards.retry_policy import unwrap_error
 from pipeline.errors import MissingObject, PipelineError, TrainingFailed
@@ -35,7 +37,7 @@ from pipeline.json_reader import InvalidJson, parse_fields
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.run_record import RunRecord
 from pipeline.runs.options import RunOptions
-from pipeline.runs.resume import check_not_taken_over, find_run_to_resume
+from pipeline.runs.resume import check_not_taken_over
 from pipeline.runs.run_logs import RunLogs
 from pipeline.shards import Parts
 from pipeline.training import training_files
@@ -48,8 +50,6 @@ Stage = Callable[[BaselinePlan, Any], Mapping[str, Any]]
 """The work of a stage that is one task, on the training and stored parts."""
 REPORT_EVERY = 30.0
 """Seconds between log lines while a stage of one task is at work."""
-NO_TABLES = 0
-"""Schema version of an output without tables of its own."""
 
 
 def run_baseline_training(
@@ -83,36 +83,14 @@ def run_baseline_training(
     for line in describe_training(inputs, settings, recipe):
         log.info("%s", line)
     with cluster.connect_to_cluster():
-        proposals = inputs.proposals
-        if proposals is None:
-            proposals = uris.join(inputs.output, "proposals")
-            options = RunOptions(overwrite=overwrite, no_capacity_after=no_capacity_after)
-            run_proposals(inputs.manifest.uri, proposals, compute or ProposalSettings(), options)
-        (dataset,) = open_annotated_datasets([inputs.manifest], [proposals])
-        record = _build_record(inputs, dataset, recipe, settings, seed)
-        record = _prepare_output(inputs.output, record, overwrite=overwrite)
+        options = RunOptions(overwrite=overwrite, no_capacity_after=no_capacity_after)
+        dataset = _open_dataset(inputs, compute or ProposalSettings(), options)
+        record = build_record(inputs, dataset, recipe, settings, seed)
+        record = prepare_output(inputs.output, record, overwrite=overwrite)
         cluster.await_core(no_capacity_after)
-        capacity = cluster.get_capacity()
-        plan = BaselinePlan(
-            inputs.system,
-            inputs.output,
-            dataset,
-            _settle_precision(recipe, record, inputs.output),
-            settings,
-            inputs.architecture,
-            inputs.preprocessing,
-            inputs.weights,
-            seed,
-            weights_digest=record.settings["weights"],
-            gpu=capacity.gpus >= 1 if gpu is None else gpu,
-            threads=max((host.cpus for host in capacity.hosts), default=1),
-        )
-        options = RunOptions(
-            shard_size=settings.images_per_part,
-            no_capacity_after=no_capacity_after,
-        )
+        plan = _build_plan(inputs, dataset, record, recipe, settings, seed=seed, gpu=gpu)
         with RunLogs(inputs.output):
-            stages = _run_stages(plan, options, max_failures)
+            stages = _run_stages(plan, no_capacity_after, max_failures)
         check_not_taken_over(inputs.output, record)
     training_files.remove_scratch_files(inputs.output)
     summary = BaselineSummary(
@@ -122,13 +100,56 @@ def run_baseline_training(
         stages.records,
         plan.classes,
         stages.ran,
+        images_excluded=dataset.count_excluded(),
     )
     summary.write()
     return summary
 
 
-def _run_stages(plan: BaselinePlan, options: RunOptions, max_failures: int) -> Stages:
+def _open_dataset(
+    inputs: BaselineInputs, compute: ProposalSettings, options: RunOptions
+) -> AnnotatedDataset:
+    """The images with their proposals, which are computed first if none are stored."""
+    proposals = inputs.proposals
+    if proposals is None:
+        proposals = uris.join(inputs.output, "proposals")
+        run_proposals(inputs.manifest.uri, proposals, compute, options)
+    (dataset,) = open_annotated_datasets([inputs.manifest], [proposals], inputs.excluded)
+    return dataset
+
+
+def _build_plan(
+    inputs: BaselineInputs,
+    dataset: AnnotatedDataset,
+    record: RunRecord,
+    recipe: Recipe,
+    settings: BaselineSettings,
+    *,
+    seed: int,
+    gpu: bool | None,
+) -> BaselinePlan:
+    capacity = cluster.get_capacity()
+    return BaselinePlan(
+        inputs.system,
+        inputs.output,
+        dataset,
+        settle_precision(recipe, record, inputs.output),
+        settings,
+        inputs.architecture,
+        inputs.preprocessing,
+        inputs.weights,
+        seed,
+        weights_digest=record.settings["weights"],
+        gpu=capacity.gpus >= 1 if gpu is None else gpu,
+        threads=max((host.cpus for host in capacity.hosts), default=1),
+    )
+
+
+def _run_stages(plan: BaselinePlan, no_capacity_after: float, max_failures: int) -> Stages:
     """Run the stages that have no record yet; what is stored is opened only if a later stage needs it."""
+    options = RunOptions(
+        shard_size=plan.settings.images_per_part, no_capacity_after=no_capacity_after
+    )
     stages = Stages(plan.output)
     stored: dict[Content, Parts] = {}
 
@@ -197,8 +218,10 @@ def _run_task(
 
 @ray.remote
 def _run_stage(plan: BaselinePlan, stage: Stage, parts: Parts | None) -> Mapping[str, Any]:
+    began = process_time()
     store_options.set_options(plan.stores)
-    return stage(plan, parts)
+    figures = dict(stage(plan, parts))
+    return figures | {"cpu_seconds": round(process_time() - began, 3)}
 
 
 def _log_progress(plan: BaselinePlan) -> None:
@@ -208,100 +231,3 @@ def _log_progress(plan: BaselinePlan) -> None:
     except (MissingObject, InvalidJson):
         return
     log.info("fine-tuning: step %d of %d, loss %.3f", step, plan.settings.fine_tune_steps, loss)
-
-
-def _prepare_output(output: str, record: RunRecord, *, overwrite: bool) -> RunRecord:
-    """Make the output ready; returns this run's record, with what an earlier start resolved.
-
-    Raises:
-        MismatchedOutput: a training with other settings or of unknown origin wrote the output.
-        TakenOver: another training started here at the same time.
-    """
-    earlier = find_run_to_resume(
-        output,
-        record,
-        overwrite=overwrite,
-        list_remains=lambda: training_files.list_training_files(output),
-    )
-    if earlier is None:
-        if overwrite:
-            training_files.clear_training(output)
-        record.write(output)
-    return check_not_taken_over(output, record)
-
-
-def _build_record(
-    inputs: BaselineInputs,
-    dataset: AnnotatedDataset,
-    recipe: Recipe,
-    settings: BaselineSettings,
-    seed: int,
-) -> RunRecord:
-    weights = inputs.weights
-    stored = {"dataset": dataset.proposals.dataset, "proposals": dataset.proposals.provenance}
-    return RunRecord(
-        "train",
-        {
-            "system": inputs.system,
-            "datasets": [stored],
-            "annotations": _digest_annotations(dataset),
-            "weights": _digest_weights(inputs),
-            "recipe": recipe.as_settings(),
-            "baseline": settings.as_settings(),
-            "classes": list(inputs.architecture.classes),
-            "seed": seed,
-        },
-        {
-            "manifest": uris.redact_uri(inputs.manifest.uri),
-            "proposals": uris.redact_uri(dataset.proposals.parts.uri),
-            "weights": None if weights is None else uris.redact_uri(weights),
-        },
-        schema_version=NO_TABLES,
-    )
-
-
-def _digest_weights(inputs: BaselineInputs) -> str | None:
-    weights = inputs.weights
-    if weights is None or is_torchvision_name(weights):
-        return weights
-    if inputs.system == "fast-rcnn-svm":
-        weights = uris.join(weights, WEIGHTS_NAME)
-    return hashlib.sha256(storage.read(weights)).hexdigest()
-
-
-def _digest_annotations(dataset: AnnotatedDataset) -> str:
-    """A digest of all objects, so that stages do not go on over other annotations."""
-    digest = hashlib.sha256()
-    for ordinal in range(len(dataset.shard_rows)):
-        for image in dataset.read(ordinal, with_proposals=False).annotations:
-            if image is None:
-                digest.update(b"none")
-                continue
-            for values in (image.boxes, image.labels, image.crowd):
-                digest.update(len(values).to_bytes(8) + values.tobytes())
-    return digest.hexdigest()
-
-
-def _settle_precision(recipe: Recipe, record: RunRecord, output: str) -> Recipe:
-    """The recipe with a precision that is not auto: every start, worker and stage computes in the same one.
-
-    A worker of this cluster says what it supports when the training begins; run.json keeps that.
-    """
-    if recipe.precision != "auto":
-        return recipe
-    settled: Any = record.resolved.get("precision")
-    if settled is None:
-        settled = ray.get(_find_precision.remote())
-        replace(record, resolved={"precision": settled}).write(output)
-    return replace(recipe, precision=settled)
-
-
-@ray.remote(num_cpus=1)
-def _find_precision() -> str:
-    from pipeline.detector.device_selection import (  # noqa: PLC0415
-        get_precision_name,
-        select_device,
-        select_dtype,
-    )
-
-    return get_precision_name(select_dtype("auto", select_device("auto")))

@@ -24,6 +24,8 @@ class BaselineSummary:
     classes: Sequence[str]
     ran: bool = True
     """False if an earlier start had finished all stages."""
+    images_excluded: int = 0
+    """Images that the list of --exclude leaves out."""
 
     @property
     def feature_bytes(self) -> int:
@@ -44,7 +46,11 @@ class BaselineSummary:
         return {
             "system": self.system,
             "images": self.images,
+            "images_excluded": self.images_excluded,
             "seconds": round(self.seconds, 3),
+            "cpu_seconds": {
+                stage.name: stage.figures.get("cpu_seconds", 0.0) for stage in self.stages
+            },
             "stages": [
                 {"name": stage.name, "seconds": stage.seconds, **stage.figures}
                 for stage in self.stages
@@ -72,6 +78,8 @@ class BaselineSummary:
             f"{stage.name}: {stage.seconds:.1f} s" + _describe_figures(stage)
             for stage in self.stages
         ]
+        if self.images_excluded:
+            lines.append(f"{self.images_excluded} images were left out by --exclude")
         lines += self._format_mining()
         total = f"{len(self.stages)} stages, {self.seconds:.1f} s"
         stored = f"{self.feature_bytes / 1e6:.1f} MB of features stored"

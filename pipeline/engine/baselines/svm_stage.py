@@ -14,7 +14,7 @@ from pipeline.analysis.detection_arrays import DetectionArrays, flatten_ground_t
 from pipeline.engine.baselines.plan import BaselinePlan
 from pipeline.engine.baselines.stage_network import load_trained
 from pipeline.shards import Parts
-from pipeline.training.annotated_dataset import Annotations, read_annotations
+from pipeline.training.annotated_dataset import Annotations
 
 if TYPE_CHECKING:
     from pipeline.baselines.feature_table import ImageFeatures
@@ -40,8 +40,9 @@ class StoredFeatures:
         manifest = self._plan.dataset.manifest
         for shard in self._parts.shards:
             table = self._parts.read(shard)
-            rows = manifest.read(shard.first_row, shard.rows, ["objects"]).combine_chunks()
-            annotations = read_annotations(rows, self._plan.classes)
+            columns = [*manifest.image_columns, "objects"]
+            rows = manifest.read(shard.first_row, shard.rows, columns).combine_chunks()
+            annotations = self._plan.dataset.read_annotations(rows, shard.first_row)
             images = read_features(table, shard.part_name)
             for index, (image, of_image) in enumerate(zip(images, annotations, strict=True)):
                 if image is not None and of_image is not None:

@@ -1,72 +1,99 @@
-"""A training of R-CNN on Ray from its command to a report's numbers, and what its status says."""
+"""The smallest form of the paper's command, on Ray; how its R-CNN resumes, and what its status says."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 
 from pipeline import storage
+from pipeline.detector.architecture import Architecture
+from pipeline.detector.network import build_network
 from pipeline.engine.output_status import read_output_status
 from pipeline.training import training_files
+from tests.benchmarks import paper
 from tests.jobs.command import read_error_output, run_job
-from tests.training.training_dataset import write_dataset
+
+
+def write_trunk(path: Path) -> None:
+    """Random weights in the place of pretrained ones."""
+    network = build_network(Architecture(("any",), "tiny", fc_widths=(32, 32)))
+    state = network.backbone.state_dict()
+    trunk = {name: t.contiguous() for name, t in state.items() if not name.startswith("fc.")}
+    safetensors.torch.save_file(trunk, path)
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_training_in_stages_resumes_detects_and_is_analysed(
+def test_three_systems_are_trained_and_compared_and_r_cnn_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest, proposals, _ = write_dataset(tmp_path / "data", images=5)
-    output = str(tmp_path / "rcnn")
-    command = (
-        *("train", "--manifest", manifest, "--proposals", proposals, "--recipe", "tiny"),
-        *("--system", "rcnn", "--window-size", "32", "--window-context", "2"),
-        *("--fine-tune-steps", "4", "--windows-per-step", "16", "--max-proposals", "30"),
-        *("--images-per-part", "2", "--output", output),
-    )
-    assert run_job(*command) == 0
+    weights = tmp_path / "trunk.safetensors"
+    write_trunk(weights)
+    words = "--quick --images 6 --epochs 1 --fine-tune-steps 4 --max-proposals 40 --only quality"
+    folder = tmp_path / "paper"
+    options = ("--own-recipe", "--weights", str(weights), "--output", str(folder))
+    paper.run(paper.parse_options([*words.split(), *options]))
     printed = capsys.readouterr().out
     assert "pass 1 of mining: " in printed
     assert "mAP on the training images: " in printed
-    summary = json.loads((tmp_path / "rcnn" / "summary.json").read_text())
-    assert [stage["name"] for stage in summary["stages"]] == [
-        "fine-tune",
-        "features",
-        "svm",
-        "boxes",
+    written = json.loads((folder / "paper.json").read_text())
+    assert all(0 <= written["systems"][name]["map"] <= 1 for name in ("rcnn", "sppnet"))
+    assert [row["name"] for row in written["tables"]["quality"]] == [
+        *("Fast R-CNN", "R-CNN", "SPPnet")
     ]
-    parts = sorted((tmp_path / "rcnn" / "features").glob("part-*.parquet"))
-    assert len(parts) == 3
-    assert summary["counts"]["feature_bytes"] == sum(part.stat().st_size for part in parts)
-    assert read_output_status(output).state == "finished"
+    finished = len((folder / "steps.jsonl").read_text().splitlines())
+    paper.run(paper.parse_options([*words.split(), *options]))
+    assert len((folder / "steps.jsonl").read_text().splitlines()) == finished  # nothing ran again
 
-    # Without its last two stages and one part, the same command does only these.
-    for name in ("boxes", "svm", "features"):
+    output = folder / "trained" / "rcnn"
+    summary = json.loads((output / "summary.json").read_text())
+    stages = ["fine-tune", "features", "svm", "boxes"]
+    assert [stage["name"] for stage in summary["stages"]] == stages
+    assert sorted(summary["cpu_seconds"]) == sorted(stages)
+    (part,) = sorted((output / "features").glob("part-*.parquet"))
+    assert summary["counts"]["feature_bytes"] == part.stat().st_size
+    mined = summary["stages"][2]["passes"][1]["new_negatives"]
+    assert sum(mined) > 0
+    assert read_output_status(str(output)).state == "finished"
+
+    lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    _, *command = next(line["command"] for line in lines if "rcnn" in line["command"])
+    check_resume(output, part, command)
+    check_rejections(tmp_path, output, command, capsys)
+    training_files.clear_training(str(output))  # what --overwrite removes
+    assert training_files.list_training_files(str(output)) == []
+
+
+def check_resume(output: Path, part: Path, command: list[str]) -> None:
+    """Without its last stages and its part of features, the same command does only these."""
+    for name in ("features", "svm", "boxes"):
         storage.remove(f"{output}/stages/{name}.json")
-    parts[1].unlink()
-    assert read_output_status(output).committed == 1
-    kept = parts[0].stat().st_mtime_ns
-    assert run_job(*command) == 0
-    assert parts[1].exists()
-    assert parts[0].stat().st_mtime_ns == kept
-    capsys.readouterr()
-    assert run_job(*command) == 0
-    assert "training was finished already: 4 stages" in capsys.readouterr().out
+    part.unlink()
+    assert read_output_status(str(output)).committed == 1
+    fine_tuned = (output / "stages" / "fine-tune.json").stat().st_mtime_ns
+    assert run_job("train", *command) == 0
+    assert part.exists()
+    assert (output / "stages" / "fine-tune.json").stat().st_mtime_ns == fine_tuned
 
-    assert run_job(*command, "--seed", "1") == 2  # another training does not go on from it
-    assert "other settings" in read_error_output(capsys)
 
-    detections = str(tmp_path / "detections")
-    detect = ("--manifest", manifest, "--proposals", proposals, "--checkpoint", output)
-    assert run_job("detect", *detect, "--scales", "96", "--output", detections) == 2
+def check_rejections(
+    folder: Path, output: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another training does not go on from it, and R-CNN has no scales."""
+    pq.write_table(pa.table({"image_id": ["drawn_00000"]}), folder / "exclude.parquet")
+    for change in (("--seed", "1"), ("--exclude", str(folder / "exclude.parquet"))):
+        capsys.readouterr()
+        assert run_job("train", *command, *change) == 2
+        assert "other settings" in read_error_output(capsys)
+    data = ("--manifest", str(folder / "paper" / "data" / "drawn" / "test.parquet"))
+    scales = ("--checkpoint", str(output), "--output", str(folder / "detections"), "--scales", "96")
+    assert run_job("detect", *data, *scales) == 2
     assert "leave out --scales" in read_error_output(capsys)
-    assert run_job("detect", *detect, "--output", detections) == 0
-    analysis = tmp_path / "analysis"
-    scored = ("--detections", detections, "--manifest", manifest, "--output", str(analysis))
+    detections = str(folder / "paper" / "detected" / "rcnn")
+    scored = ("--detections", detections, *data, "--output", str(folder / "analysis"))
     assert run_job("analyze", "detections", *scored, "--resamples", "0") == 0
-    assert (analysis / "report" / "index.html").exists()
-
-    training_files.clear_training(output)  # what --overwrite removes
-    assert training_files.list_training_files(output) == []
+    assert (folder / "analysis" / "report" / "index.html").exists()
