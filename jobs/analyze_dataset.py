@@ -17,6 +17,7 @@ from pipeline.option_ranges import check_fields
 from pipeline.report.dataset_report import count_dataset, write_dataset_report
 from pipeline.report.writing import ReportOptions
 from pipeline.runs.input_places import RUN_WRITES, check_apart
+from pipeline.sources.tally import describe_count
 
 SUMMARY_NAME = "dataset.json"
 WRITES = (
@@ -51,12 +52,21 @@ class AnalyzeDataset(JobOptions):
         check_fields(self, "report_images", "seed", at_least=0)
 
 
-def analyze_dataset(options: AnalyzeDataset) -> None:
-    """Inspect the images, write what is found and print it."""
+def analyze_dataset(options: AnalyzeDataset, *, are_images_tried: bool = False) -> None:
+    """Inspect the images, write what is found and print it.
+
+    Args:
+        options: of the job.
+        are_images_tried: some images have been decoded already; otherwise that comes first.
+    """
     inputs = {"manifest": options.manifest, "against": options.against}
     check_apart(options.output, inputs, WRITES, may_share_folder=True)
     findings = inspect_dataset(
-        options.manifest, options.output, options.against, options.inspection
+        options.manifest,
+        options.output,
+        options.against,
+        options.inspection,
+        are_images_tried=are_images_tried,
     )
     dataset = report_dataset(findings)
     samples = count_dataset(dataset, options.seed)
@@ -78,17 +88,21 @@ def format_lines(summary: dict[str, Any]) -> Sequence[str]:
         problems = {**split["images_with"], **split["suspicious_boxes"]}
         named = ", ".join(f"{name} {count}" for name, count in problems.items() if count)
         lines.append(
-            f"{split['name']}: {split['images']} images, {split['objects']} objects; "
+            f"{split['name']}: {describe_count(split['images'], 'image')}, "
+            f"{describe_count(split['objects'], 'object')}; "
             f"{named or 'nothing suspicious'}"
         )
     for row in summary["duplicates"]:
         copies = ", ".join(f"{name} {count}" for name, count in row["copies"].items() if count)
         where = " and ".join(dict.fromkeys(row["splits"]))
-        lines.append(f"duplicates, {where}: {row['pairs']} pairs{f' ({copies})' if copies else ''}")
+        lines.append(
+            f"duplicates, {where}: {describe_count(row['pairs'], 'pair')}"
+            + (f" ({copies})" if copies else "")
+        )
     for split in summary["splits"]:
         if split["leaks"] or split["repeated"]:
             lines.append(
-                f"to leave out of {split['name']} (--exclude): {split['leaks']} images that another split "
-                f"has, {split['repeated']} repeated ones"
+                f"to leave out of {split['name']} (--exclude): {describe_count(split['leaks'], 'image')} "
+                f"that another split has, {split['repeated']} repeated"
             )
     return [*lines, *(f"note: {note}" for note in summary["notes"])]

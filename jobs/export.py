@@ -26,6 +26,7 @@ from pipeline.engine.export.run import ExportResult, ExportSettings, run_export
 from pipeline.exports.construction import FormatName
 from pipeline.option_ranges import check_fields
 from pipeline.runs.placement import PlacementOptions
+from pipeline.sources.tally import describe_count
 
 LISTED_CLASSES = 30
 """Classes that the next command may name; more are in classes.txt."""
@@ -90,9 +91,11 @@ def describe(result: ExportResult, options: Export) -> list[str]:
     """The lines that the job prints at the end."""
     counts, output = result.counts, uris.redact_uri(uris.make_absolute(options.output))
     state = "already complete: " if result.was_complete else ""
-    left_out = f"; {counts.left_out} images left out, see left_out.csv" if counts.left_out else ""
-    boxes = "objects" if options.detections is None else "detections"
-    lines = [f"{state}{counts.images} images, {counts.boxes} {boxes}{left_out}: {output}"]
+    left_out = ""
+    if counts.left_out:
+        left_out = f"; {describe_count(counts.left_out, 'image')} left out, see left_out.csv"
+    boxes = describe_count(counts.boxes, "object" if options.detections is None else "detection")
+    lines = [f"{state}{describe_count(counts.images, 'image')}, {boxes}{left_out}: {output}"]
     root = result.facts.root
     folder = {"voc": "JPEGImages", "yolo": "images"}.get(options.format)
     if folder and root:

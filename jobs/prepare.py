@@ -31,6 +31,7 @@ import posixpath
 from contextlib import AbstractContextManager
 
 from jobs.entry import print_lines, run
+from jobs.prepare_check import open_check
 from jobs.prepare_options import Parquet, Prepare, PrepareOptions
 from jobs.prepare_subsets import SubsetOptions
 from pipeline import storage, uris
@@ -55,6 +56,7 @@ def main(options: Prepare) -> None:
     target = uris.make_absolute(options.output)
     _check_target(target, options)
     storage.check_writable(posixpath.dirname(_name_first_file(target)))
+    check = open_check() if options.check else None
     with _connect(options):
         dataset = options.open_dataset()
         contents = ManifestContents(
@@ -67,21 +69,14 @@ def main(options: Prepare) -> None:
         with open_manifest_writer(target, contents) as writer:
             for row in dataset.rows:
                 writer.add(row)
+                if check is not None:
+                    check.add(row)
+            if check is not None:
+                check.try_images(writer.location, contents.decoding)
     print_lines(describe_manifest(dataset.tally, dataset.classes, writer.location))
     print_lines(f"left out or repaired: {dataset.tally.describe_repairs()}")
-    if options.check:
-        check_manifest(writer.location)
-
-
-def check_manifest(manifest: str) -> None:
-    """Check the images and boxes of a manifest, into a folder beside it."""
-    # These load the engine, which preparing alone does not need.
-    from jobs.analyze_dataset import AnalyzeDataset, analyze_dataset  # noqa: PLC0415
-    from pipeline.engine.inspect.run import InspectionOptions  # noqa: PLC0415
-
-    output = f"{manifest.removesuffix('.parquet').rstrip('/')}-check"
-    inspection = InspectionOptions(overwrite=True)  # images may have changed in place
-    analyze_dataset(AnalyzeDataset(manifest=manifest, output=output, inspection=inspection))
+    if check is not None:
+        check.run(writer.location)
 
 
 def _connect(options: PrepareOptions) -> AbstractContextManager[None]:
@@ -138,7 +133,7 @@ def describe_manifest(tally: Tally, classes: tuple[str, ...] | None, target: str
         suffix = f" ({', '.join(details)})" if details else ""
         parts += [
             f"{describe_count(tally.objects.total(), 'object')}{suffix}",
-            f"{len(classes)} classes",
+            describe_count(len(classes), "class"),
         ]
     return f"{', '.join(parts)}: {uris.redact_uri(target)}"
 

@@ -13,6 +13,7 @@ import s3fs
 
 from pipeline import storage
 from pipeline.errors import AccessDenied, MissingObject, StorageError, UnusableObject
+from pipeline.sources import listing
 from tests.swift import find_free_port, forget_clients
 
 ACTIONS: dict[str, Callable[[str], object]] = {
@@ -212,3 +213,19 @@ def test_an_endpoint_that_never_answers_fails_in_time(
         ):
             storage.check_reachable(s3_folder, seconds=1)
         assert time.monotonic() - start < 10
+
+
+def test_a_folder_is_listed_page_by_page(s3_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_TAKEN_TOGETHER", 2)
+    for name in ("a.jpg", "a/b.jpg", "a/é.jpg", "b/.hidden.jpg", "b/c d.jpg"):
+        storage.put(f"{s3_folder}/images/{name}", b"x")
+    bucket, _, key = s3_folder.removeprefix("s3://").partition("/")
+    s3fs.S3FileSystem().call_s3("put_object", Bucket=bucket, Key=f"{key}/images/empty/", Body=b"")
+    for uri in (f"{s3_folder}/images", f"s3://{bucket}//{key}/images/"):
+        listed = listing.list_files(uri, hidden=False)
+        assert listed.files == ("a.jpg", "a/b.jpg", "a/é.jpg", "b/c d.jpg")
+        assert listed.left_out == {"hidden": 1}
+        assert storage.read(f"{listed.root}/{listed.files[1]}") == b"x"
+    assert len(listing.list_files(f"{s3_folder}/images/b", hidden=True).files) == 2
+    with pytest.raises(MissingObject, match="gone is not a folder"):
+        listing.list_files(f"{s3_folder}/gone", hidden=False)

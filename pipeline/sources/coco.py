@@ -147,7 +147,12 @@ def _make_finder(images: str | None) -> Callable[[Record, str], str]:
 
 
 def _read_link(record: Record, place: str) -> str:
-    return check_link(check_text(record.get("coco_url"), "coco_url", place), "coco_url", place)
+    link = record.get("coco_url")
+    if is_absent(link):
+        raise UnreadableDataset(
+            f"{place}: field coco_url is missing or empty; pass the folder of the images (--images)"
+        )
+    return check_link(check_text(link, "coco_url", place), "coco_url", place)
 
 
 def _describe_repeated(noun: str, where: str) -> Repair:

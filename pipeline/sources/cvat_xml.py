@@ -16,6 +16,7 @@ from pipeline.sources.hulls import Corners, enclose_ellipse, enclose_points, enc
 from pipeline.sources.scalars import check_text, is_absent, read_number
 from pipeline.sources.shape_flags import read_shape_flags
 from pipeline.sources.tally import Repair
+from pipeline.sources.xml_errors import describe_xml_error
 
 _WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")
 
@@ -66,7 +67,8 @@ def parse_cvat(file: BinaryIO, where: str) -> CvatFile:
                     f"{where} holds the tracks of a video; export it as CVAT for images 1.1"
                 )
     except (ParseError, ValueError, LookupError) as error:
-        raise UnreadableDataset(f"{where} is not well-formed XML: {error}") from error
+        reason = describe_xml_error(error)
+        raise UnreadableDataset(f"{where} is not well-formed XML: {reason}") from error
     return CvatFile(tuple(dict.fromkeys(labels)), tuple(images))
 
 

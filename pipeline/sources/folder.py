@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable, Iterator
 
 from pipeline import image_formats, uris
 from pipeline.errors import UnreadableDataset
@@ -27,13 +28,8 @@ def open_folder(uri: str, options: SourceOptions = DEFAULT) -> Dataset:
     """
     listing = list_files(uri, hidden=False)
     tally = Tally()
-    paths = []
     tally.files_left_out.update(listing.left_out)
-    for path in listing.files:
-        if image_formats.is_image_name(path):
-            paths.append(path)
-        else:
-            tally.files_left_out[_describe_ending(path)] += 1
+    paths = list(_iterate_images(listing.files, tally))
     if not paths:
         endings = " ".join(sorted(image_formats.IMAGE_SUFFIXES))
         raise UnreadableDataset(
@@ -57,6 +53,15 @@ def open_folder(uri: str, options: SourceOptions = DEFAULT) -> Dataset:
         return ReadImage(row, settled.repairs)
 
     return Dataset(None, None, stream_rows(paths, read_image, tally, options), tally)
+
+
+def _iterate_images(files: Iterable[str], tally: Tally) -> Iterator[str]:
+    """The files with the ending of an image; the others are counted."""
+    for path in files:
+        if image_formats.is_image_name(path):
+            yield path
+        else:
+            tally.files_left_out[_describe_ending(path)] += 1
 
 
 def _describe_ending(path: str) -> str:

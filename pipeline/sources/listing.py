@@ -9,7 +9,9 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import storage, uris
@@ -18,6 +20,8 @@ from pipeline.storage_errors import translate_errors
 
 _SYSTEM_FOLDERS = frozenset({"@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"})
 """Folders that file servers and systems make beside the user's files."""
+_TAKEN_TOGETHER = 1000
+"""Objects of one page of S3's listing."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,7 @@ def list_files(uri: str, *, hidden: bool) -> Listing:
             raise MissingObject(f"{uris.redact_uri(root)} is not a folder")
         if isinstance(store, LocalFileSystem):
             return _Walk(root, hidden).list_all()
-        names = [
-            name
-            for name, info in store.find(path, detail=True).items()
-            if info.get("type", "file") == "file" and not name.endswith("/")
-        ]
-        return _select(root, path.rstrip("/"), names, hidden)
+        return _Selection(root, path.rstrip("/"), hidden).select(_iterate_names(store, path))
 
 
 def check_public(uri: str) -> None:
@@ -81,19 +80,62 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
-def _select(root: str, path: str, names: list[str], hidden: bool) -> Listing:
-    """The listing of an object store, which has neither links nor special files."""
-    if names and not all(name.startswith(path + "/") for name in names):
-        # Stores merge the slashes of s3://bucket//folder when they list; root must match.
-        protocol, separator, rest = root.partition("://")
-        root = protocol + separator + re.sub("/+", "/", rest)
-        path = re.sub("(?<!:)/+", "/", path)
-    relative = sorted(name[len(path) + 1 :] for name in names)
-    if hidden:
-        return Listing(root, tuple(relative))
-    visible = tuple(name for name in relative if not any(map(is_hidden, name.split("/"))))
-    left_out = Counter({"hidden": len(relative) - len(visible)})
-    return Listing(root, visible, +left_out)
+def _iterate_names(store: Any, path: str) -> Iterator[str]:
+    """The names of all objects below a path.
+
+    fsspec's `find` returns all of them at once, with a dict for each. s3fs has the pages of its
+    listing below that, in order.
+    """
+    if not all(hasattr(store, name) for name in ("_iterdir", "split_path", "loop")):
+        for name, info in store.find(path, detail=True).items():
+            if info.get("type", "file") == "file":
+                yield name
+        return
+    bucket, key, _ = store.split_path(path)
+    prefix = key.strip("/") + "/" if key.strip("/") else ""
+    objects = store._iterdir(bucket, delimiter="", prefix=prefix)
+    while names := sync(store.loop, _take_names, objects):
+        yield from names
+
+
+async def _take_names(objects: Any) -> list[str]:
+    names = []
+    async for info in objects:
+        names.append(info["name"])
+        if len(names) == _TAKEN_TOGETHER:
+            break
+    return names
+
+
+class _Selection:
+    """The files of an object store, which has neither links nor special files."""
+
+    def __init__(self, root: str, path: str, hidden: bool) -> None:
+        self._root = root
+        self._path = path
+        self._hidden = hidden
+        self._count_hidden = 0
+
+    def select(self, names: Iterator[str]) -> Listing:
+        """Take the names of all objects below the path."""
+        files = tuple(sorted(self._iterate_paths(names)))
+        left_out = Counter({"hidden": self._count_hidden})
+        return Listing(self._root, files, +left_out)
+
+    def _iterate_paths(self, names: Iterator[str]) -> Iterator[str]:
+        for name in names:
+            if name.endswith("/"):  # what stands for a folder
+                continue
+            if not name.startswith(self._path + "/"):
+                # Stores merge the slashes of s3://bucket//folder when they list; root must match.
+                protocol, separator, rest = self._root.partition("://")
+                self._root = protocol + separator + re.sub("/+", "/", rest)
+                self._path = re.sub("(?<!:)/+", "/", self._path)
+            path = name[len(self._path) + 1 :]
+            if not self._hidden and any(map(is_hidden, path.split("/"))):
+                self._count_hidden += 1
+            else:
+                yield path
 
 
 class _Walk:
@@ -102,12 +144,15 @@ class _Walk:
     def __init__(self, root: str, hidden: bool) -> None:
         self._root = Path(root)
         self._hidden = hidden
-        self._files: list[str] = []
         self._left_out: Counter[str] = Counter()
         self._seen: dict[tuple[int, int], str] = {}
         self._links: dict[str, str] = {}
 
     def list_all(self) -> Listing:
+        files = tuple(sorted(self._iterate_files()))
+        return Listing(str(self._root), files, self._left_out, dict(self._links))
+
+    def _iterate_files(self) -> Iterator[str]:
         pending, linked = deque([""]), deque[str]()
         while pending or linked:
             folder = pending.popleft() if pending else linked.popleft()
@@ -116,31 +161,31 @@ class _Walk:
             if earlier != folder:
                 self._links[folder] = earlier
                 continue
-            for name, is_link in self._scan(folder):
-                (linked if is_link else pending).append(name)
-        return Listing(
-            str(self._root), tuple(sorted(self._files)), self._left_out, dict(self._links)
-        )
+            folders: list[tuple[str, bool]] = []
+            yield from self._scan(folder, folders)
+            for path, is_link in sorted(folders):
+                (linked if is_link else pending).append(path)
 
-    def _scan(self, folder: str) -> Iterator[tuple[str, bool]]:
-        """Take the files of one folder; yield the paths of its folders and whether each is a link."""
+    def _scan(self, folder: str, folders: list[tuple[str, bool]]) -> Iterator[str]:
+        """Yield the paths of the files of one folder; list its folders and whether each is a link."""
         try:
-            entries = sorted(os.scandir(self._root / folder), key=lambda entry: entry.name)
+            entries = os.scandir(self._root / folder)
         except PermissionError:
             if not folder:
                 raise
             self._left_out["unreadable folders"] += 1
             return
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if not self._hidden and is_hidden(entry.name):
-                self._left_out["hidden"] += 1
-            elif _is_folder(entry):
-                yield path, entry.is_symlink()
-            elif _is_special(entry):
-                self._left_out["special"] += 1
-            else:
-                self._files.append(path)
+        with entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if not self._hidden and is_hidden(entry.name):
+                    self._left_out["hidden"] += 1
+                elif _is_folder(entry):
+                    folders.append((path, entry.is_symlink()))
+                elif _is_special(entry):
+                    self._left_out["special"] += 1
+                else:
+                    yield path
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -53,9 +53,16 @@ def open_lvis(
 def _add_classes(
     row: ManifestRow, record: Record, categories: Mapping[int, str], where: str
 ) -> ManifestRow:
+    negative = _read_labels(record, _NEGATIVE, categories, where)
+    shown = {item.label for item in row.objects or ()}.intersection(negative or ())
+    if shown:
+        raise UnreadableDataset(
+            f"{where}: field {_NEGATIVE} says that the image does not show {min(shown)!r:.100}, and an "
+            "object is of this class"
+        )
     return replace(
         row,
-        negative_labels=_read_labels(record, _NEGATIVE, categories, where),
+        negative_labels=negative,
         not_exhaustive_labels=_read_labels(record, _NOT_EXHAUSTIVE, categories, where),
     )
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pipeline.errors import UnreadableDataset
 from pipeline.manifests import AnnotatedObject
-from pipeline.sources.scalars import is_absent, read_flag, read_id, read_number
+from pipeline.sources.scalars import read_flag, read_id, read_number
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "yolo"]
 """Corners; corner and sides; centre and sides; as the last, in shares of the image's sides."""
@@ -136,7 +136,7 @@ def _name_label(value: Any, field: str, classes: Sequence[str], where: str) -> s
 
 
 def _read_corners(box: Any, fields: ObjectFields, where: str) -> tuple[float, float, float, float]:
-    if not _is_list(box) or len(box) != 4 or any(map(is_absent, box)):
+    if not _is_list(box) or len(box) != 4:
         raise UnreadableDataset(
             f"{where}: field {fields.box_field} is {_describe(box)}, expected four numbers"
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,30 +18,12 @@ from pipeline.sources.dataset import Dataset, ReadImage, add_repairs, stream_row
 from pipeline.sources.image_stems import ImageStems
 from pipeline.sources.label_hierarchy import expand_objects, name_ancestors, read_ancestors
 from pipeline.sources.listing import list_files
+from pipeline.sources.openimages_boxes import BoxTable, read_boxes
 from pipeline.sources.options import DEFAULT, SourceOptions
 from pipeline.sources.relative_boxes import settle_relative
-from pipeline.sources.scalars import read_number
 from pipeline.sources.tally import WITHOUT_ANNOTATION, Repair, Tally
 
-_SIDES = ("XMin", "YMin", "XMax", "YMax")
-_REQUIRED = ("ImageID", "LabelName", *_SIDES)
-_FLAGS = {"0": 0, "1": 1, "-1": -1, "": 0}
-"""Open Images' flags: no, yes, not known; a file without the column has none."""
 _UNSET = Repair("object", "with IsGroupOf unknown: taken as not set", "")
-
-
-@dataclass
-class _BoxTable:
-    """All boxes of the CSV, 25 bytes each, and the images in the order of their first box."""
-
-    images: dict[str, int] = field(default_factory=dict)
-    faults: dict[int, str] = field(default_factory=dict)
-    """Why an image is invalid, by its number."""
-    labels: dict[str, int] = field(default_factory=dict)
-    image_numbers: array[int] = field(default_factory=lambda: array("i"))
-    label_numbers: array[int] = field(default_factory=lambda: array("i"))
-    sides: array[float] = field(default_factory=lambda: array("f"))
-    groups: array[int] = field(default_factory=lambda: array("b"))
 
 
 def open_openimages(
@@ -74,10 +56,9 @@ def open_openimages(
     """
     tally = Tally()
     box_uri = uris.make_absolute(boxes)
-    where = uris.redact_uri(box_uri)
     names, repeated = _read_classes(classes) if classes is not None else (None, [])
     add_repairs(tally, repeated, options)
-    table, malformed = _read_boxes(box_uri, names)
+    table, malformed = read_boxes(box_uri, names)
     add_repairs(tally, malformed, options)
     ancestors = read_ancestors(hierarchy) if hierarchy is not None else {}
     if names is None:
@@ -86,35 +67,78 @@ def open_openimages(
     above_by_name = name_ancestors(table.labels, ancestors, names, hierarchy or "")
     listing = list_files(images, hidden=False)
     stems = ImageStems(listing)
-    ids = list(table.images)
-    add_repairs(tally, _find_unlisted(stems, ids, uris.redact_uri(listing.root)), options)
-    order, starts = _group(table)
-    label_names = list(table.labels)
+    add_repairs(tally, _find_unlisted(stems, tuple(table.images), listing.root), options)
+    source = _Images(table, names, above_by_name, stems, listing.root, uris.redact_uri(box_uri))
+    rows = stream_rows(
+        range(len(table.images)), lambda number: source.read(number, options), tally, options
+    )
+    return Dataset(tuple(names.values()), None, rows, tally)
 
-    def read_image(number: int) -> ReadImage:
-        place = f"{where}: image {ids[number]}"
-        if number in table.faults:
-            raise UnreadableDataset(table.faults[number])
-        path = stems.find(ids[number], place)
-        if path is None:
-            raise UnreadableDataset(
-                f"{place} does not exist in {uris.redact_uri(listing.root)} (no file {ids[number]}.jpg)"
-            )
-        uri = uris.join(listing.root, path)
+
+@dataclass(frozen=True)
+class _Images:
+    """The images of the CSV, by their number in it."""
+
+    table: BoxTable
+    names: Mapping[str, str]
+    """Display names by label name."""
+    above_by_name: Mapping[str, Sequence[str]]
+    """The classes above each."""
+    stems: ImageStems
+    root: str
+    """The folder of the images."""
+    where: str
+    """What errors call the CSV."""
+
+    @cached_property
+    def _ids(self) -> tuple[str, ...]:
+        return tuple(self.table.images)
+
+    @cached_property
+    def _labels(self) -> tuple[str, ...]:
+        return tuple(self.table.labels)
+
+    @cached_property
+    def _order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return self.table.group_by_image()
+
+    def read(self, number: int, options: SourceOptions) -> ReadImage:
+        """Read one image's header, and scale its boxes.
+
+        Raises:
+            UnreadableDataset: the image or one of its lines is invalid.
+        """
+        place = f"{self.where}: image {self._ids[number]}"
+        if number in self.table.faults:
+            raise UnreadableDataset(self.table.faults[number])
+        uri = self._find(number, place)
+        order, starts = self._order
         rows = order[starts[number] : starts[number + 1]].tolist()
-        unique = dict.fromkeys(_build_object(table, row, label_names, names) for row in rows)
-        objects = expand_objects(unique, above_by_name)
-        repairs = [_UNSET for row in rows if table.groups[row] < 0]
+        unique = dict.fromkeys(map(self._build_object, rows))
+        repairs = [_UNSET for row in rows if self.table.groups[row] < 0]
         repairs += [Repair("object", "listed again: left out there", place, is_loss=True)] * (
             len(rows) - len(unique)
         )
+        objects = expand_objects(unique, self.above_by_name)
         settled = settle_relative(uri, objects, options, place)
         clipped, clips = clip_objects(settled.objects, settled.width, settled.height, place)
-        row = ManifestRow(ids[number], uri, settled.width, settled.height, clipped)
+        row = ManifestRow(self._ids[number], uri, settled.width, settled.height, clipped)
         return ReadImage(row, [*repairs, *settled.repairs, *clips])
 
-    rows = stream_rows(range(len(ids)), read_image, tally, options)
-    return Dataset(tuple(names.values()), None, rows, tally)
+    def _find(self, number: int, place: str) -> str:
+        """The URI of an image."""
+        image_id = self._ids[number]
+        path = self.stems.find(image_id, place)
+        if path is None:
+            raise UnreadableDataset(
+                f"{place} does not exist in {uris.redact_uri(self.root)} (no file {image_id}.jpg)"
+            )
+        return uris.join(self.root, path)
+
+    def _build_object(self, row: int) -> AnnotatedObject:
+        x1, y1, x2, y2 = self.table.sides[4 * row : 4 * row + 4]
+        label = self.names[self._labels[self.table.label_numbers[row]]]
+        return AnnotatedObject(label, x1, y1, x2, y2, crowd=self.table.groups[row] > 0)
 
 
 def _read_classes(classes: str) -> tuple[dict[str, str], list[Repair]]:
@@ -151,81 +175,7 @@ def _read_classes(classes: str) -> tuple[dict[str, str], list[Repair]]:
     return distinct, repeated
 
 
-def _read_boxes(uri: str, names: Mapping[str, str] | None) -> tuple[_BoxTable, list[Repair]]:
-    """The boxes of the CSV; a row that no image can be read from is left out."""
-    where = uris.redact_uri(uri)
-    rows = read_csv_rows(uri)
-    number, header = next(rows, (0, []))
-    columns = {name.strip(): index for index, name in enumerate(header)}
-    missing = [name for name in _REQUIRED if name not in columns]
-    if missing:
-        shown = f"its first line has {', '.join(header):.200}" if header else "the file is empty"
-        raise UnreadableDataset(f"{where} has no column {', '.join(missing)}: {shown}")
-    table, malformed = _BoxTable(), list[Repair]()
-    image_at, group_at = columns["ImageID"], columns.get("IsGroupOf")
-    for number, cells in rows:
-        image_id = cells[image_at].strip() if image_at < len(cells) else ""
-        if not image_id:
-            detail = f"{where}, line {number} has no ImageID"
-            malformed.append(Repair("line", "malformed: left out", detail, is_loss=True))
-            continue
-        image = table.images.setdefault(image_id, len(table.images))
-        place = f"{where}, line {number} (image {image_id})"
-        try:
-            if len(cells) != len(header):
-                raise UnreadableDataset(
-                    f"{place} has {len(cells)} columns, and the first line {len(header)}"
-                )
-            label = cells[columns["LabelName"]].strip()
-            if names is not None and label not in names:
-                raise UnreadableDataset(
-                    f"{place}: LabelName {label!r:.60} is not among the {len(names)} classes"
-                )
-            sides = [_read_side(cells[columns[name]], name, place) for name in _SIDES]
-            group = _read_group(cells[group_at], place) if group_at is not None else 0
-        except UnreadableDataset as error:
-            table.faults.setdefault(image, str(error))
-            continue
-        table.image_numbers.append(image)
-        table.label_numbers.append(table.labels.setdefault(label, len(table.labels)))
-        table.sides.extend(sides)
-        table.groups.append(group)
-    if not table.images:
-        raise UnreadableDataset(f"{where} holds no boxes")
-    return table, malformed
-
-
-def _read_side(text: str, name: str, place: str) -> float:
-    # nearly all texts are plain decimals, which need no pattern
-    return (
-        float(text)
-        if text.isascii() and text.replace(".", "", 1).isdecimal()
-        else read_number(text, name, place)
-    )
-
-
-def _read_group(text: str, place: str) -> int:
-    if text.strip() not in _FLAGS:
-        raise UnreadableDataset(f"{place}: IsGroupOf is {text!r:.60}, expected 0, 1 or -1")
-    return _FLAGS[text.strip()]
-
-
-def _group(table: _BoxTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows by image, in the file's order within one, and where each image's begin."""
-    numbers = np.array(table.image_numbers, np.int32)
-    counts = np.bincount(numbers, minlength=len(table.images))
-    return np.argsort(numbers, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
-
-
-def _build_object(
-    table: _BoxTable, row: int, labels: Sequence[str], names: Mapping[str, str]
-) -> AnnotatedObject:
-    x1, y1, x2, y2 = table.sides[4 * row : 4 * row + 4]
-    label = names[labels[table.label_numbers[row]]]
-    return AnnotatedObject(label, x1, y1, x2, y2, crowd=table.groups[row] > 0)
-
-
 def _find_unlisted(stems: ImageStems, ids: Sequence[str], root: str) -> Iterator[Repair]:
     """Images of the folder without a box in the CSV."""
     for path in stems.iterate_others(ids):
-        yield Repair("image", WITHOUT_ANNOTATION, uris.join(root, path))
+        yield Repair("image", WITHOUT_ANNOTATION, uris.join(uris.redact_uri(root), path))

@@ -27,6 +27,7 @@ from pipeline.sources.dataset import (
     stream_groups,
 )
 from pipeline.sources.feature_names import read_class_names
+from pipeline.sources.listed_labels import ListedLabels, collect_labels
 from pipeline.sources.object_fields import ObjectFields, parse_objects
 from pipeline.sources.options import DEFAULT, SourceOptions
 from pipeline.sources.patterns import expand_patterns
@@ -186,27 +187,24 @@ class _GroupReader:
 
     def list_labels(self, groups: Sequence[_Group]) -> tuple[str, ...]:
         """The labels of all objects, sorted: a pass over the column of the objects."""
-        labels: set[str] = set()
-        for outcome in choose_mapper(self._options)(self._list_labels, groups, AHEAD):
-            labels |= outcome.result()
-        if not labels:
-            raise UnreadableDataset(
-                f"column {self._file.objects_column} holds no object; name the classes with --classes if "
-                "that is so"
-            )
-        return tuple(sorted(labels))
+        if not any(group.rows for group in groups):
+            raise UnreadableDataset("the Parquet files hold no rows, so there are no images")
+        return collect_labels(
+            (o.result() for o in choose_mapper(self._options)(self._list_labels, groups, AHEAD)),
+            f"column {self._file.objects_column} holds no object; name the classes with --classes if "
+            "that is so",
+        )
 
-    def _list_labels(self, group: _Group) -> set[str]:
-        labels: set[str] = set()
+    def _list_labels(self, group: _Group) -> ListedLabels:
+        listed = ListedLabels()
         column = self._file.objects_column
         assert column is not None
         for row, content in enumerate(_read_columns(group, (column,))[column]):
             try:
-                objects = self._parse(content, self._place(group, row))
-            except UnreadableDataset:
-                continue  # reported when the row is read
-            labels.update(item.label for item in objects or ())
-        return labels
+                listed.add(self._parse(content, self._place(group, row)))
+            except UnreadableDataset as error:
+                listed.take_fault(str(error))
+        return listed
 
     def read(self, group: _Group) -> list[ReadImage | Exception]:
         """The images of a row group, each as its row or the error that it has.
@@ -267,11 +265,8 @@ class _GroupReader:
     def _parse(self, content: Any, place: str) -> tuple[AnnotatedObject, ...] | None:
         if content is None:
             return None
-        return parse_objects(content, self._layout.fields, self.classes or self._names, place)
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return self._layout.classes or self._file.names or ()
+        names = self._layout.classes or self._file.names or ()
+        return parse_objects(content, self._layout.fields, names, place)
 
     def _name(self, group: _Group, row: int, cells: dict[str, Any]) -> str:
         column = self._layout.id_column

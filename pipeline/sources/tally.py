@@ -63,7 +63,7 @@ class Tally:
 
 def describe_count(number: int, noun: str) -> str:
     """The number with its noun, such as `1 box` or `2 boxes`."""
-    ending = "" if number == 1 else "es" if noun.endswith("x") else "s"
+    ending = "" if number == 1 else "es" if noun.endswith(("x", "s")) else "s"
     return f"{number} {noun}{ending}"
 
 

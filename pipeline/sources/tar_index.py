@@ -40,6 +40,8 @@ class TarIndex:
         self._where = where
         self.fault: str | None = None
         """Why members behind the last one are lost, if the file is damaged or cut off; set by `iterate`."""
+        self.links: list[str] = []
+        """Members that are links to others, as GNU tar writes a file of two names; set by `iterate`."""
         self.has_end_mark = False
         """Whether the last member is followed by the blocks that end a tar file; set by `iterate`."""
         start = file.read(8)
@@ -65,6 +67,8 @@ class TarIndex:
             with tarfile.open(fileobj=self._file, mode="r:") as tar:
                 for info in tar:
                     tar.members = []  # type: ignore[attr-defined]  # else all stay in memory
+                    if info.issym() or info.islnk():
+                        self.links.append(f"{info.name!r:.200} -> {info.linkname!r:.200}")
                     if not info.isreg():
                         continue
                     if info.issparse():

@@ -15,6 +15,7 @@ from pipeline.sources.names import check_inside
 from pipeline.sources.options import DEFAULT, SourceOptions
 from pipeline.sources.sizes import settle_size
 from pipeline.sources.tally import Repair, Tally
+from pipeline.sources.text_files import decode_text
 from pipeline.sources.voc_layout import (
     VocLayout,
     find_image,
@@ -111,10 +112,7 @@ def _read_list(layout: VocLayout, split: str, tally: Tally, options: SourceOptio
         )
     uri = uris.join(lists, f"{split}.txt")
     where = uris.redact_uri(uri)
-    try:
-        text = storage.read(uri).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UnreadableDataset(f"{where} is not a text file: {error}") from error
+    text = decode_text(storage.read(uri), where)
     lines = [(number, line.strip()) for number, line in enumerate(re.split("\r\n?|\n", text), 1)]
     lines = [(number, line) for number, line in lines if line]
     if not lines:

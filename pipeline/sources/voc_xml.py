@@ -15,6 +15,7 @@ from pipeline.errors import UnreadableDataset
 from pipeline.manifests import AnnotatedObject
 from pipeline.sources.checking import LARGEST_SIDE
 from pipeline.sources.scalars import check_text, is_absent, read_flag, read_number
+from pipeline.sources.xml_errors import describe_xml_error
 
 LARGEST_FILE = 100_000_000
 """Bytes of the largest annotation of one image that is read."""
@@ -55,7 +56,8 @@ def parse_annotation(data: bytes, where: str) -> VocAnnotation:
     try:
         root = ElementTree.fromstring(_decode(data), forbid_dtd=True)
     except (ParseError, ValueError, LookupError) as error:
-        raise UnreadableDataset(f"{where} is not well-formed XML: {error}") from error
+        reason = describe_xml_error(error)
+        raise UnreadableDataset(f"{where} is not well-formed XML: {reason}") from error
     if root.tag != "annotation":
         raise UnreadableDataset(f"{where}: the root is <{root.tag}>, expected <annotation>")
     elements = root.findall("object")

@@ -15,7 +15,15 @@ from pipeline.imaging import ImageHeader
 from pipeline.json_reader import InvalidJson, parse_json
 from pipeline.manifests import AnnotatedObject, ManifestRow
 from pipeline.sources.contained_images import ContainedImage, build_contained_row
-from pipeline.sources.dataset import IMAGE_FAULTS, Dataset, ReadImage, choose_mapper, stream_groups
+from pipeline.sources.dataset import (
+    IMAGE_FAULTS,
+    READER_THREADS,
+    Dataset,
+    ReadImage,
+    choose_mapper,
+    stream_groups,
+)
+from pipeline.sources.listed_labels import ListedLabels, collect_labels
 from pipeline.sources.object_fields import ObjectFields, parse_objects
 from pipeline.sources.options import DEFAULT, SourceOptions
 from pipeline.sources.patterns import expand_patterns
@@ -29,6 +37,7 @@ _LARGEST_OBJECTS = 64 << 20
 """Bytes of the annotation of one image."""
 _NO_END = ("tar file", "without the mark of its end: it may be cut off")
 _DAMAGED = ("tar file", "damaged: what lies behind the damage is left out")
+_LINK = ("tar member", "without content (link to another): left out")
 _PLACES = ("objects", "annotations")
 """Fields of a JSON annotation that hold its objects, if the annotation itself does not."""
 
@@ -119,15 +128,11 @@ def _list_labels(
     reader: _TarReader, tar_uris: Sequence[str], options: SourceOptions
 ) -> tuple[str, ...]:
     """The labels of all annotations, sorted: a pass of its own over the tar files."""
-    labels: set[str] = set()
-    for outcome in choose_mapper(options)(reader.list_labels, tar_uris, 16):
-        labels |= outcome.result()
-    if not labels:
-        raise UnreadableDataset(
-            f"{uris.redact_uri(tar_uris[0])} and the other tar files hold no object in members "
-            f".{reader.layout.objects_key}: check --objects-key, or leave it out if nothing is annotated"
-        )
-    return tuple(sorted(labels))
+    return collect_labels(
+        (o.result() for o in choose_mapper(options)(reader.list_labels, tar_uris, READER_THREADS)),
+        f"{uris.redact_uri(tar_uris[0])} and the other tar files hold no object in members "
+        f".{reader.layout.objects_key}: check --objects-key, or leave it out if nothing is annotated",
+    )
 
 
 class _TarReader:
@@ -138,18 +143,19 @@ class _TarReader:
         self.labels: frozenset[str] = frozenset()
         self._options = options
 
-    def list_labels(self, uri: str) -> set[str]:
-        """The labels of a tar file's annotations; invalid ones are left out here and reported later."""
-        labels: set[str] = set()
+    def list_labels(self, uri: str) -> ListedLabels:
+        """The labels of a tar file's annotations."""
+        listed = ListedLabels()
         with storage.open_file(uri, BLOCK_BYTES) as file:
             index = TarIndex(file, uris.redact_uri(uri))
             for sample in _iterate_samples(index):
                 try:
-                    objects = self._read_objects(index, sample, uris.redact_uri(uri))
-                except UnreadableDataset:
-                    continue
-                labels.update(item.label for item in objects or ())
-        return labels
+                    listed.add(self._read_objects(index, sample, uris.redact_uri(uri)))
+                except UnreadableDataset as error:
+                    listed.take_fault(str(error))
+        if index.fault is not None:
+            listed.take_fault(index.fault)
+        return listed
 
     def read(self, uri: str) -> list[ReadImage | Repair | Exception]:
         """The images of a tar file, each as its row or its error, and what is wrong with the file itself.
@@ -168,17 +174,19 @@ class _TarReader:
                     images.append(self._read_sample(index, sample, uri, etag))
                 except IMAGE_FAULTS as error:
                     images.append(error)
+        links = [Repair(*_LINK, f"{where}: {name}", is_loss=True) for name in index.links]
         if index.fault is not None:
             if images and self.layout.objects_key is not None:
                 images[-1] = UnreadableDataset(
                     f"{index.fault}, so its last sample may be incomplete"
                 )
-            return [*images, Repair(*_DAMAGED, index.fault, is_loss=True)]
+            return [*links, *images, Repair(*_DAMAGED, index.fault, is_loss=True)]
         if not images:
             raise UnreadableDataset(
                 f"{where} holds no files with the endings {', '.join(self.layout.image_keys)}"
             )
-        return images if index.has_end_mark else [*images, Repair(*_NO_END, where)]
+        ending = [] if index.has_end_mark else [Repair(*_NO_END, where)]
+        return [*links, *images, *ending]
 
     def _read_sample(
         self, index: TarIndex, sample: _Sample, uri: str, etag: str | None

@@ -128,9 +128,11 @@ def _list_images(
     repeated = []
     for place in places:
         for path in _expand(layout, place):
-            if images.setdefault(path, place) == place:
+            if path not in images:
+                images[path] = place
                 continue
-            detail = f"{layout.where}: {path} is in {images[path]} and {place}"
+            places_of = dict.fromkeys((images[path], place))
+            detail = f"{layout.where}: {path} is listed again in {' and '.join(places_of)}"
             repeated.append(Repair("image", "listed again: left out there", detail, is_loss=True))
     if not images:
         raise UnreadableDataset(
@@ -179,7 +181,7 @@ def _resolve(layout: _Layout, split: str | None, value: str) -> str:
             tried.append(posixpath.join(base, text))
     raise UnreadableDataset(
         f"{layout.where}: split {split} is {value!r:.200}, which does not exist below "
-        f"{uris.redact_uri(layout.root)} (tried {', '.join(dict.fromkeys(tried))})"
+        f"{uris.redact_uri(layout.root)} or is empty (tried {', '.join(dict.fromkeys(tried))})"
     )
 
 

@@ -48,9 +48,9 @@ def test_a_dataset_is_checked_against_another(
     )
     assert run_job("analyze", *arguments, "--report-images", "20") == 0
     printed = capsys.readouterr().out
-    assert "duplicates, train and test: 1 pairs (mirrored 1)" in printed
+    assert "duplicates, train and test: 1 pair (mirrored 1)" in printed
     assert (
-        "to leave out of train (--exclude): 1 images that another split has, 1 repeated" in printed
+        "to leave out of train (--exclude): 1 image that another split has, 1 repeated" in printed
     )
     summary = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert [split["name"] for split in summary["splits"]] == ["train", "test"]
@@ -66,6 +66,22 @@ def test_prepare_checks_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (tmp_path / "out" / "train-check" / "dataset.json").exists()
     assert "train: " in capsys.readouterr().out
     assert open_manifest(str(target)).rows > 0
+
+
+def test_prepare_writes_nothing_if_no_image_can_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    write_voc(root)
+    for path in (root / "JPEGImages").iterdir():
+        path.write_text("<!doctype html>not here")
+    target = tmp_path / "out" / "train.parquet"
+    arguments = ("voc", "--root", str(root), "--output", str(target), "--check")
+    assert run_job("prepare", *arguments) == 2
+    error = read_error_output(capsys)
+    assert "images tried can be read; the first: image " in error
+    assert error.count("\n") == 1
+    assert not list(target.parent.iterdir())
 
 
 @pytest.mark.parametrize("options", [(), ("--stratify",), ("--by", "video")])
@@ -186,7 +202,7 @@ def test_scores_without_excluded_images_are_those_of_the_others(
     block = metrics["excluded"]
     assert (block["images"], block["listed"]) == (1, 2)
     assert (block["without"]["voc_map50"], block["without"]["objects"]) == (1.0, 1)
-    assert "without 1 excluded images: voc07_map50 0.5000 -> 1.0000" in capsys.readouterr().out
+    assert "without 1 excluded image: voc07_map50 0.5000 -> 1.0000" in capsys.readouterr().out
     index = (tmp_path / "out" / "report" / "index.html").read_text()
     assert 'href="galleries/excluded.html" data-count="1"' in index
 

@@ -139,6 +139,6 @@ def test_thresholds_select_by_class(tmp_path: Path, capsys: pytest.CaptureFixtur
     options = ("--thresholds", str(thresholds), "--output", str(world.output))
     assert run_job("export", *arguments, *options) == 0
     printed = capsys.readouterr().out
-    assert "4 images, 2 detections; 1 images left out, see left_out.csv" in printed
+    assert "4 images, 2 detections; 1 image left out, see left_out.csv" in printed
     assert run_job("export", *arguments, *options) == 0
     assert capsys.readouterr().out == f"already complete: {printed}"

@@ -114,6 +114,11 @@ def test_unlabelled_images_keep_their_classes(tmp_path: Path) -> None:
     ("field", "value", "message"),
     [
         ("neg_category_ids", [5], "neg_category_ids names category 5, which categories does not"),
+        (
+            "neg_category_ids",
+            [12],
+            "does not show .dog_collar., and an object is of this class",
+        ),
         ("neg_category_ids", 3, "field neg_category_ids is 3, expected a list"),
         ("not_exhaustive_category_ids", ["x"], "field not_exhaustive_category_ids is 'x'"),
         ("coco_url", "file:///etc/passwd", "does not exist in"),

@@ -88,6 +88,13 @@ def test_labels_are_names_or_numbers_of_given_classes(tmp_path: Path) -> None:
     dataset = open_parquet_images([str(path)], ParquetLayout(classes=("a", "b")))
     assert [item.label for row in dataset.rows for item in row.objects or ()] == ["b"]
     short = open_parquet_images([str(path)], ParquetLayout(classes=("a",)), STRICT)
+    numbers = [{"bbox": [[1, 2, 3, 4]], "category": [number]} for number in (2, 10, 9)]
+    path2 = write_image_table(
+        tmp_path / "n.parquet", [encode_image(n) for n in range(3)], {"objects": numbers}
+    )
+    plain = open_parquet_images([str(path2)])
+    assert [item.label for row in plain.rows for item in row.objects or ()] == ["2", "10", "9"]
+    assert plain.classes == ("10", "2", "9")
     with pytest.raises(UnreadableDataset, match=r"pets\.parquet: row 0, object 0: .*from 0 to 0"):
         list(short.rows)
 
@@ -132,6 +139,9 @@ def test_wrong_columns_and_cells_are_named(tmp_path: Path) -> None:
     (tmp_path / "c.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UnreadableDataset, match=r"c\.parquet"):
         open_parquet_images([f"{tmp_path}/c.parquet"])
+    fields = ObjectFields(label_field="label")
+    with pytest.raises(UnreadableDataset, match="row 0: field label of the objects is missing"):
+        open_parquet_images([str(write_pets(tmp_path))], ParquetLayout(fields=fields))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UnreadableDataset, match=r"holds no file with the ending \.parquet"):
         open_parquet_images([f"{tmp_path}/empty"])

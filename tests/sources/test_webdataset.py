@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def test_boxes_may_be_shares_of_the_sides(tmp_path: Path) -> None:
         ('{"bbox": [[1, 2, 3]], "category": ["cat"]}', "object 0: field bbox is .*four numbers"),
         ('{"bbox": [[1, 2, 3, "x"]], "category": ["cat"]}', "'x', not a number"),
         ('{"boxes": []}', "field category of the objects is missing.*the fields are boxes"),
+        ('{"bbox": [[1, 2, 3, null]], "category": ["cat"]}', "field bbox is None, not a number"),
         ("7", "the objects are int 7, expected a list"),
     ],
 )
@@ -112,6 +114,42 @@ def test_a_damaged_annotation_leaves_its_image_out(
     assert dataset.tally.invalid_images == 1
     with pytest.raises(UnreadableDataset, match=rf"a\.tar: a\.json.*{expected}|{expected}"):
         list(open_webdataset([f"{tmp_path}/a.tar"], layout, STRICT).rows)
+
+
+def test_a_box_that_is_not_finite_is_dropped(tmp_path: Path) -> None:
+    boxes = '{"bbox": [[NaN, 2, 3, 4], [1, 2, 3, 4]], "category": ["cat", "cat"]}'
+    write_tar(tmp_path / "a.tar", {"a.jpg": encode_image(1), "a.json": boxes})
+    dataset = open_webdataset([f"{tmp_path}/a.tar"], WITH_JSON)
+    assert [len(row.objects or ()) for row in dataset.rows] == [1]
+    assert dataset.tally.describe_repairs() == "1 box dropped: not finite"
+
+
+def test_links_in_a_tar_file_are_counted(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"a.jpg": encode_image(1)})
+    with tarfile.open(path, "a") as tar:
+        for name, kind in (("b.jpg", tarfile.SYMTYPE), ("c.jpg", tarfile.LNKTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+    dataset = open_webdataset([str(path)])
+    assert [row.image_id for row in dataset.rows] == ["a"]
+    assert dataset.tally.describe_repairs() == (
+        "2 tar members without content (link to another): left out"
+    )
+    with pytest.raises(UnreadableDataset, match=r"a\.tar: 'b\.jpg' -> '/etc/passwd'"):
+        list(open_webdataset([str(path)], options=STRICT).rows)
+
+
+def test_a_file_without_annotations_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_text("<!doctype html>" * 100)
+    with pytest.raises(UnreadableDataset, match=r"a\.tar is no tar file, or damaged"):
+        open_webdataset([f"{tmp_path}/a.tar"], WITH_JSON)
+    write_tar(tmp_path / "b.tar", {"a.jpg": encode_image(1), "a.json": "{"})
+    with pytest.raises(UnreadableDataset, match=r"b\.tar: a\.json is not well-formed JSON"):
+        open_webdataset([f"{tmp_path}/b.tar"], WITH_JSON)
+    write_tar(tmp_path / "c.tar", {"a.jpg": encode_image(1), "a.txt": "x"})
+    with pytest.raises(UnreadableDataset, match=r"hold no object in members \.json"):
+        open_webdataset([f"{tmp_path}/c.tar"], WITH_JSON)
 
 
 def test_an_unreadable_image_is_left_out_and_named(tmp_path: Path) -> None:

@@ -246,10 +246,16 @@ def test_a_split_must_be_chosen_among_several(tmp_path: Path) -> None:
 def test_a_list_never_leads_out_of_the_dataset(tmp_path: Path) -> None:
     write_image(tmp_path / "secret.jpg")
     root = write_yolo(tmp_path / "set", DATA.replace("images/train", "train.txt"))
-    (root / "train.txt").write_text(f"../secret.jpg\n{tmp_path}/secret.jpg\n./images/train/a.jpg\n")
+    lines = ["../secret.jpg", f"{tmp_path}/secret.jpg", *2 * ["./images/train/a.jpg"]]
+    (root / "train.txt").write_text("\n".join(lines))
     dataset = open_yolo(str(root), "train", ANY)
     assert list(read(dataset)) == ["images/train/a.jpg"]
-    assert dataset.tally.invalid_images == 2
+    assert dataset.tally.describe_repairs() == (
+        "2 images invalid: left out; 1 image listed again: left out there"
+    )
+    with pytest.raises(UnreadableDataset, match=r"a\.jpg is listed again in train\.txt"):
+        open_yolo(str(root), "train", STRICT)
+    (root / "train.txt").write_text("\n".join(lines[:3]))
     with pytest.raises(UnreadableDataset, match="leaves the dataset's folder"):
         list(open_yolo(str(root), "train", STRICT).rows)
 
