@@ -173,11 +173,14 @@ def build_calibration_table(calibration: Calibration) -> pa.Table:
             "low": one.true_share.low,
             "high": one.true_share.high,
             "ece": row.ece.value,
+            "ece_low": row.ece.low,
+            "ece_high": row.ece.high,
         }
         for row in (calibration.overall, *calibration.per_class)
         for one in row.bins
     ]
-    numbers = ("bin_low", "bin_high", "mean_score", "true_share", "low", "high", "ece")
+    bins = ("bin_low", "bin_high", "mean_score", "true_share", "low", "high")
+    numbers = (*bins, "ece", "ece_low", "ece_high")
     return pa.Table.from_pylist(
         rows,
         pa.schema(

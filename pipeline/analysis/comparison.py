@@ -23,6 +23,7 @@ from pipeline.analysis.match_outcomes import find_objects
 from pipeline.analysis.object_sizes import SIZES
 from pipeline.analysis.paired_figures import (
     FIGURES,
+    Resampled,
     ScoreDifference,
     count_image_errors,
     rank_changes,
@@ -76,20 +77,14 @@ def compare(
     """
     check_range("resamples", resamples, at_least=1)
     manifest = open_manifest(manifest) if isinstance(manifest, str) else manifest
-    runs = [shards.open_parts(run) if isinstance(run, str) else run for run in (first, second)]
-    for run in runs:
-        require_column(run, "detections", "detect")
-    _check_same_images(*runs)
+    runs = _open_runs(first, second)
     classes = list_annotated_classes(manifest, min(manifest.rows, runs[0].rows))
     sums = [sum_run(run, manifest, classes, seed) for run in runs]
     resamplers = [Resampler(run.sample, resamples) for run in sums]
-    with ThreadPoolExecutor(len(runs)) as threads:  # the kernels release the interpreter's lock
-        figures = list(threads.map(lambda r: resample_figures(r, len(classes)), resamplers))
-    by_figure = dict(zip(FIGURES, map(subtract, *figures), strict=True))
+    by_figure = _resample_together(resamplers, len(classes))
     scores = (sums[0].score, sums[1].score)
-    recalls = [resample_recall(r, s) for r, s in zip(resamplers, scores, strict=True)]
-    errors = [resample_errors(r, s) for r, s in zip(resamplers, scores, strict=True)]
-    counts = [count_image_errors(r, s) for r, s in zip(resamplers, scores, strict=True)]
+    scored = list(zip(resamplers, scores, strict=True))
+    counts = [count_image_errors(*run) for run in scored]
     better, worse, images_better, images_worse = rank_changes(counts[0], counts[1], LISTED)
     confusion = _compare_confusion(sums)
     return RunComparison(
@@ -104,8 +99,8 @@ def compare(
         confidence=CONFIDENCE,
         scores=scores,
         per_class=_build_classes(resamplers[0], classes, by_figure),
-        recall_by_size=_name_differences(SIZES, subtract(*recalls)),
-        errors=_name_differences(ERROR_KINDS, subtract(*errors)),
+        recall_by_size=_name_differences(SIZES, [resample_recall(*run) for run in scored]),
+        errors=_name_differences(ERROR_KINDS, [resample_errors(*run) for run in scored]),
         confusion=confusion,
         better=_identify_images(manifest, better),
         worse=_identify_images(manifest, worse),
@@ -115,6 +110,23 @@ def compare(
         settings=tuple(_compare_settings(runs)),
         notes=(*_describe_runs(runs, manifest, classes, sums), *resamplers[0].notes),
     )
+
+
+def _open_runs(*runs: Parts | str) -> list[Parts]:
+    opened = [shards.open_parts(run) if isinstance(run, str) else run for run in runs]
+    for run in opened:
+        require_column(run, "detections", "detect")
+    _check_same_images(*opened)
+    return opened
+
+
+def _resample_together(
+    resamplers: Sequence[Resampler], classes: int
+) -> dict[str, list[ScoreDifference]]:
+    """The differences by figure, of the mean over all classes first; the kernels release the interpreter."""
+    with ThreadPoolExecutor(len(resamplers)) as threads:
+        figures = list(threads.map(lambda r: resample_figures(r, classes), resamplers))
+    return dict(zip(FIGURES, map(subtract, *figures), strict=True))
 
 
 def _describe_runs(
@@ -146,9 +158,10 @@ def _build_classes(
 
 
 def _name_differences(
-    names: Sequence[str], differences: Sequence[ScoreDifference]
+    names: Sequence[str], resampled: Sequence[Resampled]
 ) -> tuple[NamedDifference, ...]:
-    return tuple(NamedDifference(*pair) for pair in zip(names, differences, strict=True))
+    """The differences between both runs' figures, which are in the order of their names."""
+    return tuple(map(NamedDifference, names, subtract(*resampled)))
 
 
 def _compare_confusion(sums: Sequence[RunSums]) -> tuple[CellDifference, ...]:

@@ -63,8 +63,13 @@ def build_matches(
 
 def extend_classes(classes: Sequence[str], detections: pa.ChunkedArray) -> tuple[str, ...]:
     """The classes and, after them, the sorted labels of the detections that are not among them."""
-    labels = pc.unique(detections.combine_chunks().flatten().field("label")).to_pylist()
-    return (*classes, *sorted(set(labels) - set(classes)))
+    return (*classes, *sorted(set(list_labels(detections)) - set(classes)))
+
+
+def list_labels(detections: pa.ChunkedArray) -> list[str]:
+    """The labels of a column of detections, each once."""
+    labels: list[str] = pc.unique(detections.combine_chunks().flatten().field("label")).to_pylist()
+    return labels
 
 
 def match_batch(

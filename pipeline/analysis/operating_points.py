@@ -8,9 +8,9 @@ True and ignored are COCO's rule at IoU 0.5 for objects of all areas; ignored de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from pipeline.analysis.resampling import Resampler
 
 _CURVE_STEPS = 50
+_RATES = ("precision", "recall", "f1")
+_TABLE = pa.schema(
+    [
+        ("label", pa.string()),
+        ("point", pa.string()),
+        ("score", pa.float64()),
+        *((f"{rate}{end}", pa.float64()) for rate in _RATES for end in ("", "_low", "_high")),
+        *((count, pa.int64()) for count in ("true", "false", "missed")),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -217,20 +227,35 @@ def _build_curve(curve: GroupCounts, objects: int) -> ScoreCurve:
 
 
 def build_operating_point_table(points: OperatingPoints) -> pa.Table:
-    """One row per class and score of its curve; `label` is null for all classes together."""
-    rows = [points.overall, *points.per_class]
-    counts = [len(row.curve.score) for row in rows]
-    return pa.table(
-        {
-            "label": pa.array(
-                [row.label for row, n in zip(rows, counts, strict=True) for _ in range(n)],
-                pa.string(),
-            ),
-            **{
-                name: pa.array(
-                    [value for row in rows for value in getattr(row.curve, name)], pa.float64()
-                )
-                for name in ("score", "precision", "recall", "f1")
-            },
-        }
-    )
+    """The points of each class, with intervals and counts, and the scores of its curve, without.
+
+    `label` is null for all classes together; `point` is `best`, `best_overall`, or null on the curve.
+    """
+    rows = [
+        row
+        for one in (points.overall, *points.per_class)
+        for row in (*_list_points(one), *_list_curve(one))
+    ]
+    return pa.Table.from_pylist(rows, _TABLE)
+
+
+def _list_points(row: ClassOperatingPoints) -> Iterator[dict[str, Any]]:
+    for name, point in (("best", row.best), ("best_overall", row.at_overall)):
+        if point is None:
+            continue
+        rates: dict[str, float | None] = {}
+        for rate in _RATES:
+            estimate: Estimate = getattr(point, rate)
+            rates |= {
+                rate: estimate.value,
+                f"{rate}_low": estimate.low,
+                f"{rate}_high": estimate.high,
+            }
+        counts = {"true": point.true, "false": point.false, "missed": point.missed}
+        yield {"label": row.label, "point": name, "score": point.score, **rates, **counts}
+
+
+def _list_curve(row: ClassOperatingPoints) -> Iterator[dict[str, Any]]:
+    curve = row.curve
+    for score, *rates in zip(curve.score, *(getattr(curve, name) for name in _RATES), strict=True):
+        yield {"label": row.label, "score": score, **dict(zip(_RATES, rates, strict=True))}

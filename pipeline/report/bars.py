@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pipeline.printable import escape_unprintable
+from pipeline.report.cells import Cell
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,13 @@ class Bar:
     high: float | None = None
     href: str | None = None
     colour: int = 1
+    count: int | None = None
+    """The total of the page at `href`, if the bar's text is that total."""
+
+
+def build_count_bar(name: str, cell: Cell, colour: int = 1) -> Bar:
+    """The bar of a count that leads to its images."""
+    return Bar(name, cell.value, cell.text, href=cell.href, colour=colour, count=cell.count)
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def _draw_bar(bar: Bar, limit: float) -> Markup:
         marks += _draw_rect(bar.colour, 0.0, bar.value / limit)
     if bar.low is not None and bar.high is not None:
         marks += _draw_whisker(bar.low / limit, bar.high / limit)
-    return _draw_row(bar.name, marks, bar.text, bar.href)
+    return _draw_row(bar.name, marks, bar.text, bar.href, bar.count)
 
 
 def _draw_change(bar: ChangeBar, limit: float) -> Markup:
@@ -111,7 +119,9 @@ def _format_share(share: float) -> str:
     return f"{100 * min(1.0, max(0.0, share)):.2f}%"
 
 
-def _draw_row(name: str, marks: Markup, text: str, href: str | None) -> Markup:
+def _draw_row(
+    name: str, marks: Markup, text: str, href: str | None, count: int | None = None
+) -> Markup:
     track = Markup(
         '<svg class="track" aria-hidden="true">'
         '<rect class="ground" width="100%" y="15%" height="70%" rx="3"/>{}</svg>'
@@ -121,4 +131,5 @@ def _draw_row(name: str, marks: Markup, text: str, href: str | None) -> Markup:
     ).format(escape_unprintable(name), track, text)
     if href is None:
         return Markup("<li><span>{}</span></li>").format(row)
-    return Markup('<li><a href="{}">{}</a></li>').format(href, row)
+    counted = Markup("") if count is None else Markup(' data-count="{}"').format(count)
+    return Markup('<li><a href="{}"{}>{}</a></li>').format(href, counted, row)

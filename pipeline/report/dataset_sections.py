@@ -9,7 +9,7 @@ from pipeline.inspection import suspicious_boxes
 from pipeline.inspection.near_duplicates import COPIES, MOST_BITS
 from pipeline.inspection.pixel_comparison import SIMILAR
 from pipeline.inspection.shard_facts import IMAGE_KINDS
-from pipeline.report.bars import Bar, draw_bars
+from pipeline.report.bars import build_count_bar, draw_bars
 from pipeline.report.cells import Cell, Links
 from pipeline.report.dataset_galleries import (
     ASPECT_EDGES,
@@ -232,10 +232,9 @@ def _build_classes(context: DatasetContext) -> Section:
     ]
     table = Table("Objects by class", list_columns("class", *names), tuple(rows), is_sortable=True)
     bars = [
-        Bar(label, context.total(0, f"class-{k}"), f"{context.total(0, f'class-{k}'):,}",
-            href=Links(context.galleries).find(name_gallery(0, f"class-{k}")))
+        build_count_bar(label, context.count(0, f"class-{k}"))
         for k, label in enumerate(context.classes)
-    ]  # fmt: skip
+    ]
     bars.sort(key=lambda bar: -(bar.value or 0))
     title = f"Objects by class, {context.names[0]}"
     chart = Chart(title, draw_bars(title, bars[:40]))

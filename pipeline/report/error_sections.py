@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.analysis.matching import ERRORS
-from pipeline.report.bars import Bar, draw_bars
+from pipeline.report.bars import Bar, build_count_bar, draw_bars
 from pipeline.report.cells import EMPTY, Cell, format_share, read_estimate
 from pipeline.report.charts import Axis, Curve, draw_curves, draw_histogram
 from pipeline.report.context import ReportContext
@@ -66,10 +66,7 @@ def _draw_gain(context: ReportContext, error: str, gain: Any) -> Bar:
 
 def _count_errors(context: ReportContext) -> list[Bar]:
     cells = {error: context.links.count(f"error-{error}") for error in ERRORS}
-    return [
-        Bar(ERROR_TITLES[error], cell.value, cell.text, href=cell.href)
-        for error, cell in cells.items()
-    ]
+    return [build_count_bar(ERROR_TITLES[error], cell) for error, cell in cells.items()]
 
 
 def _find_costliest(row: Mapping[str, Any], class_id: int, context: ReportContext) -> Cell:
@@ -237,11 +234,8 @@ def _draw_recall(overall: Mapping[str, Any]) -> Chart:
 def _draw_causes(context: ReportContext) -> Chart:
     """The missed objects by their cause."""
     bars = [
-        Bar(name, cell.value, cell.text, href=cell.href, colour=2)
-        for name, cell in (
-            (name, context.links.count(f"missed-by-{key}"))
-            for name, key in (("by the proposals", "proposals"), ("by the head", "head"))
-        )
+        build_count_bar(name, context.links.count(f"missed-by-{key}"), colour=2)
+        for name, key in (("by the proposals", "proposals"), ("by the head", "head"))
     ]
     return Chart("Missed objects", draw_bars("Missed objects", bars))
 

@@ -29,4 +29,6 @@ def _draw_cell(cell: Cell, x: int, y: int, share: float) -> Markup:
         '<rect class="column s1" x="{}" y="{}" width="0.94" height="0.94" rx="0.08" '
         'fill-opacity="{:.3f}"><title>{}</title></rect>'
     ).format(x + 0.03, y + 0.03, 0.06 + 0.94 * share if share else 0.03, cell.text)
-    return square if cell.href is None else Markup('<a href="{}">{}</a>').format(cell.href, square)
+    if cell.href is None:
+        return square
+    return Markup('<a href="{}" data-count="{}">{}</a>').format(cell.href, cell.count, square)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report.bars import Bar, draw_bars, draw_interval
+from pipeline.report.bars import Bar, build_count_bar, draw_bars, draw_interval
 from pipeline.report.cells import EMPTY, Cell, format_count, format_share, read_estimate
 from pipeline.report.context import ReportContext
 from pipeline.report.views import Card, Chart, Row, Section, Table, list_columns
@@ -157,8 +157,8 @@ def _draw_class_bars(context: ReportContext) -> tuple[Chart, ...]:
         reverse=True,
     )[:20]
     bars = [
-        Bar(context.plan.classes[k], n, f"{n:,}", href=links.find(f"class-{k}-detections"))
-        for n, k in totals
+        build_count_bar(context.plan.classes[k], links.count(f"class-{k}-detections"))
+        for _, k in totals
     ]
     return (Chart("Detections per class", draw_bars("Detections per class", bars)),) if bars else ()
 

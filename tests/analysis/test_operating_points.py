@@ -5,6 +5,7 @@ from pipeline.analysis.operating_points import (
     OperatingPointCounts,
     build_operating_point_table,
 )
+from pipeline.analysis.resampling import ImageSample, Resampler
 from tests.analysis.scenes import draw_scenes, evaluate_with_hotcoco, make_scenes
 
 A, B, NOWHERE = (0, 0, 10, 10), (50, 50, 90, 90), (200, 200, 220, 220)
@@ -98,9 +99,19 @@ def test_results_do_not_depend_on_the_grouping():
     assert merged.compute() == compute(scenes)
 
 
-def test_the_table_has_a_row_per_score():
-    points = compute(draw_scenes(images=5))
-    table = build_operating_point_table(points)
-    assert table.column_names == ["label", "score", "precision", "recall", "f1"]
-    assert len(table) == sum(len(row.curve.score) for row in [points.overall, *points.per_class])
-    assert table.column("label").null_count == len(points.overall.curve.score)
+def test_the_table_has_the_points_and_a_row_per_score():
+    scenes = draw_scenes(images=5)
+    counts = OperatingPointCounts(scenes.classes)
+    counts.update(scenes.match())
+    sample = ImageSample()
+    sample.update(scenes.match())
+    points = counts.compute(Resampler(sample, 20))
+    rows = build_operating_point_table(points).to_pylist()
+    curve = [row for row in rows if row["point"] is None]
+    assert len(curve) == sum(len(row.curve.score) for row in [points.overall, *points.per_class])
+    assert sum(row["label"] is None for row in curve) == len(points.overall.curve.score)
+    best, overall = rows[:2]
+    assert (best["point"], overall["point"], best["label"]) == ("best", "best_overall", None)
+    assert best["score"] == points.best_score
+    assert best["recall_low"] <= best["recall"] <= best["recall_high"]
+    assert (best["true"], best["f1"]) == (points.overall.best.true, points.overall.best.f1.value)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.report.writing import write_report
+from tests.report.browsing import BrowserMessages
 from tests.report.hand_made import CLASSES, write_run
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -27,30 +20,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        process = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-        yield process
-        process.close()
-
-
-class _Messages(list[str]):
-    """What the browser complains about while pages of one context are open."""
-
-    def watch(self, page: Any) -> Any:
-        page.on("console", lambda message: self.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: self.append(str(error)))
-        page.on("requestfailed", self._add_failed)
-        return page
-
-    def _add_failed(self, request: Any) -> None:
-        if request.failure != "net::ERR_ABORTED":  # as when the test leaves a page early
-            self.append(f"{request.failure}: {request.url}")
-
-
 def test_every_number_leads_to_a_page_with_its_count(report: Path, browser: Any) -> None:
-    messages = _Messages()
+    messages = BrowserMessages()
     page = messages.watch(browser.new_page())
     index = (report / "index.html").as_uri()
     page.goto(index)
@@ -72,7 +43,7 @@ def test_every_number_leads_to_a_page_with_its_count(report: Path, browser: Any)
 
 
 def test_scripts_in_labels_do_not_run(report: Path, browser: Any) -> None:
-    messages = _Messages()
+    messages = BrowserMessages()
     page = messages.watch(browser.new_page())
     page.on("dialog", lambda dialog: messages.append(f"dialog: {dialog.message}"))
     for path in (report / "index.html", report / "classes" / "class-0.html"):
@@ -129,7 +100,7 @@ def test_arrow_keys_move_through_the_confusion_matrix(report: Path, browser: Any
 def test_pages_fit_their_window_in_both_themes(report: Path, browser: Any, width: int) -> None:
     backgrounds = set()
     for theme in ("light", "dark"):
-        messages = _Messages()
+        messages = BrowserMessages()
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
         page = messages.watch(context.new_page())
         for name in ("index.html", "galleries/false.html", "classes/class-0.html"):

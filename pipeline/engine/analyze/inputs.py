@@ -42,6 +42,8 @@ class AnalysisInputs:
     """The classes of the annotations, which are scored; without annotations, the checkpoint's."""
     other_classes: tuple[str, ...]
     """Those that only the checkpoint has."""
+    states_classes: bool
+    """Whether the detections state the checkpoint's classes: then no other label is right."""
     notes: tuple[str, ...]
 
     @property
@@ -139,6 +141,7 @@ def open_inputs(
         proposals,
         classes,
         tuple(name for name in detected or () if name not in classes),
+        detected is not None,
         notes,
     )
 

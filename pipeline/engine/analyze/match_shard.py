@@ -9,13 +9,13 @@ import pyarrow as pa
 from pipeline import schema, shards, uris
 from pipeline.analysis.image_counts import count_images
 from pipeline.analysis.manifest_join import JoinedBatch, check_images, list_federated_columns
-from pipeline.analysis.match_table import build_matches
+from pipeline.analysis.match_table import build_matches, list_labels
 from pipeline.engine.analyze.plan import AnalysisPlan, ShardSource
 from pipeline.engine.analyze.source_parts import SOURCE
 from pipeline.errors import UnreadableDataset
 from pipeline.image_members import read_members
 from pipeline.runs.report import Report
-from pipeline.shards import Shard, compute_shard_key, digest_images
+from pipeline.shards import Parts, Shard, compute_shard_key, digest_images
 
 IMAGES = "images"
 """Key of the metadata that counts the shard's images, unlabelled ones and failures."""
@@ -58,7 +58,21 @@ def _read_batch(plan: AnalysisPlan, shard: Shard, source: ShardSource) -> Joined
     annotated = plan.manifest.read(shard.first_row, shard.rows, list(columns))
     _check_key(plan, shard, annotated)
     check_images(parts, plan.manifest, shard.first_row, results, annotated)
+    _check_labels(plan, parts, results)
     return JoinedBatch(shard.first_row, results, annotated)
+
+
+def _check_labels(plan: AnalysisPlan, parts: Parts, results: pa.Table) -> None:
+    """Reject a part with a detection of a class that the run does not have."""
+    if not plan.has_all_classes:
+        return
+    foreign = set(list_labels(results.column("detections"))).difference(plan.classes)
+    if foreign:
+        part = uris.redact_uri(uris.join(parts.uri, parts.shards[0].part_name))
+        raise UnreadableDataset(
+            f"{part} has a detection of class {min(foreign)!r:.100}, which is not among the run's classes "
+            f"({', '.join(plan.classes):.200}): the part was changed; remove it and run detect again"
+        )
 
 
 def _check_key(plan: AnalysisPlan, shard: Shard, annotated: pa.Table) -> None:

@@ -21,6 +21,8 @@ class AnalysisPlan:
     fingerprint: str
     classes: tuple[str, ...]
     """The manifest's, then those that only the detections have."""
+    has_all_classes: bool = False
+    """Whether a detection of another class shows that its part is damaged."""
     stores: StoreOptions = field(default_factory=store_options.get_options)
     """Options of the stores, for the workers."""
 

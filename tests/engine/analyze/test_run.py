@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,10 +16,11 @@ from pipeline import shards
 from pipeline.analysis.detection_metrics import DetectionMetrics
 from pipeline.analysis.diagnostics import DiagnosticOptions
 from pipeline.analysis.executor import InProcess
-from pipeline.engine.analyze import match_shard, run, sequential
+from pipeline.engine.analyze import match_shard, run
 from pipeline.engine.analyze.committed_analysis import CommittedAnalysis
 from pipeline.engine.analyze.reduction import reduce_matches
 from pipeline.engine.analyze.run import AnalysisOptions, analyze_detections
+from pipeline.engine.shards import sequential
 from pipeline.errors import MismatchedOutput, ShardFailed, StorageError, UnreadableDataset
 from tests.outputs import FailedImage, make_object, write_annotations, write_detections
 
@@ -69,6 +72,22 @@ def compute_all(analysis: CommittedAnalysis) -> tuple[DetectionMetrics, dict]:
     metrics = analysis.compute_metrics()
     diagnostics = analysis.compute_diagnostics(metrics, DiagnosticOptions(resamples=10))
     return metrics, diagnostics.to_json()
+
+
+def test_a_detection_of_another_class_is_rejected(inputs, tmp_path):
+    detections, manifest = inputs
+    changed = tmp_path / "d"
+    shutil.copytree(detections, changed)
+    part = sorted(changed.glob("part-*"))[-1]
+    table = pq.ParquetFile(part).read()
+    index = table.schema.get_field_index("detections")
+    rows = table["detections"].to_pylist()
+    rows[0][0]["label"] = "zebra"
+    pq.write_table(
+        table.set_column(index, table.field(index), pa.array(rows, table.field(index).type)), part
+    )
+    with pytest.raises(UnreadableDataset, match=rf"{part.name} has a detection of class 'zebra'"):
+        analyze((str(changed), manifest), tmp_path / "out")
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -124,7 +143,7 @@ def test_a_stopped_run_does_the_rest(inputs, tmp_path, monkeypatch):
         return match_shard.match_shard(plan, shard, source)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sequential, "match_shard", stop_at_the_third)
+        patch.setattr(run, "match_shard", stop_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             analyze(inputs, tmp_path / "out")
     first = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/matches").glob("part-*")}
@@ -204,12 +223,12 @@ def test_a_store_that_fails_is_asked_again_and_then_ends_the_run(inputs, tmp_pat
 
     monkeypatch.setattr(sequential, "sleep", lambda seconds: None)
     with monkeypatch.context() as patch:
-        patch.setattr(sequential, "match_shard", fail_twice)
+        patch.setattr(run, "match_shard", fail_twice)
         assert analyze(inputs, tmp_path / "out").images == 12
 
     def fail(plan, shard, source):
         raise StorageError("the store is away")
 
-    monkeypatch.setattr(sequential, "match_shard", fail)
+    monkeypatch.setattr(run, "match_shard", fail)
     with pytest.raises(ShardFailed, match="shard 0 could not be done: the store is away"):
         analyze(inputs, tmp_path / "other")
