@@ -47,6 +47,7 @@ from pipeline.report.comparison_drawing import ComparedRuns
 from pipeline.report.comparison_report import write_comparison_report
 from pipeline.report.writing import ReportOptions
 from pipeline.runs.input_places import check_apart
+from pipeline.sources.tally import describe_count
 
 WRITES = (
     *(
@@ -220,7 +221,9 @@ def _describe_excluded(content: dict[str, Any]) -> list[str]:
         for name in ("voc07_map50", "voc_map50", "coco_ap")
         if content[name] is not None and excluded["without"][name] is not None
     ]
-    return [f"without {excluded['images']} excluded images: {', '.join(shown) or 'no scores'}"]
+    return [
+        f"without {describe_count(excluded['images'], 'excluded image')}: {', '.join(shown) or 'no scores'}"
+    ]
 
 
 def _choose_diagnostics(options: AnalyzeDetections) -> DiagnosticOptions:

@@ -26,7 +26,8 @@ from pipeline.engine import cluster
 from pipeline.engine.baselines.inputs import check_recipe, open_baseline_inputs
 from pipeline.engine.baselines.run import run_baseline_training
 from pipeline.engine.planning.plan_training import plan_training
-from pipeline.engine.train.run import Execution, run_training
+from pipeline.engine.train.run import run_training
+from pipeline.engine.train.training_request import Execution, TrainingRequest
 from pipeline.engine.train.validation import Validation
 from pipeline.errors import InvalidConfiguration
 from pipeline.proposals.settings import ProposalSettings
@@ -110,23 +111,15 @@ def main(options: Train) -> None:
             "leave it out, or choose another --system"
         )
     if options.planning.plan:
-        plan = plan_training(
-            options.manifest,
-            options.proposals or options.propose,
-            options.output,
-            options.fields,
-            weights=options.weights,
-            seed=options.seed,
-            overwrite=options.overwrite,
-            execution=options.execution,
-            validation=options.validation,
-            classes=options.classes,
-            exclude=options.exclude,
-            plan_options=options.planning,
-        )
+        plan = plan_training(_build_request(options), options.planning)
         entry.print_lines(*plan.format_lines())
         return
-    summary = run_training(
+    summary = run_training(_build_request(options))
+    entry.print_lines(*summary.format_lines())
+
+
+def _build_request(options: Train) -> TrainingRequest:
+    return TrainingRequest(
         options.manifest,
         options.proposals or options.propose,
         options.output,
@@ -139,7 +132,6 @@ def main(options: Train) -> None:
         classes=options.classes,
         exclude=options.exclude,
     )
-    entry.print_lines(*summary.format_lines())
 
 
 def _train_baseline(options: Train) -> None:
@@ -160,10 +152,6 @@ def _train_baseline(options: Train) -> None:
         raise InvalidConfiguration(
             f"--system {options.system} has no {_name_changed_option(execution, used)}: leave it out"
         )
-    if options.exclude is not None:
-        raise InvalidConfiguration(
-            f"--system {options.system} has no --exclude: train on a manifest of `prepare filter`"
-        )
     if options.validation != Validation() or options.planning.plan:
         name = "--plan" if options.planning.plan else "--validation.*"
         raise InvalidConfiguration(f"--system {options.system} has no {name}: leave it out")
@@ -177,6 +165,7 @@ def _train_baseline(options: Train) -> None:
         weights=options.weights,
         seed=options.seed,
         classes=options.classes,
+        exclude=options.exclude,
     )
     summary = run_baseline_training(
         inputs,

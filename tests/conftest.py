@@ -21,6 +21,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 # By default Ray Train notices a worker's start or end only every 2 s, several times in each training.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+# By default Ray adds 15 to its workers' niceness: they would hardly run beside the tests of another process.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Ray logs the error of a reference that nobody holds any more, perhaps into the next test's log.
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 

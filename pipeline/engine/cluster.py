@@ -15,7 +15,8 @@ import ray
 
 from pipeline.engine.capacity import Capacity, Host
 from pipeline.engine.local_ray import prepare_session_folder, provide_token
-from pipeline.engine.ray_address import check_address, get_address
+from pipeline.engine.named_cluster import get_address, is_cluster_named
+from pipeline.engine.ray_address import check_address
 from pipeline.errors import InvalidConfiguration, NoCapacity
 from pipeline.runs.placement import ANYWHERE, Need, Placement
 
@@ -87,7 +88,7 @@ def _start_ray(address: str, session_folder: str | None) -> None:
         if address == "local":
             raise InvalidConfiguration(f"Ray does not start on this machine: {text}") from error
         raise InvalidConfiguration(
-            f"RAY_ADDRESS {address}: no cluster to connect to: {text}"
+            f"RAY_ADDRESS {address}: the connection failed: {text}"
         ) from error
 
 
@@ -103,7 +104,7 @@ def check_ray_address() -> None:
 
 def is_local() -> bool:
     """Whether the cluster is, or will be, a Ray that this process starts: one machine, one disk."""
-    return get_address() == "local" and not ray.is_initialized()
+    return not is_cluster_named() and not ray.is_initialized()
 
 
 def _list_nodes() -> list[dict[str, Any]]:

@@ -24,11 +24,6 @@ FORMS = (
 )
 
 
-def get_address() -> str:
-    """The address in `RAY_ADDRESS`, which `ray job submit` sets, or `local`."""
-    return os.environ.get("RAY_ADDRESS", "").strip() or "local"
-
-
 def check_address(address: str) -> None:
     """Reject an address that Ray does not take, or where no Ray cluster answers.
 

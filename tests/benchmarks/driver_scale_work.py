@@ -23,7 +23,7 @@ from pipeline.engine.detect.resources import ActorResources
 from pipeline.engine.detect.work import DetectionWork
 from pipeline.engine.monitor.stages import FlowState, StageLoad
 from pipeline.engine.propose.plan import ProposalPlan
-from pipeline.engine.propose.work import ProposalWork
+from pipeline.engine.propose.work import make_proposal_work
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.shards.work import Flight, ShardWork
 from pipeline.manifests import Manifest
@@ -98,7 +98,7 @@ def _open_propose_work(manifest: Manifest, target: str) -> Iterator[ShardWork]:
     plan = ProposalPlan(manifest, target, "0" * 64, ProposalSettings(), {}, RunOptions())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.engine.propose.work.propose_piece", _propose_nothing)
-        yield ProposalWork(plan)
+        yield make_proposal_work(plan)
 
 
 @contextlib.contextmanager

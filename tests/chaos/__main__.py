@@ -53,6 +53,7 @@ ON_DISK: dict[str, Fault] = {
     "node_stopped": node_faults.stop_node,
     "clocks_apart": node_faults.shift_clocks,
     "head_restarted": head_faults.restart_head,
+    "head_restarted_redis": head_faults.restart_head_with_redis,
     "head_lost": head_faults.lose_head,
     "object_store_full": object_store_faults.fill_object_store,
     "spilling_folder_full": object_store_faults.fill_spilling_folder,

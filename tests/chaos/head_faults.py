@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 from tests.chaos.outcome import Outcome, Trial
 from tests.chaos.raylets import Raylets
 from tests.chaos.stage import Driver, Stage
+from tests.chaos.state_store import SERVERS, find_server, keep_in_redis, keep_in_rocksdb
 
 DOWN_SECONDS = 10
 """Between the death of the head and its restart; nodes wait for it for a minute."""
@@ -17,9 +20,25 @@ PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "20"}
 
 def restart_head(stage: Stage) -> Outcome:
     """SIGKILL the head, whose state is in a RocksDB, and start it again during the run."""
-    cluster = Raylets(stage.store_environment, keeps_state=True)
+    with keep_in_rocksdb() as variables:
+        return _restart(stage, "head_restarted", variables, "its state in RocksDB")
+
+
+def restart_head_with_redis(stage: Stage) -> Outcome | str:
+    """The same with a Redis server, which outlives the head; skipped where none is installed."""
+    server = find_server()
+    if server is None:
+        return f"none of {', '.join(SERVERS)} is on the PATH"
+    with keep_in_redis(server) as variables:
+        return _restart(
+            stage, "head_restarted_redis", variables, f"its state in {Path(server).name}"
+        )
+
+
+def _restart(stage: Stage, name: str, variables: Mapping[str, str], note: str) -> Outcome:
+    cluster = Raylets(stage.store_environment, head_environment=variables)
     with stage.use_cluster(cluster):
-        trial = Trial(stage, "head_restarted", begin=False)
+        trial = Trial(stage, name, begin=False)
         trial.driver = _start_on_node(trial)
         trial.wait_for_third()
         cluster.kill_node(cluster.head)
@@ -29,7 +48,7 @@ def restart_head(stage: Stage) -> Outcome:
         if trial.codes[-1]:
             trial.remember_parts()
         trial.rerun_until_done()
-        return trial.compare(note="its state in RocksDB")
+        return trial.compare(note=note)
 
 
 def lose_head(stage: Stage) -> Outcome:

@@ -52,7 +52,7 @@ class Raylets:
         *,
         dashboard: bool = False,
         store_bytes: int = STORE_BYTES,
-        keeps_state: bool = False,
+        head_environment: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare a cluster; the `with` block starts it.
 
@@ -61,7 +61,7 @@ class Raylets:
             head_cpus: cores of the head.
             dashboard: start the dashboard, which accepts submitted jobs.
             store_bytes: size of each node's object store.
-            keeps_state: keep the head's state in a RocksDB on disk, so that the cluster survives its restart.
+            head_environment: variables of the head alone.
         """
         # A socket's path may have 107 characters, and Ray uses most of them.
         self.folder = Path(tempfile.mkdtemp(prefix="rl-", dir="/tmp"))
@@ -73,12 +73,7 @@ class Raylets:
         self._environment = dict(environment or {})
         self.dashboard_port = find_free_port() if dashboard else None
         self.store_bytes = store_bytes
-        self._head_environment = {}
-        if keeps_state:
-            self._head_environment = {
-                "RAY_gcs_storage": "rocksdb",
-                "RAY_gcs_storage_path": str(self.folder / "state"),
-            }
+        self._head_environment = dict(head_environment or {})
         self._joined = 1
 
     @property

@@ -1,7 +1,8 @@
-"""Jobs submitted as a person submits them: `ray job submit`, `status`, `logs`, `stop`, each a process."""
+"""Jobs submitted as a person submits them: `ray job submit`, `logs`, `stop`, each a process."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -156,18 +158,16 @@ class RayJobs:
         return self._run("stop", job_id)
 
     def is_active(self, job_id: str) -> bool:
-        """Whether a job waits or runs, by `ray job status`, which is not shown."""
-        text = self._run_quietly("status", job_id)
-        return "RUNNING" in text or "PENDING" in text
+        """Whether a job waits or runs, as the dashboard says; `ray job status` would load Ray each time."""
+        request = urllib.request.Request(
+            f"{self.environment['RAY_API_SERVER_ADDRESS']}/api/jobs/{job_id}",
+            headers={"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["status"] in ("PENDING", "RUNNING")
 
     def _run(self, *words: str) -> str:
         self.echo(f"$ ray job {shlex.join(words)}")
-        text = self._run_quietly(*words)
-        for line in text.splitlines():
-            _pass_on(line, self.echo)
-        return text
-
-    def _run_quietly(self, *words: str) -> str:
         ended = subprocess.run(
             _build_command(*words),
             cwd=self.folder,
@@ -182,6 +182,8 @@ class RayJobs:
         )
         if ended.returncode:
             raise RuntimeError(f"ray job {' '.join(words)} failed:\n{ended.stdout[-3000:]}")
+        for line in ended.stdout.splitlines():
+            _pass_on(line, self.echo)
         return ended.stdout
 
 

@@ -32,17 +32,15 @@ def _list_metrics() -> set[str]:
     tree = ast.parse(inspect.getsource(metrics))
     names = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            name = (
-                node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
-            )
-            match node.func.id:
-                case "add_counter":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            name = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
+            match node.func.attr:
+                case "_add_counter":
                     names.add(f"ray_pipeline_{name}_total")
-                case "add_gauge":
+                case "_add_gauge":
                     names.add(f"ray_pipeline_{name}")
-                case "Histogram":
-                    names |= {f"ray_{name}_{part}" for part in ("bucket", "sum", "count")}
+                case "_add_histogram":
+                    names |= {f"ray_pipeline_{name}_{part}" for part in ("bucket", "sum", "count")}
     return names
 
 

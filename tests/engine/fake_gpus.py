@@ -33,7 +33,8 @@ from pipeline.engine.detect.resources import (
 )
 from pipeline.engine.detect.run import run_detection
 from pipeline.engine.train import fit
-from pipeline.engine.train.run import Execution, run_training
+from pipeline.engine.train.run import run_training
+from pipeline.engine.train.training_request import Execution, TrainingRequest
 from pipeline.manifest_writer import write_manifest
 from pipeline.manifests import ManifestRow
 from pipeline.proposals.settings import ProposalSettings
@@ -159,13 +160,9 @@ def train(folder: Path) -> dict[str, Any]:
             lambda **options: TorchConfig(backend="gloo", **options),
         ),
     ):
-        run_training(
-            [manifest],
-            [proposals],
-            str(folder / "trained"),
-            QUICK,
-            execution=Execution(checkpoint_every=3, log_every=2),
-        )
+        execution = Execution(checkpoint_every=3, log_every=2)
+        output = str(folder / "trained")
+        run_training(TrainingRequest([manifest], [proposals], output, QUICK, execution=execution))
     records = logs.read_log(str(folder / "trained"))
     return {
         "losses": [record.loss for record in records],

@@ -12,7 +12,7 @@ import ray
 
 from pipeline.engine import cluster
 from pipeline.engine.propose.run import run_proposals
-from pipeline.errors import NoCapacity
+from pipeline.errors import InvalidConfiguration, NoCapacity
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
 from pipeline.runs.placement import Need, Placement
@@ -104,3 +104,18 @@ def test_users_never_see_rays_unhandled_error(
         while not has_seen_message() and time.monotonic() < deadline:
             time.sleep(0.1)
     assert has_seen_message() != is_connected
+
+
+def test_a_cluster_of_another_version_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def reject(**options: object) -> None:
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n")
+
+    monkeypatch.setattr(cluster.ray, "init", reject)
+    with pytest.raises(InvalidConfiguration) as error:
+        cluster._start_ray("10.0.0.1:6379", None)
+    assert str(error.value) == (
+        "RAY_ADDRESS 10.0.0.1:6379: the connection failed: "
+        "Version mismatch: The cluster was started with: Ray: 2.59.0"
+    )

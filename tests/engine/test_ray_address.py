@@ -13,7 +13,7 @@ from typing import Literal
 import grpc
 import pytest
 
-from pipeline.engine import ray_address
+from pipeline.engine import named_cluster, ray_address
 from pipeline.errors import InvalidConfiguration
 from tests.swift import find_free_port
 
@@ -135,4 +135,4 @@ def test_local_and_auto_are_no_addresses() -> None:
 def test_an_empty_variable_means_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("", "  "):
         monkeypatch.setenv("RAY_ADDRESS", value)
-        assert ray_address.get_address() == "local"
+        assert named_cluster.get_address() == "local"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 
 import pyarrow as pa
 import ray
@@ -11,68 +11,38 @@ from ray import ObjectRef
 from pipeline import store_options
 from pipeline.engine.analyze.match_shard import match_shard
 from pipeline.engine.analyze.plan import AnalysisPlan, ShardSource
-from pipeline.engine.capacity import Capacity
-from pipeline.engine.monitor.stages import FlowState, StageLoad
 from pipeline.engine.shards.node_images import count_on_node
 from pipeline.engine.shards.piece import Piece
+from pipeline.engine.shards.single_task_work import SingleTaskWork
 from pipeline.engine.shards.work import Flight
 from pipeline.errors import ShardFailed
-from pipeline.runs.placement import ANYWHERE, Need, Placement
+from pipeline.runs.placement import ANYWHERE, Placement
 from pipeline.runs.report import Failure, Report
 from pipeline.shards import Shard
 
 
-class MatchWork:
-    """Shard work of one stage; a shard is never done image by image."""
+def make_match_work(
+    plan: AnalysisPlan, sources: Mapping[int, ShardSource], placement: Placement = ANYWHERE
+) -> SingleTaskWork:
+    """The shard work of an analysis; a shard is never done image by image.
 
-    def __init__(
-        self,
-        plan: AnalysisPlan,
-        sources: Mapping[int, ShardSource],
-        placement: Placement = ANYWHERE,
-    ) -> None:
-        self._plan_reference = ray.put(plan)
-        self._sources = sources
-        self._placement = placement
+    Args:
+        plan: put into the object store once.
+        sources: the detections of each shard, by its ordinal.
+        placement: which nodes may run the tasks.
+    """
+    reference = ray.put(plan)
+    task = _match.options(**placement.build_options())
 
-    def follow(self, capacity: Capacity, queued: int) -> None:
-        """Do nothing: Ray sends tasks to new nodes by itself."""
-
-    def has_room(self, flights: Collection[Flight], capacity: Capacity) -> bool:
-        """Whether there are fewer than two shards per core: one at work, one waiting."""
-        return len(flights) < 2 * capacity.count_tasks(self._placement)
-
-    def measure_flow(self, flights: Collection[Flight], capacity: Capacity) -> FlowState:
-        """The load of the one stage."""
-        cores = capacity.count_tasks(self._placement)
-        busy = min(len(flights), cores)
-        return FlowState([StageLoad("match", "matching on CPU", cores, busy, len(flights) - busy)])
-
-    def list_needs(self) -> Sequence[Need]:
-        """A core, where the placement allows it."""
-        return [self._placement.build_need(CPU=1.0)]
-
-    def start(self, flight: Flight) -> ObjectRef[Report]:
-        """Start the one task of a shard."""
-        flight.stage = "match"
+    def start_task(flight: Flight) -> ObjectRef[Report]:
         shard = flight.piece.shard
-        task = _match.options(**self._placement.build_options())
-        return task.remote(self._plan_reference, shard, self._sources[shard.ordinal])
+        report: ObjectRef[Report] = task.remote(reference, shard, sources[shard.ordinal])
+        return report
 
-    def start_next_stage(self, flight: Flight) -> None:
-        """Return None: there is no second stage."""
-
-    def clean_up(self, flight: Flight, error: Exception) -> bool:  # noqa: ARG002
-        """Return True: a task works on its own shard only."""
-        return True
-
-    def build_failed_row(self, piece: Piece, failure: Failure) -> pa.Table:
-        """Reject: matches have no failed rows.
-
-        Raises:
-            ShardFailed: always.
-        """
+    def reject_failed_row(piece: Piece, failure: Failure) -> pa.Table:
         raise ShardFailed(f"shard {piece.shard.ordinal} cannot be matched: {failure.message}")
+
+    return SingleTaskWork("match", "matching on CPU", start_task, reject_failed_row, placement)
 
 
 @ray.remote(num_cpus=1, max_retries=0)

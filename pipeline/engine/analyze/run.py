@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,17 +11,21 @@ from pipeline import storage, uris
 from pipeline.analysis.executor import Executor, InProcess
 from pipeline.engine.analyze.committed_analysis import CommittedAnalysis
 from pipeline.engine.analyze.inputs import AnalysisInputs, open_inputs
+from pipeline.engine.analyze.match_shard import match_shard
 from pipeline.engine.analyze.plan import AnalysisPlan
-from pipeline.engine.analyze.sequential import match_shards
 from pipeline.engine.analyze.source_parts import find_stale_parts
+from pipeline.engine.monitor.stages import StageLoad
+from pipeline.engine.named_cluster import is_cluster_named
+from pipeline.engine.shards.sequential import run_shards_here
 from pipeline.excluded_images import read_excluded_images
 from pipeline.option_ranges import check_fields
 from pipeline.run_record import RunRecord
 from pipeline.runs.options import MOST_SECONDS, RunOptions
 from pipeline.runs.output import RunOutput, open_run
 from pipeline.runs.placement import Placement, PlacementOptions
+from pipeline.runs.report import Report
 from pipeline.runs.summary import WorkDone, complete_run
-from pipeline.shards import Parts
+from pipeline.shards import Parts, Shard
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ def analyze_detections(
     Raises:
         PipelineError: a subclass that says what is wrong.
     """
-    if _is_cluster_named():
+    if is_cluster_named():
         _check_cluster()
     excluded = None if exclude_uri is None else read_excluded_images(exclude_uri)
     inputs = open_inputs(detections_uri, manifest_uri, proposals_uri, partial=options.partial)
@@ -90,7 +93,11 @@ def analyze_detections(
     )
     ready = _open_output(output, record, inputs, run_options)
     plan = AnalysisPlan(
-        inputs.manifest, output, record.fingerprint, (*inputs.classes, *inputs.other_classes)
+        inputs.manifest,
+        output,
+        record.fingerprint,
+        (*inputs.classes, *inputs.other_classes),
+        inputs.states_classes,
     )
     is_distributed = _is_distributed(inputs)
     matches = Parts(
@@ -107,11 +114,6 @@ def analyze_detections(
         yield CommittedAnalysis(inputs, record, matches, summary, executor, excluded)
 
 
-def _is_cluster_named() -> bool:
-    """Whether the user names a cluster, as `ray job submit` does too."""
-    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
-
-
 def _check_cluster() -> None:
     from pipeline.engine import cluster  # noqa: PLC0415  (loads ray, which takes a second)
 
@@ -124,10 +126,10 @@ def _is_distributed(inputs: AnalysisInputs) -> bool:
     detections = sum(part.detections for part in inputs.sources.values())
     is_large = images > MOST_LOCAL_IMAGES or detections > MOST_LOCAL_DETECTIONS
     place = "on Ray" if is_large else "in this process"
-    if _is_cluster_named():
+    if is_cluster_named():
         place = "on the cluster of RAY_ADDRESS"
     log.info("%d images with about %d detections: analysing %s", images, detections, place)
-    return is_large or _is_cluster_named()
+    return is_large or is_cluster_named()
 
 
 def _open_output(
@@ -169,16 +171,20 @@ def _match(
     """Match the shards that the output lacks."""
     sources = inputs.locate_sources()
     if not is_distributed:
-        return match_shards(plan, sources, ready)
+
+        def match(shard: Shard, _: bool) -> Report:
+            return match_shard(plan, shard, sources[shard.ordinal])
+
+        return run_shards_here(match, "analyze", StageLoad("match", "matching", 1, 1, 0), ready)
     from pipeline.engine import cluster  # noqa: PLC0415
-    from pipeline.engine.analyze.match_work import MatchWork  # noqa: PLC0415
+    from pipeline.engine.analyze.match_work import make_match_work  # noqa: PLC0415
     from pipeline.engine.shards.retry_policy import RetryPolicy  # noqa: PLC0415
     from pipeline.engine.shards.runner import run_shards  # noqa: PLC0415
 
     need = options.placement.build_need(CPU=1.0)
-    cluster.check_needs([need], options.no_capacity_after, may_grow=_is_cluster_named())
+    cluster.check_needs([need], options.no_capacity_after, may_grow=is_cluster_named())
     cluster.await_core(options.no_capacity_after, options.placement)
     policy = RetryPolicy(isolates=False)
     return run_shards(
-        MatchWork(plan, sources, options.placement), "analyze", ready, options, policy
+        make_match_work(plan, sources, options.placement), "analyze", ready, options, policy
     )

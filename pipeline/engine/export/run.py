@@ -30,6 +30,7 @@ from pipeline.exports.assembly import ExportCounts, assemble_files
 from pipeline.exports.box_selection import BoxSelection
 from pipeline.exports.coco_ids import slice_numbers
 from pipeline.exports.construction import DatasetFacts, FormatName, build_format
+from pipeline.exports.export_format import ExportFormat
 from pipeline.exports.shard_export import ShardExport
 from pipeline.manifests import Manifest, open_manifest
 from pipeline.run_record import RunRecord
@@ -72,10 +73,14 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class _Inputs:
+    """What an export reads, and how it selects and writes it; opened and checked."""
+
     manifest: Manifest
     parts: Parts | None
     facts: DatasetFacts
     cut: Cut
+    selection: BoxSelection
+    file_format: ExportFormat
 
 
 def run_export(
@@ -102,14 +107,46 @@ def run_export(
     Raises:
         PipelineError: a subclass that says what is wrong.
     """
+    target = uris.make_absolute(output_uri)
+    inputs = _open_inputs(settings, manifest_uri, detections_uri, target)
+    storage.check_writable(target)
+    record = _build_record(settings, inputs)
+    output = open_export(target, record, overwrite=overwrite)
+    earlier = output.read_complete()
+    if earlier is not None:
+        output.remove_parts()
+        return ExportResult(earlier, inputs.facts, was_complete=True)
+    numbers = number_manifest(inputs.manifest) if settings.format == "coco" else None
+    export = ShardExport(
+        inputs.manifest,
+        inputs.parts,
+        inputs.selection,
+        inputs.file_format,
+        target,
+        record.fingerprint,
+    )
+    if _is_small(inputs, most_images_here):
+        counts = _export_here(export, inputs.cut, numbers)
+    else:
+        counts = _export_in_tasks(
+            export, output, inputs.cut, numbers, overwrite=overwrite, placement=placement
+        )
+    output.finish(counts)
+    return ExportResult(counts, inputs.facts, was_complete=False)
+
+
+def _open_inputs(
+    settings: ExportSettings, manifest_uri: str, detections_uri: str | None, target: str
+) -> _Inputs:
+    """Open and check what `run_export` reads; nothing is written.
+
+    Raises:
+        PipelineError: as `run_export`.
+    """
     manifest = open_manifest(manifest_uri)
     parts = None if detections_uri is None else open_parts(detections_uri)
-    target = uris.make_absolute(output_uri)
-    check_apart(
-        target,
-        {"manifest": manifest.uri, "detections": detections_uri},
-        list_written(settings.format),
-    )
+    places = {"manifest": manifest.uri, "detections": detections_uri}
+    check_apart(target, places, list_written(settings.format))
     if parts is None and (settings.min_score or settings.thresholds):
         raise InvalidConfiguration(
             "--min-score and --thresholds select --detections: pass these too"
@@ -122,27 +159,16 @@ def run_export(
         settings.format, facts, settings.as_annotations, settings.image_prefix
     )
     _check_images_apart(settings.format, facts.root, target)
-    inputs = _Inputs(manifest, parts, facts, cut_export(manifest, parts))
+    cut = cut_export(manifest, parts)
     if settings.format == "yolo":
-        check_label_names(manifest, facts.root, inputs.cut.images)
-    storage.check_writable(target)
-    record = _build_record(settings, inputs)
-    output = open_export(target, record, overwrite=overwrite)
-    earlier = output.read_complete()
-    if earlier is not None:
-        output.remove_parts()
-        return ExportResult(earlier, facts, was_complete=True)
-    numbers = number_manifest(manifest) if settings.format == "coco" else None
-    export = ShardExport(manifest, parts, selection, file_format, target, record.fingerprint)
-    size = 0 if parts is None else measure_parts(parts)
-    if inputs.cut.images <= most_images_here and size <= MOST_BYTES_HERE:
-        counts = _export_here(export, inputs.cut, numbers)
-    else:
-        counts = _export_in_tasks(
-            export, output, inputs.cut, numbers, overwrite=overwrite, placement=placement
-        )
-    output.finish(counts)
-    return ExportResult(counts, facts, was_complete=False)
+        check_label_names(manifest, facts.root, cut.images)
+    return _Inputs(manifest, parts, facts, cut, selection, file_format)
+
+
+def _is_small(inputs: _Inputs, most_images: int) -> bool:
+    """Whether the export is done in this process."""
+    size = 0 if inputs.parts is None else measure_parts(inputs.parts)
+    return inputs.cut.images <= most_images and size <= MOST_BYTES_HERE
 
 
 def _check_images_apart(name: FormatName, root: str | None, target: str) -> None:

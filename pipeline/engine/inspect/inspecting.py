@@ -12,12 +12,13 @@ from pipeline import imaging, schema
 from pipeline.engine.inspect.plan import InspectionPlan
 from pipeline.engine.propose.faults import PieceFaults
 from pipeline.engine.propose.reading import PieceReader
-from pipeline.engine.shards.piece import Piece
+from pipeline.engine.shards.piece import Piece, commit_or_return
 from pipeline.engine.watchdog import time_limit
 from pipeline.errors import UnreadableImage
 from pipeline.inspection.signature import DECODED_SIDE, Signature, compute_signature
 from pipeline.runs.encoded_image import IMAGE_ERRORS, EncodedImage
 from pipeline.runs.report import Failure, Report
+from pipeline.shards import Shard
 from pipeline.stated_sizes import check_size
 
 
@@ -64,6 +65,17 @@ def inspect_piece(
         inspected.append(image)
     faults.check()
     return build_signature_table(inspected, plan.fingerprint)
+
+
+def inspect_shard(plan: InspectionPlan, shard: Shard, is_last_chance: bool) -> Report:
+    """Inspect a shard in the driver's process, which no image may end, and commit its part.
+
+    Raises:
+        StorageError: as `inspect_piece`, like all others.
+    """
+    piece, report = Piece(shard), Report()
+    table = inspect_piece(plan, piece, report, is_last_chance=is_last_chance, is_watched=False)
+    return commit_or_return(piece, plan.output, table, report)
 
 
 def _inspect(encoded: EncodedImage, plan: InspectionPlan, report: Report) -> InspectedImage:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 from pipeline import uris
 from pipeline.engine.inspect.findings import Findings, InspectedSplit, find_duplicates
-from pipeline.engine.inspect.sequential import inspect_shards
+from pipeline.engine.inspect.inspecting import inspect_shard
 from pipeline.engine.inspect.splits import SplitInputs, open_splits
+from pipeline.engine.monitor.stages import StageLoad
+from pipeline.engine.named_cluster import is_cluster_named
+from pipeline.engine.shards.sequential import run_shards_here
+from pipeline.inspection import signature
 from pipeline.option_ranges import check_fields
 from pipeline.runs.options import MOST_SECONDS, RunOptions
 from pipeline.runs.output import RunOutput, open_run
@@ -50,12 +54,26 @@ class InspectionOptions:
         )
 
 
+def check_installation() -> None:
+    """Fail now rather than after work has been done.
+
+    Raises:
+        InvalidConfiguration: a package is missing, or `RAY_ADDRESS` is no address.
+    """
+    signature.check_installed()
+    if is_cluster_named():
+        from pipeline.engine import cluster  # noqa: PLC0415  (loads ray, which takes a second)
+
+        cluster.check_ray_address()
+
+
 def inspect_dataset(
     manifest_uri: str,
     output_uri: str,
     against: Sequence[str] = (),
     options: InspectionOptions = InspectionOptions(),
     *,
+    are_images_tried: bool = False,
     most_local_images: int = MOST_LOCAL_IMAGES,
 ) -> Findings:
     """Compute the signatures of all images, or those that are missing, and find duplicates.
@@ -67,18 +85,22 @@ def inspect_dataset(
         output_uri: the signatures are written into its folders `signatures`, `signatures-1`, ...
         against: manifests that are inspected as well, for images that are in both.
         options: overwrite, patience.
+        are_images_tried: some images have been decoded already; otherwise that comes first.
         most_local_images: a larger dataset is inspected on Ray.
 
     Raises:
         PipelineError: a subclass that says what is wrong.
     """
-    is_on_cluster = os.environ.get("RAY_ADDRESS", "") not in ("", "local")
-    if is_on_cluster:
-        from pipeline.engine import cluster  # noqa: PLC0415  (loads ray, which takes a second)
-
-        cluster.check_ray_address()
+    check_installation()
+    is_on_cluster = is_cluster_named()
     output = uris.make_absolute(output_uri)
-    splits = open_splits([manifest_uri, *against], output, options.run, own_disk=not is_on_cluster)
+    splits = open_splits(
+        [manifest_uri, *against],
+        output,
+        options.run,
+        own_disk=not is_on_cluster,
+        are_images_tried=are_images_tried,
+    )
     images = sum(split.cut.images for split in splits)
     is_distributed = is_on_cluster or images > most_local_images
     place = "on Ray" if is_distributed else "in this process"
@@ -119,7 +141,9 @@ def _complete(
 
     def compute_signatures() -> WorkDone:
         if not is_distributed:
-            return inspect_shards(plan, ready)
+            inspect = functools.partial(inspect_shard, plan)
+            stage = StageLoad("inspect", "hashing", 1, 1, 0)
+            return run_shards_here(inspect, "inspect", stage, ready)
         from pipeline.engine import cluster  # noqa: PLC0415
         from pipeline.engine.inspect.work import make_inspection_work  # noqa: PLC0415
         from pipeline.engine.shards.runner import run_shards  # noqa: PLC0415

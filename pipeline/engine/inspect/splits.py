@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pipeline import imaging, storage, uris
+from pipeline import storage, uris
 from pipeline.annotated_classes import NotAnnotated, list_annotated_classes
 from pipeline.engine.inspect.plan import InspectionPlan
-from pipeline.errors import InvalidConfiguration, PipelineError, StorageError, UnreadableDataset
+from pipeline.errors import InvalidConfiguration
 from pipeline.image_members import read_members
-from pipeline.image_reader import read_image
 from pipeline.inspection import signature
+from pipeline.inspection.image_sample import SAMPLED_IMAGES, SampledImage, check_some_decode
 from pipeline.manifests import Manifest, open_manifest
 from pipeline.run_record import RunRecord
 from pipeline.runs.cut_planning import plan_cut
@@ -25,8 +24,6 @@ log = logging.getLogger(__name__)
 
 SIGNATURES = "signatures"
 """The folder of the first split's signatures in the output; those of the others have a number behind."""
-SAMPLED_IMAGES = 16
-"""Images that are decoded before anything is written."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,12 @@ class SplitInputs:
 
 
 def open_splits(
-    manifest_uris: Sequence[str], output: str, options: RunOptions, *, own_disk: bool = True
+    manifest_uris: Sequence[str],
+    output: str,
+    options: RunOptions,
+    *,
+    own_disk: bool = True,
+    are_images_tried: bool = False,
 ) -> list[SplitInputs]:
     """Open and check the manifests; nothing is written.
 
@@ -58,13 +60,13 @@ def open_splits(
         output: the folder of the inspection.
         options: of the runs.
         own_disk: the images are read on this machine, so one that is missing here is missing.
+        are_images_tried: some of the images have been decoded already.
 
     Raises:
         UnreadableDataset: a manifest cannot be read or has no images, or none of its sampled images can be
             decoded.
-        InvalidConfiguration: a manifest is compared with itself, or a package is missing.
+        InvalidConfiguration: a manifest is compared with itself.
     """
-    signature.check_installed()
     _check_different(manifest_uris)
     opened = [open_manifest(uri) for uri in manifest_uris]
     names = _name_splits([manifest.uri for manifest in opened])
@@ -78,8 +80,9 @@ def open_splits(
             {"manifest": uris.redact_uri(manifest.uri)},
         )
         splits.append(SplitInputs(name, manifest, folder, cut, record, _list_classes(manifest)))
-    for split in splits:
-        _check_some_decode(split.manifest, own_disk)
+    for manifest in () if are_images_tried else opened:
+        where = uris.redact_uri(manifest.uri)
+        check_some_decode(_sample_images(manifest), manifest.decoding, where, own_disk=own_disk)
     storage.check_writable(output)
     return splits
 
@@ -114,32 +117,12 @@ def _list_classes(manifest: Manifest) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(manifest.classes or ()), *annotated]))
 
 
-def _check_some_decode(manifest: Manifest, own_disk: bool) -> None:
-    """Decode some images, spread over the manifest.
-
-    Raises:
-        UnreadableDataset: none of them can be; the message names the first.
-    """
+def _sample_images(manifest: Manifest) -> list[SampledImage]:
+    """Some images, spread over the manifest."""
     rows = sorted({index * manifest.rows // SAMPLED_IMAGES for index in range(SAMPLED_IMAGES)})
-    with ThreadPoolExecutor(8) as threads:
-        errors = list(threads.map(lambda row: _find_error(manifest, row), rows))
-    if all(
-        error is not None and (own_disk or not isinstance(error, StorageError)) for error in errors
-    ):
-        raise UnreadableDataset(
-            f"{uris.redact_uri(manifest.uri)}: none of the {len(errors)} images tried can be read; the "
-            f"first: {errors[0]}"
-        )
-
-
-def _find_error(manifest: Manifest, row: int) -> PipelineError | None:
-    table = manifest.read(row, 1, manifest.image_columns)
-    (member,) = read_members(table, manifest.uri, row)
-    try:
-        data = read_image(table["uri"][0].as_py(), member)
-        imaging.decode_image(data, manifest.decoding, enough=signature.DECODED_SIDE)
-    except StorageError as error:
-        return error
-    except PipelineError as error:
-        return type(error)(f"image {table['image_id'][0].as_py()!r:.200}: {error}")
-    return None
+    images = []
+    for row in rows:
+        table = manifest.read(row, 1, manifest.image_columns)
+        (member,) = read_members(table, manifest.uri, row)
+        images.append(SampledImage(table["image_id"][0].as_py(), table["uri"][0].as_py(), member))
+    return images

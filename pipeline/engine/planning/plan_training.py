@@ -20,10 +20,9 @@ from pipeline.engine.planning.this_machine import (
 )
 from pipeline.engine.planning.training_costs import TrainingCosts, TrainingSample
 from pipeline.engine.train.fit import HUGE_PAGES
-from pipeline.engine.train.run import Execution
 from pipeline.engine.train.training_inputs import TrainingInputs, open_training_inputs
 from pipeline.engine.train.training_output import make_run_record
-from pipeline.engine.train.validation import Validation
+from pipeline.engine.train.training_request import TrainingRequest
 from pipeline.engine.train.workers import Workers, find_fitting_workers
 from pipeline.errors import InvalidConfiguration, MismatchedOutput, NoCapacity
 from pipeline.proposals.settings import ProposalSettings
@@ -33,7 +32,6 @@ from pipeline.runs.resume import find_run_to_resume
 from pipeline.runs.run_plan import PlannedCluster, RunPlan
 from pipeline.training import state
 from pipeline.training.logs import TrainingRecord
-from pipeline.training.recipe import Recipe
 from pipeline.training.specification import TrainingSpec
 from pipeline.training.training_files import list_training_files
 
@@ -46,67 +44,24 @@ SLACK_SECONDS = 600.0
 """How long the measuring may take beyond `--plan-seconds`."""
 
 
-def plan_training(
-    manifest_uris: Sequence[str],
-    proposals: Sequence[str] | ProposalSettings,
-    output_uri: str,
-    recipe: Recipe,
-    *,
-    weights: str | None,
-    seed: int,
-    overwrite: bool,
-    execution: Execution,
-    validation: Validation,
-    classes: Sequence[str],
-    exclude: str | None = None,
-    plan_options: GpuPlanOptions,
-) -> RunPlan:
+def plan_training(request: TrainingRequest, plan_options: GpuPlanOptions) -> RunPlan:
     """Do the first steps of a training in a scratch folder, and put plan.json into the output.
 
     The plan is for the whole training, also if it is interrupted and resumed.
 
     Args:
-        manifest_uris: as `run_training` takes them, like all that are not listed here.
-        proposals: stored proposals, a URI per manifest.
-        output_uri: folder of the training.
-        recipe: how to train.
-        weights: pretrained weights.
-        seed: of initialisation, order, flips and RoIs.
-        overwrite: must not be set.
-        execution: workers, states.
-        validation: held-out images.
-        classes: the labels in the order of their numbers.
-        exclude: a list of images to leave out.
+        request: the training; its proposals are stored, and it does not overwrite.
         plan_options: how many images to measure, and the planned cluster.
 
     Raises:
         InvalidConfiguration: without stored proposals, with `overwrite`, or GPU-hours without a GPU here.
         PipelineError: the training would be rejected, or its steps fail.
     """
-    _check_plannable(proposals, overwrite)
+    _check_plannable(request)
     cluster = choose_cluster(plan_options)
-    workers = _choose_workers(recipe, execution, cluster)
-    inputs = open_training_inputs(
-        manifest_uris,
-        proposals,
-        output_uri,
-        recipe,
-        weights=weights,
-        seed=seed,
-        validation=validation,
-        classes=classes,
-        exclude=exclude,
-    )
-    spec = inputs.build_spec(
-        recipe,
-        seed=seed,
-        checkpoint_every=execution.checkpoint_every,
-        log_every=execution.log_every,
-        validate_every=validation.every,
-    )
-    spec = replace(
-        spec, recipe=workers.recipe, workers=workers.count, rate_factor=workers.rate_factor
-    )
+    workers = _choose_workers(request, cluster)
+    inputs = open_training_inputs(request)
+    spec = workers.divide(inputs.build_spec())
     fingerprint = _check_output(spec)
     steps = _count_measured_steps(spec, plan_options.plan_images)
     measured = _measure(inputs, spec, workers, steps, plan_options.plan_seconds)
@@ -118,7 +73,7 @@ def plan_training(
         _count_states(spec),
         cluster,
         len(measured.joint) + len(measured.boxes),
-        seed=seed,
+        seed=spec.seed,
         figures=figures,
     )
     plan.write(inputs.output)
@@ -149,21 +104,22 @@ class _MeasuredTraining:
         return self.costs.records[2 * WARM_UP_STEPS + self.steps :]
 
 
-def _check_plannable(proposals: Sequence[str] | ProposalSettings, overwrite: bool) -> None:
-    if overwrite:
+def _check_plannable(request: TrainingRequest) -> None:
+    if request.overwrite:
         raise InvalidConfiguration(
             "--plan does not take --overwrite into account: leave it out, and plan with another --output"
         )
-    if isinstance(proposals, ProposalSettings):
+    if isinstance(request.proposals, ProposalSettings):
         raise InvalidConfiguration(
             "--plan of a training needs stored --proposals: plan and run jobs/propose.py first"
         )
 
 
-def _choose_workers(recipe: Recipe, execution: Execution, cluster: PlannedCluster) -> Workers:
+def _choose_workers(request: TrainingRequest, cluster: PlannedCluster) -> Workers:
     """The workers that the planned cluster would get."""
+    execution = request.execution
     nodes = [{"CPU": float(cluster.cores), "GPU": float(cluster.gpus)}] * cluster.nodes
-    workers = find_fitting_workers(recipe, execution.workers, nodes, execution.gpu)
+    workers = find_fitting_workers(request.recipe, execution.workers, nodes, execution.gpu)
     if workers is None:
         raise NoCapacity(
             f"{execution.workers or 1} training workers do not fit on {cluster}: ask for fewer --workers"

@@ -11,7 +11,7 @@ from pipeline import manifests, storage, uris
 from pipeline.engine import cluster
 from pipeline.engine.propose.plan import ProposalPlan
 from pipeline.engine.propose.warm_up import warm_up_workers
-from pipeline.engine.propose.work import ProposalWork
+from pipeline.engine.propose.work import make_proposal_work
 from pipeline.engine.shards.runner import run_shards
 from pipeline.manifests import Manifest
 from pipeline.proposals.settings import ProposalSettings
@@ -110,7 +110,7 @@ def run_proposals(
             cluster.check_needs([placement.build_need(CPU=1.0)], patience, may_grow=not own_disk)
             cluster.await_core(patience, placement)
             warm_up_workers(inputs.settings, placement)
-            return run_shards(ProposalWork(plan, reuse), "propose", ready, options)
+            return run_shards(make_proposal_work(plan, reuse), "propose", ready, options)
 
         return complete_run(
             ready, options, compute_proposals, is_labelled=opened.classes is not None

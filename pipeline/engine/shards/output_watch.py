@@ -25,9 +25,15 @@ STANDSTILL = 10.0
 class OutputWatch:
     """Checks an output now and then, and at once after the driver stood still."""
 
-    def __init__(self, ready: RunOutput, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        ready: RunOutput,
+        clock: Callable[[], float] = monotonic,
+        standstill: float = STANDSTILL,
+    ) -> None:
         self._ready = ready
         self._clock = clock
+        self._standstill = standstill
         self._checked = self._called = clock()
         self._stood_still = False
 
@@ -42,7 +48,7 @@ class OutputWatch:
             UnreadableDataset: its shard table is damaged.
         """
         now = self._clock()
-        if now - self._called > STANDSTILL:
+        if now - self._called > self._standstill:
             self._stood_still = True
             log.warning(
                 "the driver stood still for %.0f s: checking its output", now - self._called

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.engine.monitor.metrics import TrainingMetrics
 from pipeline.errors import PipelineError
 from pipeline.progress_samples import ProgressSample, StageSums
 from pipeline.runs.run_logs import RunLogs
@@ -58,10 +59,15 @@ def start_board() -> Any:
 
 
 class TrainingProgress:
-    """Logs a line every few seconds from the records on the board."""
+    """Logs a line every few seconds from the records on the board, and passes them on."""
 
     def __init__(
-        self, board: Any, steps: int, workers: int = 1, logs: RunLogs | None = None
+        self,
+        board: Any,
+        steps: int,
+        workers: int = 1,
+        logs: RunLogs | None = None,
+        metrics: TrainingMetrics | None = None,
     ) -> None:
         """Prepare the lines.
 
@@ -70,8 +76,10 @@ class TrainingProgress:
             steps: of the whole training.
             workers: number of workers.
             logs: gets samples of the progress.
+            metrics: counts the records for Prometheus.
         """
         self._board = board
+        self._metrics = metrics
         self._steps = steps
         self._workers = workers
         self._logs = logs
@@ -114,6 +122,8 @@ class TrainingProgress:
         for record in records:
             self._log_record(record)
             self._sample(record)
+            if self._metrics is not None:
+                self._metrics.count_record(record)
         return True
 
     def _sample(self, record: TrainingRecord) -> None:

@@ -15,6 +15,7 @@ import ray
 
 from pipeline import store_options, uris
 from pipeline.engine import cluster
+from pipeline.engine.monitor.metrics import TrainingMetrics
 from pipeline.engine.train.board import TrainingProgress, start_board
 from pipeline.engine.train.validation import Validator
 from pipeline.engine.train.workers import Workers
@@ -55,7 +56,8 @@ def run_ray_train(
     from ray import train  # noqa: PLC0415  takes two seconds
 
     board = start_board()
-    progress = TrainingProgress(board, spec.steps, workers.count, logs)
+    metrics = TrainingMetrics(record.fingerprint, spec.steps, workers.count)
+    progress = TrainingProgress(board, spec.steps, workers.count, logs, metrics)
     attempts = max(1, ceil(no_capacity_after / start_timeout) - 1)
     # Ray Train requires a folder, but nothing stays in it.
     scratch = tempfile.mkdtemp(prefix="ray-train-")

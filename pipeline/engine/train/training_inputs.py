@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pipeline import storage, uris
 from pipeline.detector.architecture import Architecture
 from pipeline.detector.backbones.catalog import is_torchvision_name
-from pipeline.engine.train.validation import Validation, Validator
+from pipeline.engine.train.training_request import TrainingRequest
+from pipeline.engine.train.validation import Validator
 from pipeline.excluded_images import ExcludedImages, read_excluded_images
 from pipeline.manifests import Manifest
 from pipeline.proposals.settings import ProposalSettings
@@ -21,7 +22,6 @@ from pipeline.training.annotated_dataset import (
     open_annotated_datasets,
     open_annotated_manifests,
 )
-from pipeline.training.recipe import Recipe
 from pipeline.training.specification import (
     TrainingSpec,
     build_initial_network,
@@ -36,9 +36,12 @@ log = logging.getLogger(__name__)
 class TrainingInputs:
     """A training before it begins: its inputs, opened and checked."""
 
+    request: TrainingRequest
     output: str
+    """As an absolute URI."""
     manifests: Sequence[Manifest]
     weights: str | None
+    """A name that torchvision knows, or an absolute URI."""
     validator: Validator | None
     datasets: Sequence[AnnotatedDataset] | None
     """The manifests joined with their proposals; None until these are computed."""
@@ -47,66 +50,50 @@ class TrainingInputs:
     excluded: ExcludedImages | None = None
     """Images that are left out."""
 
-    def build_spec(
-        self,
-        recipe: Recipe,
-        *,
-        seed: int,
-        checkpoint_every: int,
-        log_every: int,
-        validate_every: int,
-    ) -> TrainingSpec:
+    def build_spec(self) -> TrainingSpec:
         """The training of one worker, once the proposals exist."""
         assert self.datasets is not None, "proposals are computed first"
         assert self.survey is not None, "proposals are computed first"
+        request, validator = self.request, self.validator
         return TrainingSpec(
             self.output,
-            recipe,
+            request.recipe,
             self.datasets,
             self.survey,
             weights=self.weights,
-            seed=seed,
-            checkpoint_every=checkpoint_every,
-            log_every=log_every,
-            validate_every=None if self.validator is None else validate_every,
-            validation=None if self.validator is None else self.validator.digest,
+            seed=request.seed,
+            checkpoint_every=request.execution.checkpoint_every,
+            log_every=request.execution.log_every,
+            validate_every=None if validator is None else request.validation.every,
+            validation=None if validator is None else validator.digest,
         )
 
 
-def open_training_inputs(
-    manifest_uris: Sequence[str],
-    proposals: Sequence[str] | ProposalSettings,
-    output_uri: str,
-    recipe: Recipe,
-    *,
-    weights: str | None,
-    seed: int,
-    validation: Validation,
-    classes: Sequence[str],
-    exclude: str | None = None,
-) -> TrainingInputs:
-    """Open and check what `run_training` reads; nothing is written.
+def open_training_inputs(request: TrainingRequest) -> TrainingInputs:
+    """Open and check what a training reads; nothing is written.
 
     Raises:
         PipelineError: a subclass that names the problem.
     """
-    output = uris.make_absolute(output_uri)
-    weights = _make_weights_absolute(weights)
-    _check_inputs(output, manifest_uris, proposals, weights, validation, exclude=exclude)
-    manifests = open_annotated_manifests(manifest_uris, classes)
+    output = uris.make_absolute(request.output)
+    weights = _make_weights_absolute(request.weights)
+    _check_inputs(request, output, weights)
+    manifests = open_annotated_manifests(request.manifests, request.classes)
     check_objects(manifests)
-    excluded = None if exclude is None else read_excluded_images(exclude)
+    excluded = None if request.exclude is None else read_excluded_images(request.exclude)
     if excluded is not None:
         log_excluded(excluded, manifests)
     labels = manifests[0].classes or ()
-    validator = validation.open_validator(labels)
+    validator = request.validation.open_validator(labels)
     datasets = survey = None
-    if not isinstance(proposals, ProposalSettings):
-        datasets = open_annotated_datasets(manifests, proposals, excluded)
-        survey = survey_datasets(datasets, recipe)
-    _check_weights(choose_architecture(recipe, labels, weights), weights, seed)
+    if not isinstance(request.proposals, ProposalSettings):
+        datasets = open_annotated_datasets(manifests, request.proposals, excluded)
+        survey = survey_datasets(datasets, request.recipe)
+    _check_weights(choose_architecture(request.recipe, labels, weights), weights, request.seed)
     storage.check_writable(output)
-    return TrainingInputs(output, manifests, weights, validator, datasets, survey, excluded)
+    return TrainingInputs(
+        request, output, manifests, weights, validator, datasets, survey, excluded
+    )
 
 
 def log_excluded(excluded: ExcludedImages, manifests: Sequence[Manifest]) -> None:
@@ -127,30 +114,23 @@ def _make_weights_absolute(weights: str | None) -> str | None:
     return uris.make_absolute(weights)
 
 
-def _check_inputs(
-    output: str,
-    manifest_uris: Sequence[str],
-    proposals: Sequence[str] | ProposalSettings,
-    weights: str | None,
-    validation: Validation,
-    *,
-    exclude: str | None,
-) -> None:
+def _check_inputs(request: TrainingRequest, output: str, weights: str | None) -> None:
     """Reject an output that would overwrite an input.
 
     Raises:
         InvalidConfiguration: the output is an input, or an input is among what training writes.
     """
     is_file = weights is not None and not is_torchvision_name(weights)
+    proposals = request.proposals
     check_apart(
         output,
         {
-            "manifest": manifest_uris,
+            "manifest": request.manifests,
             "proposals": None if isinstance(proposals, ProposalSettings) else proposals,
             "weights": weights if is_file else None,
-            "validation.manifest": validation.manifest,
-            "validation.proposals": validation.proposals,
-            "exclude": exclude,
+            "validation.manifest": request.validation.manifest,
+            "validation.proposals": request.validation.proposals,
+            "exclude": request.exclude,
         },
         training_files.WRITES,
     )

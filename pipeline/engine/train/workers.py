@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic, sleep
 
 from pipeline.engine import cluster
@@ -13,6 +13,7 @@ from pipeline.errors import NoCapacity
 from pipeline.option_ranges import check_range
 from pipeline.runs.placement import ANYWHERE, Need, Placement
 from pipeline.training.recipe import Recipe
+from pipeline.training.specification import TrainingSpec
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ class Workers:
     """Requested workers, or GPUs, that are left out because the step has no image for them."""
     placement: Placement = ANYWHERE
     """Which nodes may hold a worker."""
+
+    def divide(self, spec: TrainingSpec) -> TrainingSpec:
+        """The part of a training that each of the workers does."""
+        return replace(spec, recipe=self.recipe, workers=self.count, rate_factor=self.rate_factor)
 
     def log_schedule(self) -> None:
         """Log what the workers make of a step; warn if the schedule or the number of workers changes."""

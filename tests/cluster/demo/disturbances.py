@@ -11,7 +11,7 @@ from tests.cluster.demo.local_cluster import LocalCluster
 from tests.cluster.demo.outcome import StoppedJob
 from tests.cluster.submission import RayJobs, Submission
 
-LOOK_EVERY = 20.0
+LOOK_EVERY = 5.0
 """Seconds between looks at whether a job that nobody follows still runs."""
 PART_SECONDS = 600
 """How long a job may take to commit its first parts."""
@@ -34,7 +34,7 @@ def submit_without_waiting(jobs: RayJobs, output: str, *words: str, parts: int) 
                 raise RuntimeError(f"the job ended too early:\n{jobs.read_log(job_id)[-3000:]}")
         return len(outputs.list_parts(output)) >= parts
 
-    wait_until(has_parts, f"{parts} parts", PART_SECONDS, 0.1)
+    wait_until(has_parts, f"{parts} parts", PART_SECONDS, 0.25)
     return job_id
 
 
@@ -94,7 +94,7 @@ def lose_node(
         return committed >= before + parts
 
     with jobs.start(*words) as submission:
-        wait_until(has_parts, f"{parts} parts", PART_SECONDS, 0.1)
+        wait_until(has_parts, f"{parts} parts", PART_SECONDS, 0.25)
         node = cluster.kill_node()
         jobs.echo(f"# {node.name} is killed: SIGKILL of its raylet and workers")
         submission.wait()

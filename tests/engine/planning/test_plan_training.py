@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.engine.planning.plan_training import plan_training
-from pipeline.engine.train.run import Execution, run_training
-from pipeline.engine.train.validation import Validation
+from pipeline.engine.train.run import run_training
+from pipeline.engine.train.training_request import Execution, TrainingRequest
 from pipeline.errors import InvalidConfiguration, MismatchedOutput
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.plan_options import GpuPlanOptions
@@ -21,6 +21,7 @@ from tests.training.training_dataset import write_dataset
 
 QUICK = dataclasses.replace(get_recipe("tiny"), short_sides=(64,), max_side=96, iterations=12)
 EXECUTION = Execution(workers=1, checkpoint_every=5, log_every=2)
+PLAN_OPTIONS = GpuPlanOptions(plan=True, plan_images=8, cores=2, gpus=0)
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +31,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def _plan(data: tuple[str, str], output: Path, **changes: Any) -> RunPlan:
-    options = {
-        "proposals": [data[1]],
-        "recipe": QUICK,
-        "overwrite": False,
-        "plan_options": GpuPlanOptions(plan=True, plan_images=8, cores=2, gpus=0),
-        **changes,
-    }
-    return plan_training(
-        [data[0]],
-        options["proposals"],
-        str(output),
-        options["recipe"],
-        weights=None,
-        seed=0,
-        overwrite=options["overwrite"],
-        execution=EXECUTION,
-        validation=Validation(),
-        classes=(),
-        plan_options=options["plan_options"],
-    )
+    plan_options = changes.pop("plan_options", PLAN_OPTIONS)
+    return plan_training(dataclasses.replace(_request(data, output), **changes), plan_options)
+
+
+def _request(data: tuple[str, str], output: Path) -> TrainingRequest:
+    return TrainingRequest([data[0]], [data[1]], str(output), QUICK, execution=EXECUTION)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -58,7 +45,7 @@ def test_a_training_is_planned_from_its_first_steps(data: tuple[str, str], tmp_p
     assert (plan.images, plan.parts, plan.sampled) == (24, 3, 8)  # states at 5, 10 and 12
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
 
-    summary = run_training([data[0]], [data[1]], str(tmp_path / "out"), QUICK, execution=EXECUTION)
+    summary = run_training(_request(data, tmp_path / "out"))
     stored = json.loads((tmp_path / "out" / "summary.json").read_bytes())
     assert stored["cpu_seconds"]["train"] > 0
     assert abs(stored["plan"]["bytes_read"]["relative"]) < 0.3  # 8 of 12 steps were measured

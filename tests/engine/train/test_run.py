@@ -18,7 +18,9 @@ import torch
 
 from pipeline import run_record
 from pipeline.detector.checkpoint import load_checkpoint
-from pipeline.engine.train.run import Execution, TrainingSummary, run_training
+from pipeline.engine.train.run import run_training
+from pipeline.engine.train.training_request import Execution, TrainingRequest
+from pipeline.engine.train.training_summary import TrainingSummary
 from pipeline.engine.train.validation import Validation
 from pipeline.errors import (
     InvalidCheckpoint,
@@ -56,7 +58,9 @@ def train(
     names = ("weights", "overwrite", "seed")
     arguments = {name: options.pop(name) for name in names if name in options}
     execution = Execution(**{"workers": 1, "checkpoint_every": 5, "log_every": 2, **options})
-    return run_training([data[0]], [data[1]], str(output), recipe, execution=execution, **arguments)
+    return run_training(
+        TrainingRequest([data[0]], [data[1]], str(output), recipe, execution=execution, **arguments)
+    )
 
 
 def train_in_process(data: tuple[str, str], output: Path, recipe: Recipe = QUICK) -> None:
@@ -228,12 +232,14 @@ def test_an_error_of_one_worker_ends_the_others(data: tuple[str, str], tmp_path:
         part.write_bytes(part.read_bytes()[:-20])
     with pytest.raises(UnreadableDataset, match=r"part-.*\.parquet"):
         run_training(
-            [data[0]],
-            [data[1]],
-            str(tmp_path / "out"),
-            QUICK,
-            execution=Execution(workers=2),
-            validation=validation,
+            TrainingRequest(
+                [data[0]],
+                [data[1]],
+                str(tmp_path / "out"),
+                QUICK,
+                execution=Execution(workers=2),
+                validation=validation,
+            )
         )
 
 
@@ -283,8 +289,9 @@ def test_missing_proposals_are_computed_into_the_output(
     data: tuple[str, str], tmp_path: Path, specs: list[TrainingSpec]
 ) -> None:
     settings = ProposalSettings(strategy="single", min_side=8)
-    run_training([data[0]], settings, str(tmp_path), QUICK)
-    run_training([data[0], data[0]], settings, str(tmp_path / "both"), QUICK)
+    run_training(TrainingRequest([data[0]], settings, str(tmp_path), QUICK))
+    both = [data[0], data[0]]
+    run_training(TrainingRequest(both, settings, str(tmp_path / "both"), QUICK))
     (dataset,) = specs[0].datasets
     assert dataset.proposals.parts.uri == str(tmp_path / "proposals")
     assert all(len(boxes) > 5 for boxes in dataset.read(0).proposals)
