@@ -72,7 +72,9 @@ class Train(entry.JobOptions):
     baseline: Annotated[BaselineSettings, tyro.conf.OmitArgPrefixes] = field(
         default_factory=BaselineSettings
     )
-    fields: Annotated[Recipe, tyro.conf.OmitArgPrefixes] = field(default_factory=Recipe)
+    fields: Annotated[Recipe, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff] = field(
+        default_factory=Recipe
+    )
 
 
 def make_options_class(arguments: list[str]) -> type[Train]:
@@ -81,9 +83,11 @@ def make_options_class(arguments: list[str]) -> type[Train]:
     name = next((value for option, value in pairwise(arguments) if option == "--recipe"), joined)
     recipe = RECIPES[name]() if name in RECIPES else Recipe()
     default = field(default_factory=lambda: recipe)
+    # an option takes True or False, so that a command is valid whatever the recipe's default is
+    kind = Annotated[Recipe, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff]
     return dataclasses.make_dataclass(
         "Train",
-        [("fields", Annotated[Recipe, tyro.conf.OmitArgPrefixes], default)],
+        [("fields", kind, default)],
         bases=(Train,),
         namespace={"__doc__": Train.__doc__},
         frozen=True,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 PAPER_RECIPE = (
     *("--optimiser", "sgd", "--weight-decay", "0.0005", "--bias-rate-factor", "2"),
     *("--schedule", "step", "--warm-up", "0", "--gradient-clip", "None"),
-    *("--background-iou-low", "0.1", "--no-widen-background"),
+    *("--background-iou-low", "0.1", "--widen-background", "False"),
 )
 """The paper's training where the recipes of `Size` differ: SGD, one cut of the rate, background of an IoU
 of 0.1 to 0.5."""

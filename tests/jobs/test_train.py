@@ -94,6 +94,15 @@ def test_the_recipe_sets_the_defaults_of_the_options() -> None:
         )
 
 
+@pytest.mark.parametrize("recipe", ["mobilenet_v2", "caffenet"])
+@pytest.mark.parametrize("value", [True, False])
+def test_a_flag_of_the_recipe_can_be_set_whatever_its_default_is(recipe: str, value: bool) -> None:
+    paths = ["--manifest", "m", "--output", "o"]
+    arguments = [*paths, "--recipe", recipe, "--widen-background", str(value)]
+    options = entry.parse(make_options_class(arguments), arguments)
+    assert options.fields.widen_background is value
+
+
 def train_in_process(options: list[str], output: str) -> None:
     """Train by the job's options without Ray, which takes seconds to start."""
     parsed = entry.parse(make_options_class(options), options)
