@@ -35,6 +35,9 @@ from pipeline.runs.plan_options import GpuPlanOptions
 from pipeline.training.recipe import Recipe
 from pipeline.training.recipes import RECIPES, get_recipe
 
+RecipeOptions = Annotated[Recipe, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff]
+"""A flag takes True or False, so that a command is valid whatever the recipe's default is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train(entry.JobOptions):
@@ -72,9 +75,7 @@ class Train(entry.JobOptions):
     baseline: Annotated[BaselineSettings, tyro.conf.OmitArgPrefixes] = field(
         default_factory=BaselineSettings
     )
-    fields: Annotated[Recipe, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff] = field(
-        default_factory=Recipe
-    )
+    fields: RecipeOptions = field(default_factory=Recipe)
 
 
 def make_options_class(arguments: list[str]) -> type[Train]:
@@ -83,11 +84,9 @@ def make_options_class(arguments: list[str]) -> type[Train]:
     name = next((value for option, value in pairwise(arguments) if option == "--recipe"), joined)
     recipe = RECIPES[name]() if name in RECIPES else Recipe()
     default = field(default_factory=lambda: recipe)
-    # an option takes True or False, so that a command is valid whatever the recipe's default is
-    kind = Annotated[Recipe, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff]
     return dataclasses.make_dataclass(
         "Train",
-        [("fields", kind, default)],
+        [("fields", RecipeOptions, default)],
         bases=(Train,),
         namespace={"__doc__": Train.__doc__},
         frozen=True,
