@@ -57,7 +57,7 @@ def selective_search(
         max_side: shrink an image to this longer side before the search and scale its boxes back;
             None searches every image at its own size.
         backend: "native" is the project's own; "opencv" and "selectivesearch" call those packages.
-        ranking: "authors", "learned", the URI of a model of jobs/rank.py, or such a model; None takes the
+        ranking: "authors", "learned", a model of jobs/rank.py or its URI, which each call reads; None takes the
             strategy's own, which is "learned" for "lean", "balanced" and "wide" and "authors" for all others.
 
     Returns:

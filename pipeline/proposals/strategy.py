@@ -85,7 +85,7 @@ STRATEGIES: Mapping[str, Strategy] = {
         ("HSV", "Lab", "rgI", "H", "I"), ("CTSF", "TSF", "F", "S"), (50.0, 100.0, 150.0, 300.0)
     ),
     "lean": Strategy(("Lab",), ("CTSF", "TSF", "F", "S"), (50.0, 100.0)),
-    "balanced": Strategy(("HSV", "Lab", "rgI"), ("CTSF", "TSF", "F", "S"), (70.0,)),
+    "balanced": Strategy(("HSV", "Lab", "rgI"), ("CTSF", "TSF", "F", "S"), (80.0,)),
     "wide": Strategy(("HSV", "Lab"), ("CTSF", "TSF", "F", "S"), (50.0, 100.0)),
 }
 """The paper's three (table 7: 1, 8 and 80 hierarchies), and three for the learned order (docs/ranking.md)."""
