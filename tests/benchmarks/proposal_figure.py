@@ -65,7 +65,7 @@ def draw_figure(rows: Rows, images: int, target: Path) -> None:
         key.legend(*panels[0].get_legend_handles_labels(), loc="lower left", frameon=False)
         lines = [f"{number}  {name}" for number, name in enumerate(names, start=1)]
         key.text(0, 1, "\n".join(lines), va="top", linespacing=1.7, fontsize=8)
-        figure.suptitle(f"{images} images of VOC2007 on which nothing was trained", fontsize=9)
+        figure.suptitle(f"{images} images", fontsize=9)
         figure.savefig(target, format="svg", metadata={"Date": None})
 
 
@@ -83,7 +83,8 @@ def _draw_method(panel: Any, number: str, row: Row, learned: Row | None, measure
 
 
 def _write_number(panel: Any, number: str, point: tuple[float, float], *, below: bool) -> None:
-    offset = (0, -12 if below else 5)
+    # To one side or the other, so that the numbers of strategies of like cost do not cover each other.
+    offset = (8 if int(number) % 2 else -8, -12 if below else 5)
     panel.annotate(
         number, point, xytext=offset, textcoords="offset points", ha="center", fontsize=8
     )

@@ -22,6 +22,7 @@ import numpy as np
 from pipeline import geometry, imaging, storage
 from pipeline.manifests import open_manifest
 from pipeline.proposals import derive_image_seed, selective_search, warm_up_kernels
+from pipeline.proposals.ranking_choice import choose_ranking, load_ranking
 
 COUNTS = (50, 100, 200, 300, 500, 1000, 2000)
 """The numbers n of first boxes."""
@@ -83,14 +84,15 @@ def measure_ways(
         seconds `(ways, images)`; boxes `(ways, images)`.
     """
     best, owners, seconds, boxes = [], [], [], []
+    models = {way: load_ranking(choose_ranking(way[1], way[0])) or "authors" for way in ways}
     for number, (image_id, image, objects) in enumerate(read_images(manifest_uri, limit)):
         seed = derive_image_seed(0, image_id)
         spent = np.full(len(ways), np.inf)
         proposals: list[np.ndarray] = []
         for repeat in range(repeats):
-            for index, (strategy, ranking) in enumerate(ways):
+            for index, way in enumerate(ways):
                 begin = process_time()
-                way_boxes = selective_search(image, strategy, seed, ranking=ranking)
+                way_boxes = selective_search(image, way[0], seed, ranking=models[way])
                 spent[index] = min(spent[index], process_time() - begin)
                 if repeat == 0:
                     proposals.append(way_boxes)

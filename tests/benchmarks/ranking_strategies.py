@@ -2,9 +2,10 @@
 
 python -m tests.benchmarks.ranking_strategies --manifest devtrain.parquet --first 900 --limit 100
 
-For each strategy: CPU milliseconds per image (best of two runs, all strategies taking turns), boxes, then
-recall@0.5 and mean best IoU of all boxes and of the first 200, 500 and 2000 in the learned order. Those
-that no quicker one equals in both figures of the first 500 are marked.
+With `--max-sides 300 400`, each strategy also searches the images shrunk to these longer sides. For each
+strategy: CPU milliseconds per image (best of two runs, all strategies taking turns), boxes, then recall@0.5
+and mean best IoU of all boxes and of the first 200, 500 and 2000 in the learned order. Those that no quicker
+one equals in both figures of the first 500 are marked.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from pipeline import geometry
 from pipeline.proposals import selective_search, warm_up_kernels
+from pipeline.proposals.ranking_choice import load_ranking
 from tests.benchmarks.ranking import COUNTS, find_best, read_images
 
 STRATEGIES = (
@@ -68,6 +70,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100, help="number of images")
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
     parser.add_argument("--ranking", default="learned", help="learned, or a model of jobs/rank.py")
+    parser.add_argument(
+        "--max-sides", nargs="+", type=int, help="also search images of these sides"
+    )
     parser.add_argument("--json", type=Path, help="output file for the figures")
     options = parser.parse_args()
     for strategy in options.strategies:
@@ -75,7 +80,8 @@ def main() -> None:
     rows = mark_front(_measure(options))
     print(f"  {'strategy':45s} CPU ms  boxes   all boxes    first 200    first 500   first 2000")
     for row in rows:
-        name = f"{'*' if row['on_front'] else ' '} {row['strategy']:45s}"
+        size = "" if row["max_side"] is None else f", max_side {row['max_side']}"
+        name = f"{'*' if row['on_front'] else ' '} {row['strategy'] + size:45s}"
         pairs = ("all", *_REPORTED)
         figures = "  ".join(f"{row[f'recall_{n}']:.3f}/{row[f'iou_{n}']:.3f}" for n in pairs)
         print(f"{name} {row['cpu_ms']:6.1f} {row['boxes']:6.0f}  {figures}")
@@ -84,7 +90,10 @@ def main() -> None:
 
 
 def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    count = len(options.strategies)
+    sizes = [None, *(options.max_sides or [])]
+    searches = [(strategy, size) for strategy in options.strategies for size in sizes]
+    ranking = load_ranking(options.ranking) or "authors"
+    count = len(searches)
     best: list[list[np.ndarray]] = [[] for _ in range(count)]
     first: list[list[np.ndarray]] = [[] for _ in range(count)]
     seconds, boxes = np.zeros(count), np.zeros(count)
@@ -96,9 +105,9 @@ def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         images += 1
         spent = np.full(count, np.inf)
         for repeat in range(2):
-            for index, strategy in enumerate(options.strategies):
+            for index, (strategy, size) in enumerate(searches):
                 begin = process_time()
-                proposals = selective_search(image, strategy, ranking=options.ranking)
+                proposals = selective_search(image, strategy, max_side=size, ranking=ranking)
                 spent[index] = min(spent[index], process_time() - begin)
                 if repeat:
                     continue
@@ -110,10 +119,11 @@ def _measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                     best[index].append(np.zeros(len(objects)))
         seconds += spent
     figures = []
-    for index, strategy in enumerate(options.strategies):
+    for index, (strategy, size) in enumerate(searches):
         whole, ranked = np.concatenate(best[index]), np.concatenate(first[index])
         row = {
             "strategy": strategy,
+            "max_side": size,
             "cpu_ms": 1e3 * seconds[index] / images,
             "boxes": boxes[index] / images,
             "recall_all": float((whole >= 0.5).mean()),
