@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import NamedTuple
 
@@ -66,25 +65,3 @@ def run_loop(work: Callable[[], None]) -> None:
     begin = process_time()
     work()
     print(process_time() - begin, flush=True)
-
-
-def measure_descendants_cpu() -> float:
-    """CPU seconds of all descendants of this process, such as a local Ray."""
-    children: dict[int, list[int]] = {}
-    seconds: dict[int, float] = {}
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # the process has ended
-            continue
-        children.setdefault(int(fields[1]), []).append(int(folder.name))
-        ticks = sum(int(field) for field in fields[11:15])  # own, and of children that ended
-        seconds[int(folder.name)] = ticks / os.sysconf("SC_CLK_TCK")
-    total, pending = 0.0, list(children.get(os.getpid(), ()))
-    while pending:
-        pid = pending.pop()
-        total += seconds[pid]
-        pending += children.get(pid, ())
-    return total
