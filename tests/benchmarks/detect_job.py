@@ -165,7 +165,7 @@ def _run_job(
 
 @contextmanager
 def _watch_shards() -> Iterator[ProcessWatch]:
-    """Watch this process and Ray's; the second stage is from the first shard's start to the last one's end."""
+    """Watch this process and Ray's; the second stage is from the first shard's start to the last end."""
     watch = ProcessWatch(os.getpid())
 
     def end_stage_before(function):

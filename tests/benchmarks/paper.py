@@ -5,7 +5,7 @@ python -m tests.benchmarks.paper --manifest train.parquet --proposals train --te
     --test-proposals val --weights mobilenet_v2.pth --output DIR [--only speed,quality]
 
 `--quick` draws images, pretrains the network `tiny` on windows of others, and runs all tables on these. Every
-step is a job whose command is printed; the same command skips finished steps. Each table rewrites
+step is a job whose command is printed; the same command skips finished steps. Each table joins those of
 `DIR/paper.json`, `DIR/paper.md` and `DIR/figures`. Options after `--` go to each training of Fast R-CNN, such
 as `-- --workers 1`.
 """
@@ -14,28 +14,44 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import platform
 import shlex
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import PipelineError
 from tests.benchmarks.paper_drawn_data import prepare_drawn_data
-from tests.benchmarks.paper_report import write_report
-from tests.benchmarks.paper_rows import Row
+from tests.benchmarks.paper_inputs import find_stored_limit
+from tests.benchmarks.paper_report import Report
 from tests.benchmarks.paper_runs import Runs
 from tests.benchmarks.paper_sizes import SIZES, Size
 from tests.benchmarks.paper_steps import Steps
 from tests.benchmarks.paper_tables import TABLES
 
 DATA = ("manifest", "proposals", "test_manifest", "test_proposals")
+OF_TABLES = (
+    *("--system", "--recipe", "--manifest", "--proposals", "--weights", "--output", "--seed"),
+    *("--network", "--roi-size", "--padding", "--fc-widths", "--freeze-until"),
+    *("--short-sides", "--max-side", "--max-proposals", "--epochs", "--iterations", "--log-every"),
+    *("--images-per-step", "--accumulate", "--box-loss-weight", "--box-epochs"),
+)
+"""Options that the tables set. After `--`, they would change what a table compares, or the trunk of Fast
+R-CNN alone."""
 
 
 def main() -> None:
     """Run the requested tables."""
-    run(parse_options(sys.argv[1:]))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the job at work, too
+    try:
+        run(parse_options(sys.argv[1:]))
+    except PipelineError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
@@ -55,6 +71,10 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         parser.error(f"--{missing.replace('_', '-')} is missing; --quick draws images")
     if options.images is not None and not options.quick:
         parser.error("--images is the number of images that --quick draws: leave it out")
+    for word in training:
+        name = word.partition("=")[0].replace("_", "-")
+        if name in OF_TABLES:
+            parser.error(f"the tables set {name}: leave it out after --")
     return options
 
 
@@ -68,19 +88,30 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, help="folder for networks, detections, tables")
     parser.add_argument("--quick", action="store_true", help="drawn images, in minutes")
     parser.add_argument("--recipe", choices=tuple(SIZES), default="mobilenet_v2")
-    parser.add_argument("--epochs", type=float, help="epochs of each training of Fast R-CNN")
-    parser.add_argument("--fine-tune-steps", type=int, help="steps of R-CNN's and SPPnet's")
     parser.add_argument(
-        "--max-proposals", type=int, help="best proposals per image in training and testing"
+        "--epochs", type=_parse_positive, help="epochs of each training of Fast R-CNN"
     )
     parser.add_argument(
-        "--proposal-counts", type=int, nargs="+", help="best proposals of the table proposals"
+        "--fine-tune-steps", type=_parse_count, help="steps of R-CNN's and SPPnet's"
+    )
+    parser.add_argument(
+        "--max-proposals",
+        type=_parse_count,
+        help="best proposals per image in training and testing",
+    )
+    parser.add_argument(
+        "--proposal-counts",
+        type=_parse_count,
+        nargs="+",
+        help="best proposals of the table proposals",
     )
     parser.add_argument(
         "--own-recipe", action="store_true", help="leave out the rows with the paper's recipe"
     )
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of Fast R-CNN per row")
-    parser.add_argument("--images", type=int, help="with --quick: images that are drawn")
+    parser.add_argument(
+        "--seeds", type=_parse_count, default=1, help="trainings of Fast R-CNN per row"
+    )
+    parser.add_argument("--images", type=_parse_count, help="with --quick: images that are drawn")
     parser.add_argument(
         "--only",
         type=parse_tables,
@@ -88,6 +119,20 @@ def _build_parser() -> argparse.ArgumentParser:
         help=f"comma-separated; all by default: {','.join(TABLES)}",
     )
     return parser
+
+
+def _parse_count(argument: str) -> int:
+    count = int(argument)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{argument} is not at least 1")
+    return count
+
+
+def _parse_positive(argument: str) -> float:
+    value = float(argument)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{argument} is not a number above 0")
+    return value
 
 
 def parse_tables(argument: str) -> tuple[str, ...]:
@@ -109,26 +154,49 @@ def run(options: argparse.Namespace) -> None:
             stack.enter_context(_share_ray())
             options.recipe = "tiny"
             prepare_drawn_data(options, steps)
-            steps.take_commands()
         runs = Runs(steps, choose_size(options), options)
-        tables: dict[str, list[Row]] = {}
+        report = Report(steps.folder, _describe(options, runs.size))
         for name in TABLES:
             if name in options.only:
-                tables[name] = TABLES[name](runs)
-                write_report(steps.folder, tables, _describe(options, runs.size))
+                report.add(name, TABLES[name](runs))
     print((steps.folder / "paper.md").read_text())
 
 
 def choose_size(options: argparse.Namespace) -> Size:
-    """The size of the recipe, with what the command line changes."""
+    """The size of the recipe, with what the command line changes.
+
+    Numbers of proposals that are not stored are left out, or rejected if the command line asks for them.
+
+    Raises:
+        SystemExit: it does.
+    """
     size = SIZES[options.recipe]
-    changes = {
-        "epochs": options.epochs,
-        "fine_tune_steps": options.fine_tune_steps,
-        "proposals": options.max_proposals,
-        "proposal_counts": options.proposal_counts and tuple(options.proposal_counts),
-    }
-    return replace(size, **{name: value for name, value in changes.items() if value is not None})
+    limits = [find_stored_limit(uri) for uri in (options.proposals, options.test_proposals)]
+    limit = min((limit for limit in limits if limit is not None), default=None)
+    stored = "" if limit is None else f"the proposals have at most {limit} boxes per image"
+    wanted = [*(options.proposal_counts or ()), *filter(None, [options.max_proposals])]
+    if limit is not None and max(wanted, default=0) > limit:
+        print(
+            f"{stored}, not {max(wanted)}: run propose with --max-boxes {max(wanted)} or more, "
+            "or choose lower numbers",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    proposals = options.max_proposals or size.proposals
+    counts = tuple(options.proposal_counts or size.proposal_counts)
+    if limit is not None:
+        left_out = [count for count in counts if count > limit]
+        if left_out:
+            print(f"{stored}: no row with {', '.join(map(str, left_out))}")
+        counts = tuple(count for count in counts if count <= limit)
+        proposals = min(proposals, limit)
+    return replace(
+        size,
+        epochs=options.epochs or size.epochs,
+        fine_tune_steps=options.fine_tune_steps or size.fine_tune_steps,
+        proposals=proposals,
+        proposal_counts=counts or (proposals,),
+    )
 
 
 def _share_ray() -> Any:

@@ -21,7 +21,7 @@ def prepare_drawn_data(options: argparse.Namespace, steps: Steps) -> None:
     """
     count = options.images or IMAGES
     folder = steps.folder / "data"
-    root = _draw(folder / "drawn", count, max(1, round(TEST_SHARE * count)), seed=0)
+    root = _draw(folder / f"drawn-{count}", count, max(1, round(TEST_SHARE * count)), seed=0)
     options.manifest, options.proposals = _propose(root, "train", steps)
     options.test_manifest, options.test_proposals = _propose(root, "test", steps)
     if options.weights is None:
@@ -61,8 +61,11 @@ def _pretrain(folder: Path, count: int, steps: Steps) -> str:
     """
     import safetensors.torch
 
-    output, weights = folder / "pretrained", folder / "pretrained.safetensors"
-    manifest, proposals = _propose(_draw(folder / "others", count, 1, seed=1), "train", steps)
+    from pipeline import storage
+
+    output, weights = folder / f"pretrained-{count}", folder / f"pretrained-{count}.safetensors"
+    others = _draw(folder / f"others-{count}", count, 1, seed=1)
+    manifest, proposals = _propose(others, "train", steps)
     size = SIZES["tiny"]
     steps.run_job(
         *("train", "--manifest", manifest, "--proposals", proposals, "--recipe", "tiny"),
@@ -78,6 +81,5 @@ def _pretrain(folder: Path, count: int, steps: Steps) -> str:
             for name, tensor in tensors.items()
             if name.startswith(prefix) and not name.startswith(f"{prefix}fc.")
         }
-        safetensors.torch.save_file(trunk, weights)
-    steps.take_commands()
+        storage.put(str(weights), safetensors.torch.save(trunk))
     return str(weights)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.detector.timing import LAYERS
-from tests.benchmarks.paper_rows import TITLES, Row
+from tests.benchmarks.paper_rows import DETECTION, IMAGE, TITLES, TRAINING, Row
 
 BLUE, ORANGE = "#4878a8", "#d0803a"
 
@@ -26,8 +26,8 @@ def draw_figure(path: Path, name: str, rows: Sequence[Row]) -> None:
     if name == "speed":
         figure.set_figwidth(12)
         left, right = figure.subplots(1, 2)
-        _draw_bars(left, rows, "training, s")
-        _draw_bars(right, rows, "detection, s per image")
+        _draw_bars(left, rows, TRAINING)
+        _draw_bars(right, rows, DETECTION)
         figure.suptitle(TITLES[name])
     elif name == "svd":
         left, right = figure.subplots(1, 2, width_ratios=(1, 2))
@@ -50,7 +50,7 @@ def draw_figure(path: Path, name: str, rows: Sequence[Row]) -> None:
 
 
 def _draw_scores(axes: Any, rows: Sequence[Row]) -> None:
-    """mAP with its 95 % interval, or that of the difference around the first row's mAP plus it."""
+    """mAP with its 95 % interval, or that of the difference around the mAP that it is from plus it."""
     shown = [row for row in rows if row.map50 is not None]
     scores = [row.map50 or 0.0 for row in shown]
     axes.barh(range(len(shown)), scores, color=BLUE)
@@ -68,6 +68,9 @@ def _draw_scores(axes: Any, rows: Sequence[Row]) -> None:
 def _draw_bars(axes: Any, rows: Sequence[Row], label: str) -> None:
     """One figure of each row that has it, from 0."""
     shown = [row for row in rows if label in row.figures]
+    if not shown:  # no start measured it
+        axes.set_axis_off()
+        return
     values = [row.figures[label] for row in shown]
     bars = axes.barh(range(len(shown)), values, color=BLUE)
     axes.bar_label(bars, [f" {value:.3g}" for value in values])
@@ -83,8 +86,7 @@ def _draw_shares(axes: Any, rows: Sequence[Row]) -> None:
     for layer, colour in zip(LAYERS, colours, strict=True):
         shares = [row.figures[f"{layer}, %"] for row in rows]
         seconds = [
-            row.figures["an image, s"] * share / 100
-            for row, share in zip(rows, shares, strict=True)
+            row.figures[IMAGE] * share / 100 for row, share in zip(rows, shares, strict=True)
         ]
         bars = axes.barh(range(len(rows)), seconds, left=starts, color=colour, label=layer)
         labels = [f"{share:.0f} %" if share >= 4 else "" for share in shares]

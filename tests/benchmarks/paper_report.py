@@ -1,53 +1,120 @@
-"""The tables as JSON and Markdown."""
+"""The tables as JSON and Markdown, joined with those that an earlier start of the command measured."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline import storage
 from tests.benchmarks.paper_figures import draw_figure
-from tests.benchmarks.paper_rows import TITLES, Row
+from tests.benchmarks.paper_rows import (
+    DETECTION,
+    NOTES,
+    STORED,
+    TITLES,
+    TRAINING,
+    Row,
+)
 
+LASTING = ("trained on", "tested on", "proposals", "recipe")
+"""Facts that all tables of a folder share; the others are listed for every start that had others."""
 _SYSTEMS = {"R-CNN": "rcnn", "SPPnet": "sppnet", "Fast R-CNN": "fast_rcnn"}
 _NOTE = (
-    "mAP at IoU 0.5, 11 points. Differences are from the first row of a table. The 95 % interval is that of "
-    "the difference, in the first row that of the mAP itself, from a bootstrap over the test images."
+    "mAP at IoU 0.5, 11 points. Differences are from the first row of a table, or from the row that the "
+    "column `compared with` names. The 95 % interval is that of the difference, in a row without one that of "
+    "the mAP itself, from a bootstrap over the test images. Values are means over the seeds of a row; if two "
+    "rows have different numbers of seeds, each seed of one is compared with each of the other."
 )
 
 
-def write_report(
-    folder: Path, tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]
-) -> None:
-    """Write `paper.json`, `paper.md` and `figures/<table>.png` into a folder.
+class Report:
+    """`paper.json`, `paper.md` and `figures/<table>.png` in a folder."""
 
-    Args:
-        folder: of the run.
-        tables: rows by the name of their table.
-        facts: what the tables were measured on.
-    """
-    values = {"facts": dict(facts), "systems": build_systems(tables)}
-    values["tables"] = {name: [row.as_json() for row in rows] for name, rows in tables.items()}
-    (folder / "paper.json").write_text(json.dumps(values, indent=2) + "\n")
-    (folder / "paper.md").write_text(format_markdown(tables, facts))
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    for name, rows in tables.items():
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Begin with the tables that the folder has.
+
+        Args:
+            folder: of the run.
+            facts: what the tables of this start are measured on.
+
+        Raises:
+            SystemExit: the folder's tables were measured on something else.
+        """
+        self._folder = folder
+        stored = _read_stored(folder / "paper.json")
+        self.tables = {
+            name: [Row.from_json(row) for row in rows]
+            for name, rows in stored.get("tables", {}).items()
+        }
+        self.facts = join_facts(stored.get("facts", {}), facts, folder)
+
+    def add(self, name: str, rows: Sequence[Row]) -> None:
+        """Put a table in its place, draw its figure and write the report."""
+        measured = {**self.tables, name: list(rows)}
+        self.tables = {title: measured[title] for title in TITLES if title in measured}
+        values = {
+            "facts": self.facts,
+            "systems": build_systems(self.tables),
+            "tables": {name: [row.as_json() for row in rows] for name, rows in self.tables.items()},
+        }
+        figures = self._folder / "figures"
+        figures.mkdir(exist_ok=True)
         draw_figure(figures / f"{name}.png", name, rows)
+        markdown = format_markdown(self.tables, self.facts)
+        storage.put(
+            str(self._folder / "paper.json"), (json.dumps(values, indent=2) + "\n").encode()
+        )
+        storage.put(str(self._folder / "paper.md"), markdown.encode())
+
+
+def _read_stored(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        values = json.loads(path.read_text())
+        return values if isinstance(values, dict) else {}
+    except ValueError as error:
+        print(f"{path} is damaged ({error}): remove it to write it again", file=sys.stderr)
+        sys.exit(2)
+
+
+def join_facts(stored: Mapping[str, Any], facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The facts of the stored tables and of those to come; a fact that differs becomes a list.
+
+    Raises:
+        SystemExit: one of `LASTING` differs.
+    """
+    joined: dict[str, Any] = {}
+    for name, value in facts.items():
+        earlier = stored.get(name, value)
+        if name in LASTING and earlier != value:
+            print(
+                f"{folder} has tables of other settings ({name}: {earlier} there, {value} now): "
+                "choose another --output",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        values = list(
+            dict.fromkeys([*(earlier if isinstance(earlier, list) else [earlier]), value])
+        )
+        joined[name] = values[0] if len(values) == 1 else values
+    return joined
 
 
 def build_systems(tables: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
-    """The three systems: mAP, training seconds, stages, stored bytes, seconds per image."""
+    """The three systems: mAP, training seconds, stages, stored bytes, worker seconds per image."""
     systems: dict[str, dict[str, Any]] = {}
     for row in tables.get("speed", ()):
         if row.name in _SYSTEMS:
             systems[_SYSTEMS[row.name]] = {
                 "map": None,
-                "train_seconds": row.figures["training, s"],
+                "train_seconds": row.figures[TRAINING],
                 "stages": row.figures["stages"],
-                "feature_bytes": round(row.figures["stored features, MB"] * 1e6),
-                "seconds_per_image": row.figures["detection, s per image"],
+                "feature_bytes": round(row.figures[STORED] * 1e6),
+                "seconds_per_image": row.figures.get(DETECTION),
             }
     for row in tables.get("quality", ()):
         if row.name in _SYSTEMS:
@@ -57,10 +124,17 @@ def build_systems(tables: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, An
 
 def format_markdown(tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> str:
     """All tables with the paper's figures beside ours, each with its commands."""
-    lines = ["# The paper's claims", "", *(f"- {name}: {value}" for name, value in facts.items())]
+    lines = ["# The paper's claims", ""]
+    for name, value in facts.items():
+        values = value if isinstance(value, list) else [value]
+        lines += [f"- {name}: {fact}" for fact in values]
     lines += ["", _NOTE]
     for name, rows in tables.items():
         lines += ["", f"## {TITLES[name]}", "", *format_table(rows)]
+        notes = [f"{row.name}: {row.note}" for row in rows if row.note]
+        notes = [NOTES[name], *notes] if name in NOTES else notes
+        for note in notes:
+            lines += ["", note]
         lines += ["", f"![{TITLES[name]}](figures/{name}.png)"]
         commands = dict.fromkeys(command for row in rows for command in row.commands)
         lines += ["", "```sh", *commands, "```"]
@@ -71,9 +145,11 @@ def format_table(rows: Sequence[Row]) -> list[str]:
     """The lines of one table; only columns that a row fills."""
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
     has_map = any(row.map50 is not None for row in rows)
+    others = [row.name for row in rows if row.compared_with not in ("", rows[0].name)]
     headers = [
         "",
         *(["mAP", "difference", "95 % interval", "seeds"] if has_map else []),
+        *(["compared with"] if others else []),
         *names,
         "the paper",
     ]
@@ -82,6 +158,8 @@ def format_table(rows: Sequence[Row]) -> list[str]:
         cells = [row.name]
         if has_map:
             cells += _format_score(row)
+        if others:
+            cells.append(row.compared_with)
         cells += [format_number(row.figures[name]) if name in row.figures else "" for name in names]
         lines.append(_join([*cells, row.paper]))
     return lines

@@ -6,8 +6,15 @@ Figures are those of Girshick, "Fast R-CNN" (ICCV 2015), of its network L, VGG16
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+TRAINING, TRAINING_CPU = "training, wall s", "training, CPU s"
+DETECTION, DETECTION_CPU = "detection, worker-s per image", "detection, CPU s per image"
+STORED = "stored features, MB"
+STEP = "training, s per step"
+IMAGE = "an image, s"
+"""Names of figures; `NOTES` say how the clocks differ."""
 
 
 @dataclass(frozen=True)
@@ -18,16 +25,22 @@ class Row:
     map50: float | None = None
     """mAP at IoU 0.5, 11 points, on the test images; the mean over seeds."""
     difference: float | None = None
-    """From the first row of the table that has an mAP."""
+    """From the mAP of the row `compared_with`; the mean over all pairs of seeds that were compared."""
     interval: tuple[float, float] | None = None
     """95 % of the difference, or of the mAP in a row without one, by a bootstrap over the test images;
-    the mean of the ends over seeds."""
+    the mean of the ends over seeds or pairs of them."""
     seeds: int = 1
+    """Trainings that the values are means over."""
+    compared_with: str = ""
+    """The name of the row that the difference is from."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Other figures, by name and unit."""
     paper: str = ""
     """The paper's figures for this row."""
+    note: str = ""
+    """What limits these figures, such as a time that was measured on a part of the images."""
     commands: Sequence[str] = ()
+    """The jobs that this row rests on, in their order."""
 
     @property
     def measure(self) -> str:
@@ -40,6 +53,15 @@ class Row:
         value = self.map50 if self.map50 is not None else self.figures.get(self.measure)
         del values["map50"]
         return {"name": values.pop("name"), "measure": self.measure, "value": value} | values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Row:
+        """The row that `as_json` returned."""
+        names = {item.name for item in fields(cls)}
+        stored = {name: value for name, value in values.items() if name in names}
+        if stored.get("interval") is not None:
+            stored["interval"] = tuple(stored["interval"])
+        return cls(**stored, map50=values["value"] if values["measure"] == "mAP" else None)
 
 
 TITLES = {
@@ -56,10 +78,33 @@ TITLES = {
 }
 """The tables in their order, by the name in `paper.json` and `--only`."""
 
+NOTES = {
+    "speed": (
+        "Training: seconds by the clock, on all cores, start-up of workers included; CPU seconds of the "
+        "workers. Detection: seconds of the detectors, one per core or GPU, summed over them "
+        "and without their start-up; reading images is not in them, proposals are stored before."
+    ),
+    "scales": "Detection: seconds of the detectors, one per core or GPU, summed over them.",
+    "svd": (
+        "mAP is that of the test images. Times by layer are from `jobs/compress.py`: medians of repeated "
+        "passes over one image of random noise with random boxes, of which none becomes a detection."
+    ),
+    "sampling": (
+        "The median time of a step, forward and backward. A quarter of one RoI is none, so the steps of 128 "
+        "images take an object from each: their time does not depend on what a RoI shows."
+    ),
+    "fixed_proposals": (
+        "Proposals: seconds of the processes that compute them; detection: seconds of the detectors; each "
+        "summed over its workers."
+    ),
+}
+"""How the figures of a table were measured."""
+
 PAPER = {
     ("speed", "rcnn"): "84 h training, 47.0 s per image",
     ("speed", "sppnet"): "25 h training, 2.3 s per image",
     ("speed", "fast_rcnn"): "9.5 h training, 0.32 s per image",
+    ("speed", "whole"): "0.32 s per image",
     ("speed", "factorised"): "0.22 s per image with SVD",
     ("quality", "rcnn"): "66.0 mAP",
     ("quality", "sppnet"): "63.1 mAP",

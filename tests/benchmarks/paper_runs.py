@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
+from pipeline.detector.backbones.catalog import BACKBONES
+from pipeline.training.recipes import get_recipe
 from tests.benchmarks.paper_rows import PAPER, Row
 from tests.benchmarks.paper_sizes import PAPER_RECIPE, Size
-from tests.benchmarks.paper_steps import Steps, read_json
+from tests.benchmarks.paper_steps import Score, Steps
 
 WITH_PAPER_RECIPE = "-as-paper"
 """End of the names of trainings with the paper's recipe."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Detections that rows are compared with."""
+
+    name: str
+    """Of their row."""
+    outputs: Sequence[str]
+    """One per seed."""
 
 
 class Runs:
@@ -79,16 +92,14 @@ class Runs:
         )
         return output
 
-    def detect(
-        self, name: str, checkpoint: str, *changed: str, proposals: int | None = None
-    ) -> str:
-        """Detect in the test images; returns the output."""
+    def detect(self, name: str, checkpoint: str, *changed: str) -> str:
+        """Detect in the test images, with changed options; returns the output."""
         output = str(self.folder / "detected" / name)
-        count = str(proposals or self.size.proposals)
+        base = ("--max-proposals", str(self.size.proposals), "--image-seconds", "3600")
         self.steps.run_job(
             *("detect", "--manifest", self.options.test_manifest),
             *("--proposals", self.options.test_proposals, "--checkpoint", checkpoint),
-            *("--max-proposals", count, "--image-seconds", "3600", *changed, "--output", output),
+            *(*_drop_options(base, changed), *changed, "--output", output),
         )
         return output
 
@@ -106,44 +117,65 @@ class Runs:
             for seed in range(self.options.seeds)
         ]
 
+    @property
+    def default_freeze(self) -> str:
+        """The last stage that trainings fix if they do not say."""
+        recipe = get_recipe(self.size.recipe)
+        if self.options.weights is None:
+            return "none"
+        return recipe.freeze_until or BACKBONES[recipe.network].freeze_until
+
     def build_row(
         self,
         table: str,
         name: str,
         outputs: Sequence[str],
-        baseline: Sequence[str] | None = None,
+        baseline: Reference | None = None,
         *,
         paper: str = "",
         figures: Mapping[str, float] | None = None,
+        note: str = "",
+        rests_on: Sequence[str] = (),
     ) -> Row:
-        """A row from the detections of each seed, compared with those of the table's first row.
+        """A row from the detections of each seed.
 
         Args:
             table: the table's name.
             name: what a reader calls the row.
             outputs: detections, one per seed.
-            baseline: detections that they are compared with; None: this is the first row.
+            baseline: what they are compared with; None: this is the first row.
             paper: the row's key in `PAPER`.
             figures: other figures.
+            note: what limits them.
+            rests_on: other outputs that they are from.
         """
-        manifest = self.options.test_manifest
-        difference = None
-        if baseline is None:
-            values = [self.steps.score(output, manifest) for output in outputs]
-        else:
-            pairs = zip(baseline, outputs, strict=True)
-            values = [self.steps.compare(*pair, manifest) for pair in pairs]
-            difference = mean(value["difference"] for value in values)
+        scores = self._score_each(outputs, baseline)
+        differences = [score.difference for score in scores if score.difference is not None]
         return Row(
             name,
-            mean(value["second"] for value in values),
-            difference,
-            (mean(value["low"] for value in values), mean(value["high"] for value in values)),
+            mean(score.map50 for score in scores),
+            mean(differences) if differences else None,
+            (mean(score.low for score in scores), mean(score.high for score in scores)),
             len(outputs),
+            "" if baseline is None else baseline.name,
             figures or {},
             PAPER.get((table, paper), ""),
-            self.steps.take_commands(),
+            note,
+            self.steps.list_commands(*rests_on, *(score.output for score in scores)),
         )
+
+    def _score_each(self, outputs: Sequence[str], baseline: Reference | None) -> list[Score]:
+        """Scores of seeds compared one by one, or of all pairs if one side has more of them."""
+        manifest = self.options.test_manifest
+        if baseline is None:
+            return [self.steps.score(output, manifest) for output in outputs]
+        is_paired = len(baseline.outputs) == len(outputs)
+        pairs = (
+            zip(baseline.outputs, outputs, strict=True)
+            if is_paired
+            else product(baseline.outputs, outputs)
+        )
+        return [self.steps.compare(*pair, manifest) for pair in pairs]
 
     @property
     def folder(self) -> Path:
@@ -155,22 +187,6 @@ class Runs:
             *("--manifest", self.options.manifest),
             *("--proposals", self.options.proposals),
         )
-
-
-def read_summary(output: str) -> Mapping[str, Any]:
-    """The summary.json of a job's output."""
-    return read_json(Path(output) / "summary.json")
-
-
-def measure_image_seconds(detections: str, clock: str = "stage_seconds") -> float:
-    """Seconds of the detectors per test image, summed over all that worked.
-
-    Args:
-        detections: output of detect.
-        clock: `cpu_seconds` counts those of the processor, which other load on the machine hardly changes.
-    """
-    summary = read_summary(detections)
-    return float(summary[clock]["detect"]) / max(1, int(summary["images"]))
 
 
 def _name(name: str, seed: int) -> str:

@@ -44,7 +44,7 @@ class Size:
     freezes: tuple[tuple[str, str], ...]
     """The table of layers: a name, and the last stage that is not trained."""
     sampling_steps: int
-    """Steps that the table of sampling times."""
+    """Steps of 2 images that the table of sampling times."""
 
 
 SIZES = {
@@ -63,7 +63,11 @@ SIZES = {
         windows=("--window-size", "160", "--window-context", "11"),
         fine_tune_steps=300,
         windows_per_step=128,
-        freezes=(("head only", "block13"), ("from block 7", "block6"), ("all layers", "none")),
+        freezes=(
+            ("head only", "block14-expansion"),
+            ("from block 7", "block6"),
+            ("all layers", "none"),
+        ),
         sampling_steps=20,
     ),
     "tiny": Size(

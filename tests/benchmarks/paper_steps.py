@@ -7,15 +7,39 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from tests.benchmarks.paper_inputs import identify_input, list_inputs
+
 ROOT = Path(__file__).parents[2]
+STOP_SECONDS = 60
+"""Seconds that a job has to end, when this command is stopped, before it is killed."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The mAP of a run's detections, alone or compared with another run's."""
+
+    map50: float
+    low: float
+    high: float
+    """95 % interval of the difference, or of the mAP."""
+    output: str
+    """Of the job that computed it."""
+    difference: float | None = None
+    """From the other run's mAP."""
 
 
 class Steps:
-    """Runs each job once and records it in `steps.jsonl` in the folder."""
+    """Runs each job once and records it in `steps.jsonl` in the folder.
+
+    A step is finished if the same command has succeeded on the same inputs: another manifest or other
+    proposals at the same place run it again.
+    """
 
     def __init__(self, folder: Path, *, in_process: bool = False) -> None:
         """Keep outputs in a folder; `in_process` runs the jobs here, on one Ray for all of them."""
@@ -23,40 +47,57 @@ class Steps:
         self._in_process = in_process
         self._log = folder / "steps.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        lines = self._log.read_text().splitlines() if self._log.exists() else []
-        self._finished = [json.loads(line)["command"] for line in lines]
-        self.commands: list[str] = []
-        """What the rows since the last `take_commands` rest on."""
+        self._finished = _read_steps(self._log)
+        self._commands: dict[str, list[str]] = {}
+        """The command of each output."""
+        self._identities: dict[str, str] = {}
+        """Of inputs that no step writes."""
 
     def run_job(self, job: str, *arguments: str | Path) -> None:
-        """Run a job, unless the same command has already succeeded.
+        """Run a job, unless the same command has already succeeded on the same inputs.
 
         Raises:
             SystemExit: the job failed; the same command resumes it.
         """
         command = [f"jobs/{job}.py", *map(str, arguments)]
-        text = f"python {shlex.join(command)}"
-        if text not in self.commands:
-            self.commands.append(text)
-        if command in self._finished:
+        self._commands[command[command.index("--output") + 1]] = command
+        step = {"command": command, "inputs": [self._identify(uri) for uri in list_inputs(command)]}
+        if step in self._finished:
             return
-        print(f"\n$ {text}", flush=True)
+        print(f"\n$ {_format_command(command)}", flush=True)
         start = perf_counter()
-        code = _run_here(job, command[1:]) if self._in_process else _run_alone(command)
+        code = self.execute(job, command[1:])
         if code != 0:
             sys.exit(code)
-        self._finished.append(command)
+        self._finished.append(step)
         with self._log.open("a") as log:
-            seconds = round(perf_counter() - start, 1)
-            log.write(json.dumps({"command": command, "seconds": seconds}) + "\n")
+            log.write(json.dumps(step | {"seconds": round(perf_counter() - start, 1)}) + "\n")
 
-    def take_commands(self) -> list[str]:
-        """The commands since the last call."""
-        commands, self.commands = self.commands, []
-        return commands
+    def execute(self, job: str, arguments: Sequence[str]) -> int:
+        """Run a job now; returns its exit code."""
+        if self._in_process:
+            return _run_here(job, arguments)
+        return _run_alone([f"jobs/{job}.py", *arguments])
 
-    def score(self, detections: str, manifest: str) -> Mapping[str, Any]:
-        """The mAP of a run's detections, `second`, and its 95 % interval, `low` and `high`."""
+    def _identify(self, uri: str) -> str:
+        if uri in self._commands:
+            return identify_input(uri)
+        if uri not in self._identities:
+            self._identities[uri] = identify_input(uri)
+        return self._identities[uri]
+
+    def list_commands(self, *outputs: str) -> list[str]:
+        """The commands that outputs rest on: those of their inputs, then their own."""
+        listed: dict[str, None] = {}
+        for output in outputs:
+            command = self._commands.get(output)
+            if command is not None:
+                inputs = [word for word in command if word in self._commands and word != output]
+                listed |= dict.fromkeys([*self.list_commands(*inputs), _format_command(command)])
+        return list(listed)
+
+    def score(self, detections: str, manifest: str) -> Score:
+        """The mAP of a run's detections with its own interval."""
         output = self.folder / "scored" / Path(detections).name
         self.run_job(
             *("analyze", "detections", "--detections", detections, "--manifest", manifest),
@@ -64,17 +105,18 @@ class Steps:
         )
         metrics = read_json(output / "metrics.json")
         low, high = metrics["intervals"]["voc07_map50"]
-        return {"second": metrics["voc07_map50"], "low": low, "high": high}
+        return Score(metrics["voc07_map50"], low, high, str(output))
 
-    def compare(self, first: str, second: str, manifest: str) -> Mapping[str, Any]:
-        """The comparison of two runs' mAP: `second`, `difference`, 95 % interval `low` and `high`."""
+    def compare(self, first: str, second: str, manifest: str) -> Score:
+        """The mAP of the second of two runs, and its difference from the first's."""
         output = self.folder / "compared" / f"{Path(first).name}-{Path(second).name}"
         self.run_job(
             *("analyze", "compare", "--detections", first, second, "--manifest", manifest),
             *("--no-report", "--output", output),
         )
-        comparison: Mapping[str, Any] = read_json(output / "comparison.json")["voc07_map50"]
-        return comparison
+        values = read_json(output / "comparison.json")["voc07_map50"]
+        ends = values["low"], values["high"]
+        return Score(values["second"], *ends, str(output), values["difference"])
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
@@ -83,8 +125,32 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return values
 
 
+def _read_steps(log: Path) -> list[dict[str, Any]]:
+    """The finished steps, without the last line if it is not whole."""
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    if lines and not lines[-1].endswith("\n"):
+        lines = lines[:-1]
+        log.write_text("".join(lines))
+    steps = [json.loads(line) for line in lines]
+    return [{"command": step["command"], "inputs": step.get("inputs")} for step in steps]
+
+
+def _format_command(command: Sequence[str]) -> str:
+    return f"python {shlex.join(command)}"
+
+
 def _run_alone(command: Sequence[str]) -> int:
-    return subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
+    """Run a job in a process of its own, which ends with this one."""
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT)
+    try:
+        return process.wait()
+    except BaseException as stop:
+        if not isinstance(stop, KeyboardInterrupt):  # a terminal sends Ctrl-C to the job, too
+            process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        process.kill()
+        raise
 
 
 def _run_here(job: str, arguments: Sequence[str]) -> int:

@@ -7,12 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.detector.timing import LAYERS
-from tests.benchmarks.paper_rows import PAPER, Row
-from tests.benchmarks.paper_runs import Runs, measure_image_seconds, read_summary
+from tests.benchmarks.paper_rows import (
+    DETECTION,
+    IMAGE,
+    PAPER,
+    STORED,
+    TRAINING,
+    TRAINING_CPU,
+    Row,
+)
+from tests.benchmarks.paper_runs import Reference, Runs
+from tests.benchmarks.paper_seconds import describe_sample, measure_detection, read_summary
 
 SYSTEMS = {"rcnn": "R-CNN", "sppnet": "SPPnet", "fast_rcnn": "Fast R-CNN"}
-TRAINING, DETECTION = "training, s", "detection, s per image"
-DETECTION_CPU = "detection, CPU s per image"
+RATIOS = {TRAINING: "training, x Fast R-CNN", DETECTION: "detection, x Fast R-CNN"}
+SPEED_UP = "speed-up by SVD"
 TIMED_IMAGES = 5
 """Images that the table of SVD times with each network."""
 
@@ -23,30 +32,47 @@ def measure_speed(runs: Runs) -> list[Row]:
     for system, title in SYSTEMS.items():
         checkpoint = runs.train_system(system)
         detections = runs.detect(system, checkpoint)
-        summary = read_summary(checkpoint)
-        stages = summary.get("stages", [{"name": "joint", "seconds": summary["seconds"]}])
-        figures = {
-            TRAINING: summary["seconds"],
-            "training, CPU s": sum(summary["cpu_seconds"].values()),
-            "stages": len(stages),
-            "stored features, MB": summary["counts"].get("feature_bytes", 0) / 1e6,
-            DETECTION: measure_image_seconds(detections),
-            DETECTION_CPU: measure_image_seconds(detections, "cpu_seconds"),
-        } | {f"stage {stage['name']}, s": stage["seconds"] for stage in stages}
-        paper, commands = PAPER["speed", system], runs.steps.take_commands()
-        rows.append(Row(title, figures=figures, paper=paper, commands=commands))
+        figures = _measure_training(checkpoint) | measure_detection(detections)
+        rows.append(_build_speed_row(runs, title, detections, figures, system))
     return [*_add_ratios(rows), *_measure_compressed_speed(runs)]
+
+
+def _measure_training(checkpoint: str) -> dict[str, float]:
+    """Seconds, stages and stored bytes of a training over all of its starts."""
+    summary = read_summary(checkpoint)
+    stages = summary.get("stages", [{"name": "joint", "seconds": summary["seconds"]}])
+    return {
+        TRAINING: summary["seconds"],
+        TRAINING_CPU: sum(summary["cpu_seconds"].values()),
+        "stages": len(stages),
+        STORED: summary["counts"].get("feature_bytes", 0) / 1e6,
+    } | {f"stage {stage['name']}, wall s": stage["seconds"] for stage in stages}
+
+
+def _build_speed_row(
+    runs: Runs, name: str, detections: str, figures: Mapping[str, float], paper: str
+) -> Row:
+    return Row(
+        name,
+        figures=figures,
+        paper=PAPER["speed", paper],
+        note=describe_sample(detections),
+        commands=runs.steps.list_commands(detections),
+    )
 
 
 def _add_ratios(rows: list[Row]) -> list[Row]:
     """The rows with their times as multiples of the last row's, of Fast R-CNN."""
     last = rows[-1].figures
-    ratios = {TRAINING: "training, x Fast R-CNN", DETECTION: "detection, x Fast R-CNN"}
     return [
         replace(
             row,
             figures=dict(row.figures)
-            | {name: row.figures[key] / last[key] for key, name in ratios.items()},
+            | {
+                name: row.figures[key] / last[key]
+                for key, name in RATIOS.items()
+                if key in row.figures and key in last
+            },
         )
         for row in rows
     ]
@@ -54,33 +80,32 @@ def _add_ratios(rows: list[Row]) -> list[Row]:
 
 def _measure_compressed_speed(runs: Runs) -> list[Row]:
     """Seconds per image of Fast R-CNN with fc6 and fc7, whole and factorised."""
-    source, small = _train_fully_connected(runs)
-    rows = []
-    for title, checkpoint in (("whole", source), ("factorised", small)):
+    rows: list[Row] = []
+    for title, checkpoint in zip(
+        ("whole", "factorised"), _train_fully_connected(runs), strict=True
+    ):
         detections = runs.detect(Path(checkpoint).name, checkpoint)
-        figures = {
-            DETECTION: measure_image_seconds(detections),
-            DETECTION_CPU: measure_image_seconds(detections, "cpu_seconds"),
-        }
+        figures = measure_detection(detections)
+        if rows and DETECTION in figures and DETECTION in rows[0].figures:
+            figures[SPEED_UP] = rows[0].figures[DETECTION] / figures[DETECTION]
         name = f"Fast R-CNN with fc6 and fc7, {title}"
-        paper, commands = PAPER.get(("speed", title), ""), runs.steps.take_commands()
-        rows.append(Row(name, figures=figures, paper=paper, commands=commands))
+        rows.append(_build_speed_row(runs, name, detections, figures, title))
     return rows
 
 
 def measure_quality(runs: Runs) -> list[Row]:
     """The mAP of the three systems, and of Fast R-CNN with the paper's recipe.
 
-    Fast R-CNN is the first row, with which the others are compared.
+    Fast R-CNN is the first row, with which the others are compared: each of its seeds with the one training
+    of R-CNN and of SPPnet.
     """
     rows: list[Row] = []
-    baseline: list[str] | None = None
+    baseline: Reference | None = None
     for system in ("fast_rcnn", "rcnn", "sppnet"):
         seeds = range(runs.options.seeds if system == "fast_rcnn" else 1)
         outputs = runs.detect_each(system, [runs.train_system(system, seed) for seed in seeds])
-        first = None if baseline is None else baseline[: len(outputs)]
-        rows.append(runs.build_row("quality", SYSTEMS[system], outputs, first, paper=system))
-        baseline = baseline or outputs
+        rows.append(runs.build_row("quality", SYSTEMS[system], outputs, baseline, paper=system))
+        baseline = baseline or Reference(SYSTEMS[system], outputs)
     if runs.options.own_recipe:
         return rows
     as_paper = runs.detect_each("joint-as-paper", runs.train_each("joint", as_paper=True))
@@ -95,19 +120,26 @@ def measure_svd(runs: Runs) -> list[Row]:
     whole, ranked = (runs.detect(Path(c).name, c) for c in (source, small))
     figures = read_summary(small)["figures"]
     before, after = (_divide_time(figures, network) for network in ("before", "after"))
+    after[SPEED_UP] = before[IMAGE] / after[IMAGE]
     fc6, fc7 = runs.size.ranks
-    title = f"fc6 and fc7 of rank {fc6} and {fc7}"
-    return [
-        runs.build_row("svd", "fc6 and fc7 whole", [whole], paper="whole", figures=before),
-        runs.build_row("svd", title, [ranked], [whole], paper="factorised", figures=after),
-    ]
+    title = "fc6 and fc7 whole"
+    first = runs.build_row("svd", title, [whole], paper="whole", figures=before, rests_on=[small])
+    second = runs.build_row(
+        "svd",
+        f"fc6 and fc7 of rank {fc6} and {fc7}",
+        [ranked],
+        Reference(title, [whole]),
+        paper="factorised",
+        figures=after,
+    )
+    return [first, second]
 
 
 def _divide_time(figures: Mapping[str, Mapping[str, float]], network: str) -> dict[str, float]:
     """The seconds of an image, and the share of each layer in per cent."""
     whole = figures["seconds per image"][network]
     shares = {f"{name}, %": 100 * figures[name][network] / whole for name in LAYERS}
-    return {"an image, s": whole} | shares
+    return {IMAGE: whole} | shares
 
 
 def _train_fully_connected(runs: Runs) -> tuple[str, str]:
@@ -128,13 +160,13 @@ def measure_svm(runs: Runs) -> list[Row]:
     The paper's recipe has no background of an IoU below 0.1, in place of the hard negatives that SVMs mine.
     """
     rows: list[Row] = []
-    baseline: list[str] | None = None
+    baseline: Reference | None = None
     cases = ((False, "", "fast_rcnn"), (True, ", the paper's recipe", "joint-as-paper"))
     for as_paper, end, key in cases[: 1 if runs.options.own_recipe else 2]:
         trained = runs.train_each("joint", as_paper=as_paper)
         name = "svm-as-paper" if as_paper else "svm"
-        softmax = runs.detect_each(key, trained)
-        rows.append(runs.build_row("svm", f"softmax{end}", softmax, baseline, paper="softmax"))
+        softmax = Reference(f"softmax{end}", runs.detect_each(key, trained))
+        rows.append(runs.build_row("svm", softmax.name, softmax.outputs, baseline, paper="softmax"))
         baseline = baseline or softmax
         machines = [
             runs.train_svm(name, checkpoint, seed) for seed, checkpoint in enumerate(trained)

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.paper_rows import PAPER, Row
-from tests.benchmarks.paper_runs import Runs, measure_image_seconds, read_summary
+from tests.benchmarks.paper_rows import DETECTION, PAPER, STEP, Row
+from tests.benchmarks.paper_runs import Reference, Runs
+from tests.benchmarks.paper_seconds import (
+    describe_sample,
+    measure_detection,
+    measure_image_seconds,
+    measure_step_seconds,
+)
 from tests.benchmarks.paper_steps import read_json
 
-STEP = "training, s per step"
+STEPS_OF_128_IMAGES = 4
+"""Steps of 128 images that are timed: each takes as long as many of 2 images."""
+SPEED_UP = "speed-up"
 
 
 def measure_layers(runs: Runs) -> list[Row]:
     """Training the head only, from the middle on, or all layers."""
     rows: list[Row] = []
-    baseline: list[str] | None = None
+    baseline: Reference | None = None
     papers = ("head only", "middle", "all layers")
     for (name, freeze), paper in zip(runs.size.freezes, papers, strict=True):
         if runs.options.weights is None and freeze != "none":
             continue  # nothing can be frozen at random weights
         key = f"layers-{freeze}"
-        checkpoints = runs.train_each(key, "--freeze-until", freeze)
+        if freeze == runs.default_freeze:
+            key, checkpoints = "fast_rcnn", runs.train_each("joint")
+        else:
+            checkpoints = runs.train_each(key, "--freeze-until", freeze)
         outputs = runs.detect_each(key, checkpoints)
         figures = {STEP: measure_step_seconds(checkpoints[0])}
         rows.append(runs.build_row("layers", name, outputs, baseline, paper=paper, figures=figures))
-        baseline = baseline or outputs
+        baseline = baseline or Reference(name, outputs)
     return rows
 
 
@@ -51,12 +59,12 @@ def measure_multi_task(runs: Runs) -> list[Row]:
         ("joint training", "joint", joint, ()),
     )
     rows: list[Row] = []
-    baseline: list[str] | None = None
+    baseline: Reference | None = None
     for name, paper, checkpoints, options in columns:
         key = {"joint": "fast_rcnn", "joint, own boxes": "own-boxes"}.get(paper, paper)
         outputs = runs.detect_each(key, checkpoints, *options)
         rows.append(runs.build_row("multi_task", name, outputs, baseline, paper=paper))
-        baseline = baseline or outputs
+        baseline = baseline or Reference(name, outputs)
     return rows
 
 
@@ -75,78 +83,111 @@ def measure_scales(runs: Runs) -> list[Row]:
         ("trained and tested at 5", "scales-5-5", trained, several, "5"),
     )
     rows: list[Row] = []
-    baseline: list[str] | None = None
+    baseline: Reference | None = None
     for name, key, checkpoints, options, paper in cases:
         outputs = runs.detect_each(key, checkpoints, *options)
-        figures = {"detection, s per image": measure_image_seconds(outputs[0])}
-        rows.append(runs.build_row("scales", name, outputs, baseline, paper=paper, figures=figures))
-        baseline = baseline or outputs
+        row = runs.build_row(
+            "scales",
+            name,
+            outputs,
+            baseline,
+            paper=paper,
+            figures=measure_detection(outputs[0]),
+            note=describe_sample(outputs[0]),
+        )
+        rows.append(row)
+        baseline = baseline or Reference(name, outputs)
     return rows
 
 
 def measure_proposals(runs: Runs) -> list[Row]:
     """Trained and tested with the best N proposals, beside the average recall of these boxes."""
-    recall = analyze_proposals(runs)
+    recall, recall_output = analyze_proposals(runs)
     rows: list[Row] = []
-    baseline: list[str] | None = None
+    baseline: Reference | None = None
     for count in runs.size.proposal_counts:
-        key = f"proposals-{count}"
-        checkpoints = runs.train_each(key, "--max-proposals", str(count))
-        outputs = [
-            runs.detect(f"{key}-{seed}" if seed else key, checkpoint, proposals=count)
-            for seed, checkpoint in enumerate(checkpoints)
-        ]
-        figures = {"average recall": find_average_recall(recall, count)}
+        if count == runs.size.proposals:
+            outputs = runs.detect_each("fast_rcnn", runs.train_each("joint"))
+        else:
+            key, option = f"proposals-{count}", ("--max-proposals", str(count))
+            outputs = runs.detect_each(key, runs.train_each(key, *option), *option)
         name = f"{count} proposals"
-        row = runs.build_row("proposals", name, outputs, baseline, figures=figures)
+        row = runs.build_row(
+            "proposals",
+            name,
+            outputs,
+            baseline,
+            figures={"average recall": find_average_recall(recall, count)},
+            rests_on=[recall_output],
+        )
         rows.append(row)
-        baseline = baseline or outputs
+        baseline = baseline or Reference(name, outputs)
     return rows
 
 
 def measure_sampling(runs: Runs) -> list[Row]:
     """A step of 128 RoIs from 2 images, and from 128 images with one RoI each."""
-    steps = str(runs.size.sampling_steps)
-    rows = []
-    for images in (2, 128):
-        options = ["--images-per-step", str(images), "--iterations", steps, "--log-every", "2"]
-        if images > 2:
-            # A quarter of one RoI rounds to none; the time does not depend on what a RoI shows.
-            options += ["--foreground-fraction", "1", "--accumulate", "16"]
-        seconds = measure_step_seconds(runs.train(f"sampling-{images}", *options))
-        name = f"{images} images x {128 // images} RoIs"
-        paper = PAPER["sampling", ""] if images == 2 else ""
-        commands = runs.steps.take_commands()
-        rows.append(Row(name, figures={STEP: seconds}, paper=paper, commands=commands))
-    return rows
+    few = runs.train(
+        *("sampling-2", "--images-per-step", "2"),
+        *("--iterations", str(runs.size.sampling_steps), "--log-every", "2"),
+    )
+    # A quarter of one RoI rounds to none; the time does not depend on what a RoI shows.
+    many = runs.train(
+        *("sampling-128", "--images-per-step", "128", "--accumulate", "16"),
+        *("--iterations", str(STEPS_OF_128_IMAGES), "--log-every", "1"),
+        *("--foreground-fraction", "1"),
+    )
+    seconds = {checkpoint: measure_step_seconds(checkpoint) for checkpoint in (few, many)}
+    few_figures = {STEP: seconds[few], SPEED_UP: seconds[many] / seconds[few]}
+    list_commands = runs.steps.list_commands
+    return [
+        Row(
+            "2 images x 64 RoIs",
+            figures=few_figures,
+            paper=PAPER["sampling", ""],
+            commands=list_commands(few, many),
+        ),
+        Row("128 images x 1 RoI", figures={STEP: seconds[many]}, commands=list_commands(many)),
+    ]
 
 
 def measure_fixed_proposals(runs: Runs) -> list[Row]:
     """The recall ceiling of the boxes against the mAP, and the share of time spent in them."""
     detections = runs.detect("fast_rcnn", runs.train("joint"))
-    recall = analyze_proposals(runs)
-    summary = read_summary(runs.options.test_proposals)
-    proposing = summary["stage_seconds"]["propose"] / max(1, summary["images"])
+    recall, recall_output = analyze_proposals(runs)
+    proposals = runs.options.test_proposals
+    proposing = measure_image_seconds(proposals, "propose")
     detecting = measure_image_seconds(detections)
     figures = {
         "recall of all boxes at IoU 0.5": recall["recall50"],
         "recall of all boxes at IoU 0.7": recall["recall70"],
-        "proposals, s per image": proposing,
-        "detection, s per image": detecting,
-        "share of time in proposals": proposing / (proposing + detecting),
     }
-    row = runs.build_row("fixed_proposals", "joint training", [detections], figures=figures)
+    if proposing is not None:
+        figures["proposals, worker-s per image"] = proposing
+    if detecting is not None:
+        figures[DETECTION] = detecting
+    if proposing is not None and detecting is not None:
+        figures["share of time in proposals"] = proposing / (proposing + detecting)
+    notes = [describe_sample(proposals, "propose"), describe_sample(detections)]
+    row = runs.build_row(
+        "fixed_proposals",
+        "joint training",
+        [detections],
+        figures=figures,
+        note="; ".join(note for note in notes if note),
+        rests_on=[recall_output],
+    )
     return [row]
 
 
-def analyze_proposals(runs: Runs) -> Mapping[str, Any]:
-    """The recall of the test proposals."""
+def analyze_proposals(runs: Runs) -> tuple[Mapping[str, Any], str]:
+    """The recall of the test proposals, and the output that it is in."""
     output = runs.folder / "recall"
     runs.steps.run_job(
         *("analyze", "proposals", "--proposals", runs.options.test_proposals),
         *("--manifest", runs.options.test_manifest, "--output", output),
     )
-    return read_json(output / "metrics.json")
+    return read_json(output / "metrics.json"), str(output)
 
 
 def find_average_recall(recall: Mapping[str, Any], count: int) -> float:
@@ -154,12 +195,3 @@ def find_average_recall(recall: Mapping[str, Any], count: int) -> float:
     points = [(p["boxes"], p["average_recall"]) for p in recall["curve"] if p["boxes"] is not None]
     budgets, recalls = zip(*points, strict=True)
     return float(np.interp(count, budgets, recalls))
-
-
-def measure_step_seconds(checkpoint: str) -> float:
-    """Median seconds per step of a training, from its log; its first record, of the warm-up, is left out."""
-    lines = (Path(checkpoint) / "logs" / "train.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    steps = np.diff([0, *(record["step"] for record in records)])
-    seconds = [r["seconds"] / n for r, n in zip(records, steps, strict=True) if n > 0]
-    return float(median(seconds[1:] or seconds))

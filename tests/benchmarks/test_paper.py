@@ -1,33 +1,42 @@
-"""The jobs accept the commands of all tables, each command runs once, and the report holds the rows."""
+"""The jobs accept the commands of all tables, and rows rest on what they compare."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import tyro
 
 from jobs import train
+from pipeline.baselines.system_options import check_options
+from pipeline.detector.architecture import Architecture
+from pipeline.detector.network import build_network
 from pipeline.detector.timing import LAYERS
+from pipeline.run_record import RunRecord
 from pipeline.training.recipes import PAPER as PAPER_RECIPE
+from pipeline.training.recipes import get_recipe
 from tests.benchmarks import (
     paper,
     paper_report,
-    paper_runs,
     paper_steps,
     paper_systems,
-    paper_tables,
     paper_trainings,
 )
-from tests.benchmarks.paper_report import build_systems, format_table, write_report
-from tests.benchmarks.paper_rows import PAPER, TITLES, Row
-from tests.benchmarks.paper_steps import Steps
+from tests.benchmarks.paper_rows import (
+    DETECTION,
+    DETECTION_CPU,
+    IMAGE,
+    STEP,
+    TITLES,
+)
+from tests.benchmarks.paper_runs import Reference, Runs
+from tests.benchmarks.paper_sizes import SIZES
+from tests.benchmarks.paper_steps import Score, Steps
 from tests.jobs.command import get_options_and_main
 
 COMPARISON = {"second": 0.5, "difference": -0.25, "low": -0.5, "high": 0.125}
@@ -61,14 +70,12 @@ def build_options(folder: Path, recipe: str, *more: str) -> argparse.Namespace:
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The distinct commands that would run."""
+    """The commands that run."""
     recorded: list[list[str]] = []
 
-    def record_job(steps: Steps, *command: object) -> None:
-        words = [str(word) for word in command]
-        steps.commands.append(" ".join(words))
-        if words not in recorded:
-            recorded.append(words)
+    def execute(_steps: Steps, job: str, arguments: Sequence[str]) -> int:
+        recorded.append([job, *arguments])
+        return 0
 
     def read_json(path: Path) -> Mapping[str, Any]:
         if path.name == "comparison.json":
@@ -77,27 +84,39 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             return RECALL
         return {"voc07_map50": 0.5, "intervals": {"voc07_map50": [0.25, 0.75]}}
 
-    monkeypatch.setattr(Steps, "run_job", record_job)
-    for module in (paper_systems, paper_trainings, paper_runs):
-        monkeypatch.setattr(module, "read_summary", lambda _: SUMMARY)
+    monkeypatch.setattr(Steps, "execute", execute)
+    monkeypatch.setattr(paper_systems, "read_summary", lambda _: SUMMARY)
+    for module in (paper_systems, paper_trainings):
+        monkeypatch.setattr(
+            module, "measure_detection", lambda _: {DETECTION: 0.5, DETECTION_CPU: 1.0}
+        )
+        monkeypatch.setattr(module, "describe_sample", lambda *_: "")
+    monkeypatch.setattr(paper_trainings, "measure_image_seconds", lambda *_: 0.5)
     for module in (paper_steps, paper_trainings):
         monkeypatch.setattr(module, "read_json", read_json)
-    monkeypatch.setattr(paper_trainings, "measure_step_seconds", lambda _: 0.5)
+    monkeypatch.setattr(
+        paper_trainings, "measure_step_seconds", lambda output: 8.0 if "128" in output else 0.5
+    )
     monkeypatch.setattr(paper, "_describe", lambda *_: {})
+    monkeypatch.setattr(paper_report, "draw_figure", lambda *_: None)
     return recorded
 
 
-def test_every_job_accepts_its_command(
-    tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paper_report, "draw_figure", lambda *_: None)
+def test_every_job_accepts_its_command(tmp_path: Path, commands: list[list[str]]) -> None:
     paper.run(build_options(tmp_path, "mobilenet_v2", "--max-proposals", "300"))
     assert {command[0] for command in commands} == {"train", "compress", "detect", "analyze"}
     options_by_name = {}
+    forms = set()
     for job, *arguments in commands:
+        form = (job, arguments[0], *(word for word in arguments if word.startswith("--")))
+        if job != "train" and form in forms:
+            continue  # it differs in names of folders only
+        forms.add(form)
         parsed = tyro.cli(get_options_and_main(job, tuple(arguments))[0], args=arguments)
         if isinstance(parsed, train.Train):
             options_by_name[Path(parsed.output).name] = parsed
+            recipe = get_recipe(parsed.recipe)
+            check_options(parsed.system, parsed.fields, recipe, parsed.baseline)
     systems = {name: options.system for name, options in options_by_name.items()}
     assert {"rcnn": "rcnn", "sppnet": "sppnet", "joint": "fast-rcnn"}.items() <= systems.items()
     assert systems["svm"] == "fast-rcnn-svm"
@@ -113,7 +132,10 @@ def test_every_job_accepts_its_command(
     assert options_by_name["sampling-128"].fields.rois_per_image == 1
     own_boxes = next(c for c in commands if "--no-refine-boxes" in c)
     assert own_boxes[own_boxes.index("--checkpoint") + 1] == str(tmp_path / "trained" / "joint")
-    written = json.loads((tmp_path / "paper.json").read_text())
+    check_written_report(json.loads((tmp_path / "paper.json").read_text()))
+
+
+def check_written_report(written: Mapping[str, Any]) -> None:
     assert list(written["tables"]) == list(TITLES)
     assert written["systems"]["rcnn"] == {
         "map": 0.5,
@@ -125,9 +147,50 @@ def test_every_job_accepts_its_command(
     first, second = written["tables"]["quality"][:2]
     assert (first["measure"], first["value"], first["interval"]) == ("mAP", 0.5, [0.25, 0.75])
     assert (second["difference"], second["interval"]) == (-0.25, [-0.5, 0.125])
-    whole = written["tables"]["svd"][0]["figures"]
-    assert whole == {"an image, s": 4.0} | {f"{name}, %": 25.0 for name in LAYERS}
-    assert all(row["commands"] for rows in written["tables"].values() for row in rows[:1])
+    whole, small = (row["figures"] for row in written["tables"]["svd"])
+    assert whole == {IMAGE: 4.0} | {f"{name}, %": 25.0 for name in LAYERS}
+    assert small[paper_systems.SPEED_UP] == 2.0
+    assert written["tables"]["speed"][-1]["figures"][paper_systems.SPEED_UP] == 1.0
+    assert written["tables"]["speed"][-2]["paper"] == "0.32 s per image"
+    few, many = (row["figures"] for row in written["tables"]["sampling"])
+    assert few == {STEP: 0.5, paper_trainings.SPEED_UP: 16.0}
+    assert many == {STEP: 8.0}
+    compared = [row["compared_with"] for row in written["tables"]["svm"]]
+    assert compared == ["", "softmax", "softmax", "softmax, the paper's recipe"]
+
+
+def list_trainings(row: Mapping[str, Any]) -> list[str]:
+    outputs = [c.rpartition("--output ")[2] for c in row["commands"] if "jobs/train.py" in c]
+    return [Path(output).name for output in outputs]
+
+
+def test_a_row_has_the_commands_of_what_it_rests_on(
+    tmp_path: Path, commands: list[list[str]]
+) -> None:
+    paper.run(build_options(tmp_path, "tiny", "--only", "multi_task,scales,svd,svm"))
+    tables = json.loads((tmp_path / "paper.json").read_text())["tables"]
+    assert [list_trainings(row) for row in tables["multi_task"]] == [
+        ["classification"],
+        ["classification", "joint"],
+        ["classification", "stage-wise"],
+        ["classification", "joint"],
+    ]
+    assert [list_trainings(row) for row in tables["scales"]] == [
+        ["joint"],
+        ["joint"],
+        ["joint", "scales"],
+        ["joint", "scales"],
+    ]
+    assert any("compress" in command for command in tables["svd"][0]["commands"])
+    last = tables["svm"][-1]["commands"]
+    jobs = [(command.split()[1], command.rpartition("/")[2]) for command in last]
+    assert jobs == [
+        ("jobs/train.py", "joint-as-paper"),
+        ("jobs/detect.py", "joint-as-paper"),
+        ("jobs/train.py", "svm-as-paper"),
+        ("jobs/detect.py", "svm-as-paper"),
+        ("jobs/analyze.py", "joint-as-paper-svm-as-paper"),
+    ]
 
 
 def test_only_the_requested_tables_run(tmp_path: Path, commands: list[list[str]]) -> None:
@@ -136,62 +199,49 @@ def test_only_the_requested_tables_run(tmp_path: Path, commands: list[list[str]]
     assert outputs == ["sampling-2", "sampling-128"]
 
 
-def test_a_finished_step_is_skipped_and_a_failed_step_runs_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("recipe", "shared"), [("mobilenet_v2", "block6"), ("tiny", "none")])
+def test_what_equals_the_joint_training_is_not_trained_again(
+    tmp_path: Path, commands: list[list[str]], recipe: str, shared: str
 ) -> None:
-    codes, calls = iter([0, 3, 0]), []
-
-    def run_command(command: list[str], **_: object) -> SimpleNamespace:
-        calls.append(command[1:])
-        return SimpleNamespace(returncode=next(codes))
-
-    monkeypatch.setattr(subprocess, "run", run_command)
-    Steps(tmp_path).run_job("detect", "--output", tmp_path)
-    resumed = Steps(tmp_path)
-    resumed.run_job("detect", "--output", tmp_path)
-    with pytest.raises(SystemExit, match="3"):
-        resumed.run_job("train", "--epochs", "1")
-    Steps(tmp_path).run_job("train", "--epochs", "1")
-    assert [call[0] for call in calls] == ["jobs/detect.py", "jobs/train.py", "jobs/train.py"]
-    assert f"$ python jobs/detect.py --output {tmp_path}" in capsys.readouterr().out
-    assert resumed.take_commands()[0] == f"python jobs/detect.py --output {tmp_path}"
-    assert resumed.take_commands() == []
+    counts = ("--max-proposals", "30", "--proposal-counts", "10", "30")
+    paper.run(build_options(tmp_path, recipe, "--only", "layers,proposals", *counts))
+    trained = [Path(c[c.index("--output") + 1]).name for c in commands if c[0] == "train"]
+    frozen = {freeze for _, freeze in SIZES[recipe].freezes}
+    assert shared in frozen
+    layers = {f"layers-{freeze}" for freeze in frozen if freeze != shared}
+    assert sorted(trained) == sorted({"joint", "proposals-10"} | layers)
+    assert len(commands) == len({tuple(command) for command in commands})
 
 
-def test_a_table_has_the_columns_that_a_row_fills() -> None:
-    rows = [
-        Row("whole", 0.5, None, (0.25, 0.75), figures={"s": 0.25}, paper="66.9 mAP"),
-        Row("small", 0.25, -0.25, (-0.5, 0.125), 3, figures={"s": 1250.4, "share": 0.5}),
-    ]
-    assert format_table(rows)[2:] == [
-        "| whole | 0.500 |  | 0.250 to 0.750 | 1 | 0.25 |  | 66.9 mAP |",
-        "| small | 0.250 | -0.250 | -0.500 to +0.125 | 3 | 1250 | 0.5 |  |",
-    ]
-    assert format_table([Row("a", figures={"x": 1.0})])[0] == "|  | x | the paper |"
+def test_training_the_head_only_fixes_the_whole_trunk() -> None:
+    for size in SIZES.values():
+        freeze = dict(size.freezes)["head only"]
+        network = get_recipe(size.recipe).network
+        backbone = build_network(Architecture(("a",), network, freeze_until=freeze)).backbone
+        before = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+        backbone.zero_grad()
+        backbone.requires_grad_(True)
+        backbone.trunk(torch.zeros(1, 3, 64, 64)).sum().backward()
+        trunk = {name for name, p in backbone.named_parameters() if p.grad is not None}
+        assert before == trunk
 
 
-def test_the_times_of_each_system_are_multiples_of_fast_rcnn_s() -> None:
-    names = (paper_systems.TRAINING, paper_systems.DETECTION)
-    rows = [
-        Row("R-CNN", figures=dict(zip(names, (90.0, 2.0), strict=True))),
-        Row("Fast R-CNN", figures=dict(zip(names, (10.0, 0.5), strict=True))),
-    ]
-    first, last = paper_systems._add_ratios(rows)
-    ratios = ("training, x Fast R-CNN", "detection, x Fast R-CNN")
-    assert [first.figures[name] for name in ratios] == [9, 4]
-    assert [last.figures[name] for name in ratios] == [1, 1]
+def test_seeds_are_compared_one_by_one_or_all_with_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = {"a": 0.75, "a-1": 0.5, "b": 0.25, "b-1": 0.5}
 
+    def compare(_steps: Steps, first: str, second: str, _manifest: str) -> Score:
+        return Score(maps[second], -1, 1, "o", maps[second] - maps[first])
 
-def test_a_report_of_one_table_has_its_figure_and_systems(tmp_path: Path) -> None:
-    rows = [Row("Fast R-CNN", 0.75), Row("R-CNN", 0.5, -0.25, (-0.5, 0.0))]
-    write_report(tmp_path, {"quality": rows}, {"recipe": "tiny"})
-    assert build_systems({"quality": rows}) == {"fast_rcnn": {"map": 0.75}, "rcnn": {"map": 0.5}}
-    assert (tmp_path / "figures" / "quality.png").stat().st_size > 1000
-    assert "| R-CNN | 0.500 | -0.250 |" in (tmp_path / "paper.md").read_text()
-
-
-def test_every_table_has_a_title_and_figures_of_the_paper() -> None:
-    assert set(paper_tables.TABLES) == set(TITLES) == {table for table, _ in PAPER}
+    monkeypatch.setattr(Steps, "compare", compare)
+    options = build_options(tmp_path, "tiny")
+    runs = Runs(Steps(tmp_path), SIZES["tiny"], options)
+    first = Reference("first", ["a", "a-1"])
+    row = runs.build_row("quality", "one seed", ["b"], first)
+    assert (row.map50, row.difference, row.seeds) == (0.25, 0.25 - 0.625, 1)
+    row = runs.build_row("quality", "two seeds", ["b", "b-1"], first)
+    assert (row.map50, row.difference, row.compared_with) == (0.375, 0.375 - 0.625, "first")
 
 
 def test_an_unknown_table_is_rejected_by_name() -> None:
@@ -199,3 +249,47 @@ def test_an_unknown_table_is_rejected_by_name() -> None:
         argparse.ArgumentTypeError, match=r"unknown table 'rpn' \(choose from speed"
     ):
         paper.parse_tables("quality,rpn")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", "0"], "0 is not at least 1"),
+        (["--epochs", "inf"], "inf is not a number above 0"),
+        (["--images", "3"], "--images is the number of images that --quick draws"),
+        (["--", "--network", "squeezenet1_0"], "the tables set --network"),
+        (["--", "--freeze_until=none"], "the tables set --freeze-until"),
+    ],
+)
+def test_options_that_no_table_can_use_are_rejected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    data = [
+        "--manifest",
+        "m",
+        "--proposals",
+        "p",
+        "--test-manifest",
+        "tm",
+        "--test-proposals",
+        "tp",
+    ]
+    with pytest.raises(SystemExit, match="2"):
+        paper.parse_options([*data, "--output", str(tmp_path), *words])
+    assert message in capsys.readouterr().err
+
+
+def test_more_proposals_than_are_stored_are_left_out_or_rejected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = build_options(tmp_path, "mobilenet_v2")
+    options.test_proposals = str(tmp_path)
+    assert paper.choose_size(options).proposal_counts == (50, 200, 1000, 4000)
+    RunRecord("propose", {"proposals": {"max_boxes": 400}}).write(str(tmp_path))
+    size = paper.choose_size(options)
+    assert (size.proposals, size.proposal_counts) == (400, (50, 200))
+    assert "at most 400 boxes per image: no row with 1000, 4000" in capsys.readouterr().out
+    options.proposal_counts = [50, 4000]
+    with pytest.raises(SystemExit, match="2"):
+        paper.choose_size(options)
+    assert "run propose with --max-boxes 4000 or more" in capsys.readouterr().err

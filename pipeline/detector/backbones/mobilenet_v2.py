@@ -82,10 +82,17 @@ class MobileNetV2(Backbone):
         return layers
 
     def get_stages(self) -> dict[str, Sequence[nn.Module]]:
-        """Return `block0` to `block18`, or the blocks of the trunk and `fc`."""
-        stages: dict[str, Sequence[nn.Module]] = {
-            f"block{index}": [block] for index, block in enumerate(self.features)
-        }
+        """Return `block0` to `block18`, or the blocks of the trunk and `fc`.
+
+        The trunk of `expanded` ends with the stage `block14-expansion`, or before `fc` with `block14`.
+        """
+        stages: dict[str, Sequence[nn.Module]] = {}
+        for index, block in enumerate(self.features):
+            if index == WHOLE_BLOCKS and self.expanded and self.fc is None:
+                expansion, *others = self._get_split_block()
+                stages |= {"block14-expansion": [expansion], "block14": others}
+            else:
+                stages[f"block{index}"] = [block]
         return stages if self.fc is None else {**stages, "fc": [self.fc]}
 
     def get_pretrained_names(self) -> dict[str, str]:

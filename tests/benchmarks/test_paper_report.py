@@ -1,0 +1,88 @@
+"""The report holds the rows, what limits them, and the tables of earlier starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import paper_systems, paper_tables
+from tests.benchmarks.paper_report import Report, build_systems, format_markdown, format_table
+from tests.benchmarks.paper_rows import DETECTION, NOTES, PAPER, STORED, TITLES, TRAINING, Row
+
+
+def test_a_table_without_times_is_still_drawn(tmp_path: Path) -> None:
+    rows = [Row("Fast R-CNN", figures={TRAINING: 2.0, "stages": 1, STORED: 0})]
+    Report(tmp_path, {}).add("speed", paper_systems._add_ratios(rows))
+    systems = json.loads((tmp_path / "paper.json").read_text())["systems"]
+    assert systems["fast_rcnn"]["seconds_per_image"] is None
+    assert (tmp_path / "figures" / "speed.png").stat().st_size > 1000
+
+
+def test_a_table_has_the_columns_that_a_row_fills() -> None:
+    rows = [
+        Row("whole", 0.5, None, (0.25, 0.75), figures={"s": 0.25}, paper="66.9 mAP"),
+        Row("small", 0.25, -0.25, (-0.5, 0.125), 3, "whole", {"s": 1250.4, "share": 0.5}),
+    ]
+    assert format_table(rows)[2:] == [
+        "| whole | 0.500 |  | 0.250 to 0.750 | 1 | 0.25 |  | 66.9 mAP |",
+        "| small | 0.250 | -0.250 | -0.500 to +0.125 | 3 | 1250 | 0.5 |  |",
+    ]
+    assert format_table([Row("a", figures={"x": 1.0})])[0] == "|  | x | the paper |"
+    others = [*rows, Row("third", 0.5, 0.25, (0.0, 0.5), compared_with="small")]
+    names = [line.split(" | ")[5] for line in format_table(others)]
+    assert names == ["compared with", "---", "", "whole", "small"]
+
+
+def test_the_times_of_each_system_are_multiples_of_fast_rcnn_s() -> None:
+    names = (paper_systems.TRAINING, paper_systems.DETECTION)
+    rows = [
+        Row("R-CNN", figures=dict(zip(names, (90.0, 2.0), strict=True))),
+        Row("Fast R-CNN", figures=dict(zip(names, (10.0, 0.5), strict=True))),
+    ]
+    first, last = paper_systems._add_ratios(rows)
+    ratios = ("training, x Fast R-CNN", "detection, x Fast R-CNN")
+    assert [first.figures[name] for name in ratios] == [9, 4]
+    assert [last.figures[name] for name in ratios] == [1, 1]
+
+
+def test_a_report_of_one_table_has_its_figure_and_systems(tmp_path: Path) -> None:
+    rows = [Row("Fast R-CNN", 0.75), Row("R-CNN", 0.5, -0.25, (-0.5, 0.0))]
+    Report(tmp_path, {"recipe": "tiny"}).add("quality", rows)
+    assert build_systems({"quality": rows}) == {"fast_rcnn": {"map": 0.75}, "rcnn": {"map": 0.5}}
+    assert (tmp_path / "figures" / "quality.png").stat().st_size > 1000
+    assert "| R-CNN | 0.500 | -0.250 |" in (tmp_path / "paper.md").read_text()
+
+
+def test_a_later_start_joins_its_tables_with_those_of_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quality = [Row("Fast R-CNN", 0.75, None, (0.5, 1.0), 3, note="n", commands=["c"])]
+    Report(tmp_path, {"recipe": "tiny", "seeds": 3}).add("quality", quality)
+    report = Report(tmp_path, {"recipe": "tiny", "seeds": 1})
+    figures = {TRAINING: 2.0, "stages": 1, STORED: 0, DETECTION: 0.5}
+    speed = [Row("Fast R-CNN", figures=figures, commands=[])]
+    report.add("speed", speed)
+    assert Report(tmp_path, {"recipe": "tiny", "seeds": 1}).tables == report.tables
+    assert report.tables["quality"][0].interval == (0.5, 1.0)
+    written = json.loads((tmp_path / "paper.json").read_text())
+    assert list(written["tables"]) == ["speed", "quality"]
+    assert written["facts"] == {"recipe": "tiny", "seeds": [3, 1]}
+    assert written["systems"]["fast_rcnn"]["map"] == 0.75
+    assert written["systems"]["fast_rcnn"]["seconds_per_image"] == 0.5
+    with pytest.raises(SystemExit, match="2"):
+        Report(tmp_path, {"recipe": "mobilenet_v2", "seeds": 1})
+    assert "(recipe: tiny there, mobilenet_v2 now)" in capsys.readouterr().err
+
+
+def test_the_report_says_what_limits_its_figures() -> None:
+    assert set(NOTES) <= set(TITLES)
+    assert "random noise" in NOTES["svd"]
+    text = format_markdown({"svd": [Row("whole", 0.5, note="timed on 2 of 10 images")]}, {})
+    assert NOTES["svd"] in text
+    assert "whole: timed on 2 of 10 images" in text
+
+
+def test_every_table_has_a_title_and_figures_of_the_paper() -> None:
+    assert set(paper_tables.TABLES) == set(TITLES) == {table for table, _ in PAPER}
