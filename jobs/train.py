@@ -22,8 +22,9 @@ import tyro
 
 from jobs import entry
 from pipeline.baselines.settings import BaselineSettings, System
+from pipeline.baselines.system_options import check_options
 from pipeline.engine import cluster
-from pipeline.engine.baselines.inputs import check_recipe, open_baseline_inputs
+from pipeline.engine.baselines.inputs import open_baseline_inputs
 from pipeline.engine.baselines.run import run_baseline_training
 from pipeline.engine.planning.plan_training import plan_training
 from pipeline.engine.train.run import run_training
@@ -98,21 +99,18 @@ def main(options: Train) -> None:
     """Run the job, or plan it.
 
     Raises:
-        InvalidConfiguration: an unknown recipe, or both stored proposals and options to compute them.
+        InvalidConfiguration: an unknown recipe, both stored proposals and options to compute them, or options
+            that the system does not use.
     """
-    get_recipe(options.recipe)  # rejects an unknown name, which make_options_class ignores
+    recipe = get_recipe(options.recipe)  # rejects an unknown name, which make_options_class ignores
     if options.proposals and options.propose != ProposalSettings():
         raise InvalidConfiguration(
             "--proposals takes stored proposals as they are: leave out the options --propose.*"
         )
+    check_options(options.system, options.fields, recipe, options.baseline)
     if options.system != "fast-rcnn":
         _train_baseline(options)
         return
-    if options.baseline != BaselineSettings():
-        raise InvalidConfiguration(
-            f"--system fast-rcnn has no {_name_changed_option(options.baseline, BaselineSettings())}: "
-            "leave it out, or choose another --system"
-        )
     if options.planning.plan:
         plan = plan_training(_build_request(options), options.planning)
         entry.print_lines(*plan.format_lines())
@@ -143,7 +141,6 @@ def _train_baseline(options: Train) -> None:
     Raises:
         InvalidConfiguration: an option that only the training of Fast R-CNN has.
     """
-    check_recipe(options.fields, get_recipe(options.recipe), options.system)
     execution, default = options.execution, Execution()
     used = replace(
         default,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,10 @@ class FineTuningState:
     optimiser: optim.Optimizer
     step: int = 0
     """Steps done."""
-    seconds: float = 0.0
-    """Seconds that all starts spent on them."""
+    losses: list[float] = field(default_factory=list)
+    """Mean loss of each step that had windows."""
+    bytes_read: int = 0
+    """Bytes of images or maps that these steps read."""
 
     def to_bytes(self) -> bytes:
         """Network, optimiser and step as the bytes of a torch file."""
@@ -48,7 +50,8 @@ class FineTuningState:
                 "network": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "step": self.step,
-                "seconds": self.seconds,
+                "losses": self.losses,
+                "bytes_read": self.bytes_read,
             },
             buffer,
         )
@@ -65,7 +68,8 @@ class FineTuningState:
             self.network.load_state_dict(stored["network"])
             self.optimiser.load_state_dict(stored["optimiser"])
             self.step = int(stored["step"])
-            self.seconds = float(stored["seconds"])
+            self.losses = [float(loss) for loss in stored["losses"]]
+            self.bytes_read = int(stored["bytes_read"])
         except Exception as error:  # torch's unpickler fails in many ways
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InvalidCheckpoint(
@@ -163,8 +167,8 @@ def fine_tune(
     steps: int,
     block_steps: int,
     keep: Callable[[FineTuningState, Mapping[str, Any]], None],
-) -> list[float]:
-    """Train from the state's step to the end; returns the loss of each step.
+) -> None:
+    """Train from the state's step to the end.
 
     Args:
         training: the network at work.
@@ -174,7 +178,7 @@ def fine_tune(
         block_steps: steps whose windows are loaded together, image by image.
         keep: called after each block with the state and figures for the log.
     """
-    losses: list[float] = []
+    losses = training.state.losses
     first = training.state.step
     while first < steps:
         end = min(steps, first - first % block_steps + block_steps)
@@ -189,7 +193,6 @@ def fine_tune(
                 training.state.step += 1
         first = end
         keep(training.state, {"step": end, "loss": losses[-1] if losses else 0.0})
-    return losses
 
 
 def _load_block(

@@ -32,6 +32,9 @@ the first image."""
 MOST_FIRST = 0.25
 """The first windows are no larger share of all: the others are there to be mined."""
 MOST_ITERATIONS = 5000
+WITHOUT_OBJECTS = -10.0
+"""Output of a class that no training image shows: far below those of windows that are no object, about -1,
+whose probability as a detection would be 0.12."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,8 @@ class HardNegativeTrainer:
                 "no stored window shows an object: there is nothing to train on"
             )
         self._weight = np.zeros((classes, width), np.float32)
-        self._bias = np.full(classes, -1.0, np.float32)
-        """A class without an object scores every window as a negative."""
+        has_objects = np.array([len(vectors) > 0 for vectors in self._positives])
+        self._bias = np.where(has_objects, -1.0, WITHOUT_OBJECTS).astype(np.float32)
         self.passes = [MiningPass(0, tuple(map(len, self._keys)), tuple(map(len, self._keys)))]
         """The passes so far."""
         for label in range(classes):

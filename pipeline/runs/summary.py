@@ -1,4 +1,7 @@
-"""The end of a run: summary.json in its output, a few lines for the terminal, the failed-image limit."""
+"""The end of a run: summary.json in its output, a few lines for the terminal, the failed-image limit.
+
+A start that finds nothing to do leaves the figures in summary.json to the start that did the work.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,17 @@ from pipeline.runs.plan_errors import PlanError, compare_with_plan, format_plan_
 from pipeline.runs.report import Report
 from pipeline.runs.resume import TakenOver
 from pipeline.runs.run_plan import read_plan
+from pipeline.runs.run_status import read_summary
 
 log = logging.getLogger(__name__)
+
+_FIGURES = (
+    *("images_done_before", "images_reused", "seconds", "start_seconds", "images_per_second"),
+    *("stage_seconds", "cpu_seconds", "utilisation", "counts", "plan"),
+)
+"""Fields of summary.json that say what a start did, beside those that say what the output holds."""
+_CONTENT = ("images", "shards", "failed")
+"""Fields that differ if the output has changed since the start that wrote them."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +253,8 @@ def _finish(done: WorkDone, summary: Summary, backoff: Backoff) -> Summary:
         try:
             failed = output.failed_before + summary.report.failed
             complete = replace(summary, failed=failed, plan_errors=_find_plan_errors(done, summary))
-            output.finish(complete.as_json())
+            content = complete.as_json()
+            output.finish(content if output.has_work else _keep_figures(output, content))
         except StorageError as error:
             attempt += 1
             if attempt == ATTEMPTS:
@@ -252,6 +265,18 @@ def _finish(done: WorkDone, summary: Summary, backoff: Backoff) -> Summary:
             sleep(backoff.wait(attempt))
         else:
             return complete
+
+
+def _keep_figures(output: RunOutput, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of summary.json with the figures of the start that did the work.
+
+    They stay only if they belong to what the output holds: a start that was killed before its summary may
+    have retried failed images since.
+    """
+    stored = read_summary(output.uri)
+    if stored is None or any(stored.values.get(name) != content[name] for name in _CONTENT):
+        return dict(content)
+    return {**content, **{name: stored.values[name] for name in _FIGURES if name in stored.values}}
 
 
 def _find_plan_errors(done: WorkDone, summary: Summary) -> dict[str, PlanError]:

@@ -15,6 +15,9 @@ SUMMARY_NAME = "summary.json"
 PLAN_NAME = "plan.json"
 """What `--plan` writes; it stays if the training that it is for begins, or begins again."""
 
+TOTALS_NAME = "totals.json"
+"""What all starts of a training of Fast R-CNN spent; beside the states."""
+
 STAGES = "stages"
 """Folder of what the stages of R-CNN and SPPnet leave for the next one."""
 FEATURES = "features"
@@ -27,7 +30,9 @@ _RUN_OUTPUT = re.compile(
 )
 _CHECKPOINT = re.compile("|".join(map(re.escape, (CHECKPOINT_RECORD_NAME, WEIGHTS_NAME))))
 _PATTERNS = {
-    state.FOLDER: re.compile(rf"{re.escape(state.POINTER)}|{state.STATE_NAME.pattern}"),
+    state.FOLDER: re.compile(
+        rf"{re.escape(state.POINTER)}|{state.STATE_NAME.pattern}|{re.escape(TOTALS_NAME)}"
+    ),
     "": re.compile(rf"{_CHECKPOINT.pattern}|{re.escape(SUMMARY_NAME)}"),
     logs.FOLDER: re.compile(
         rf"{re.escape(logs.LINES)}|{re.escape(logs.EVENTS)}|not-finite-step-\d+-worker-\d+\.npz"

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.linear_model import Ridge
 
 from pipeline import geometry
-from pipeline.baselines.box_regression import RidgeRegressors
+from pipeline.baselines.box_regression import RidgeRegressors, split_classes
 from pipeline.baselines.window_overlaps import measure_overlaps, pair_with_objects
 from pipeline.training.annotated_dataset import Annotations
 
@@ -25,6 +25,14 @@ def test_sums_over_batches_give_the_ridge_solution() -> None:
     np.testing.assert_allclose(weights[1], expected.coef_[:, :-1], atol=1e-4)
     np.testing.assert_allclose(biases[1], expected.coef_[:, -1] + mean, atol=1e-4)
     assert regressors.pairs.tolist() == [0, 50]
+
+
+def test_classes_are_split_into_groups_whose_sums_fit_in_memory() -> None:
+    """A class takes 8 * 4097² = 134 MB: seven fit in 1 GB. A class that alone is larger is a group."""
+    assert split_classes(20, 4096) == [range(7), range(7, 14), range(14, 20)]
+    assert split_classes(2, 20_000) == [range(1), range(1, 2)]
+    assert RidgeRegressors(1000, 4096).pairs.shape == (1000,)  # 134 GB if all were allocated
+    assert len(split_classes(20, 1280)) == 1
 
 
 def test_a_class_without_pairs_keeps_its_proposals() -> None:

@@ -25,6 +25,9 @@ from tests.training.training_dataset import write_dataset
         (("--system", "fast-rcnn-svm", "--learning-rate", "1"), "has no --learning-rate"),
         (("--window-size", "64"), "--system fast-rcnn has no --window-size"),
         (("--system", "rcnn", "--window-context", "200"), "--window-context is 200"),
+        (("--system", "rcnn", "--pyramid", "2"), "--system rcnn has no --pyramid"),
+        (("--system", "rcnn", "--precision", "fp16"), "--precision is fp16, which --system rcnn"),
+        (("--system", "sppnet", "--flip", "0.1"), "--system sppnet has no --flip"),
     ],
 )
 def test_options_that_a_system_does_not_have_are_rejected(

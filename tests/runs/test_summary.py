@@ -142,6 +142,62 @@ def test_no_work_is_done_for_a_complete_output(complete: RunOutput) -> None:
     assert (summary.images, summary.done_before, summary.start_seconds) == (4, 4, 0.0)
 
 
+def finish_with_work(incomplete: RunOutput) -> dict[str, Any]:
+    """Run what an output of four images lacks; returns its summary.json."""
+    report = Report(
+        images=3,
+        seconds={"propose": 6.0},
+        cpu_seconds={"propose": 5.0},
+        counts=Counter({"proposals": 70, "bytes_read": 300}),
+    )
+    done = WorkDone(incomplete, report, utilisation={"propose": 0.5})
+    complete_run(incomplete, RunOptions(), lambda: done)
+    stored: dict[str, Any] = json.loads(Path(incomplete.uri, "summary.json").read_bytes())
+    return stored
+
+
+def test_a_rerun_without_work_keeps_the_figures_of_the_run_that_did_it(
+    complete: RunOutput, incomplete: RunOutput, tmp_path: Path
+) -> None:
+    stored = finish_with_work(incomplete)
+    assert stored["stage_seconds"] == {"propose": 6.0}
+    assert stored["images_done_before"] == 1
+    again = replace(complete, failed_before=Counter())
+    summary = complete_run(again, RunOptions(), MagicMock())
+    assert (summary.done_before, summary.report.seconds) == (4, {})  # what this start did
+    assert json.loads((tmp_path / "summary.json").read_bytes()) == stored
+
+
+def test_a_moved_output_names_its_new_place_beside_the_kept_figures(
+    complete: RunOutput, incomplete: RunOutput, tmp_path: Path
+) -> None:
+    stored = finish_with_work(incomplete)
+    moved = {**stored, "output": "elsewhere", "stage_seconds": {"propose": 6.0}}
+    (tmp_path / "summary.json").write_text(json.dumps(moved))
+    complete_run(replace(complete, failed_before=Counter()), RunOptions(), MagicMock())
+    assert json.loads((tmp_path / "summary.json").read_bytes()) == stored
+
+
+@pytest.mark.parametrize("damage", ["other failures", "no JSON", "missing"])
+def test_figures_that_do_not_belong_to_the_output_are_not_kept(
+    damage: str, complete: RunOutput, incomplete: RunOutput, tmp_path: Path
+) -> None:
+    """Such as after `--retry-failed` that was killed before its summary: it had changed what is failed."""
+    finish_with_work(incomplete)
+    path = tmp_path / "summary.json"
+    if damage == "no JSON":
+        path.write_bytes(b"{")
+    if damage == "missing":
+        path.unlink()
+    failed = Counter({"read: Gone": 1} if damage == "other failures" else {})
+    complete_run(
+        replace(complete, failed_before=failed), RunOptions(max_failed_fraction=1), MagicMock()
+    )
+    stored = json.loads(path.read_bytes())
+    assert (stored["images_done_before"], stored["stage_seconds"]) == (4, {})
+    assert stored["failed"] == dict(failed)
+
+
 def test_too_many_failed_images_fail_the_run_after_all_is_written(
     incomplete: RunOutput, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ OWN = (
     "steps/latest.json",
     "steps/state-000000250.pt",
     "steps/state-1234567890.pt",
+    "steps/totals.json",
     "model.json",
     "model.safetensors",
     "logs/train.jsonl",

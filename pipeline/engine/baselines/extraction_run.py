@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from time import process_time
 from typing import Any
 
@@ -30,12 +31,17 @@ from pipeline.runs.encoded_image import EncodedImage
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import open_run
 from pipeline.runs.report import Failure, Report
+from pipeline.runs.start_totals import StartTotals
 from pipeline.runs.summary import WorkDone, complete_run
 from pipeline.shards import Parts
 
 
 def run_extraction(
-    plan: BaselinePlan, content: Content, options: RunOptions, maps: Parts | None = None
+    plan: BaselinePlan,
+    content: Content,
+    options: RunOptions,
+    maps: Parts | None = None,
+    totals: StartTotals | None = None,
 ) -> tuple[Parts, Mapping[str, Any]]:
     """Extract what is not stored yet.
 
@@ -44,9 +50,10 @@ def run_extraction(
         content: `features`, or `maps`; also the name of the folder in the output.
         options: `shard_size` images per part.
         maps: SPPnet's stored maps, for its features.
+        totals: sums of all starts of the stage; None if this only opens what is stored.
 
     Returns:
-        The stored parts, and figures of the stage: images, windows and bytes.
+        The stored parts, and figures of the stage over all its starts: images, windows and bytes.
 
     Raises:
         PipelineError: as `run_shards` raises it.
@@ -61,19 +68,26 @@ def run_extraction(
 
     def extract() -> WorkDone:
         cluster.await_core(options.no_capacity_after)
-        return run_shards(_build_work(extraction), content, ready, options)
+        on_commit = None if totals is None else partial(_add_report, totals)
+        return run_shards(_build_work(extraction), content, ready, options, on_commit=on_commit)
 
     summary = complete_run(ready, options, extract, is_labelled=True)
     parts = Parts(output, ready.shards, record.fingerprint)
+    sums = {} if totals is None else totals.compute()
     return parts, {
         "images": summary.images,
         "images_failed": summary.images_failed,
-        "windows": summary.report.counts["windows"],
+        "windows": int(sums.get("windows", 0)),
         "bytes": count_stored_bytes(parts),
-        "bytes_read": summary.report.counts["bytes_read"],
-        "images_done_before": summary.done_before,
-        "cpu_seconds": round(sum(summary.report.cpu_seconds.values()), 3),
+        "bytes_read": int(sums.get("bytes_read", 0)),
+        "cpu_seconds": round(sums.get("cpu_seconds", 0.0), 3),
     }
+
+
+def _add_report(totals: StartTotals, report: Report) -> None:
+    for name in ("windows", "bytes_read"):
+        totals.add(name, report.counts[name])
+    totals.add("cpu_seconds", sum(report.cpu_seconds.values()))
 
 
 def count_stored_bytes(parts: Parts) -> int:

@@ -34,7 +34,7 @@ def run_fine_tuning(plan: BaselinePlan, maps: Parts | None) -> Mapping[str, Any]
         maps: SPPnet's stored maps.
 
     Returns:
-        Figures of the stage.
+        Figures of the stage, over all its starts.
 
     Raises:
         UnreadableDataset: there is no window to learn from.
@@ -45,15 +45,15 @@ def run_fine_tuning(plan: BaselinePlan, maps: Parts | None) -> Mapping[str, Any]
     from pipeline.training.sample_order import make_generator  # noqa: PLC0415
 
     training = _build_training(plan)
-    keeper = _StateKeeper(plan, training.state)
-    index = index_windows(plan.dataset, plan.recipe, plan.system)
     reader = WarpedWindowReader(plan) if maps is None else PooledWindowReader(plan, maps)
+    keeper = _StateKeeper(plan, training.state, reader)
+    index = index_windows(plan.dataset, plan.recipe, plan.system)
     count, fraction = plan.settings.windows_per_step, plan.recipe.foreground_fraction
 
     def draw(step: int) -> Windows:
         return index.draw(count, fraction, make_generator(plan.seed, "fine-tune", step))
 
-    losses = fine_tune(
+    fine_tune(
         training,
         draw,
         reader,
@@ -66,9 +66,8 @@ def run_fine_tuning(plan: BaselinePlan, maps: Parts | None) -> Mapping[str, Any]
         "steps": training.state.step,
         "foreground_windows": len(index.foreground),
         "background_windows": len(index.background),
-        "losses": summarise_losses(losses),
-        "bytes_read": reader.bytes_read,
-        "seconds_before": keeper.seconds_before,
+        "losses": summarise_losses(training.state.losses),
+        "bytes_read": training.state.bytes_read,
     }
 
 
@@ -94,22 +93,27 @@ def _build_training(plan: BaselinePlan) -> FineTuning:
 class _StateKeeper:
     """Puts the state of fine-tuning every `PUT_EVERY` seconds, and at the end the network."""
 
-    def __init__(self, plan: BaselinePlan, state: FineTuningState) -> None:
-        """Go on from a stored state, if there is one."""
+    def __init__(
+        self,
+        plan: BaselinePlan,
+        state: FineTuningState,
+        reader: WarpedWindowReader | PooledWindowReader,
+    ) -> None:
+        """Go on from a stored state, if there is one; the reader counts on from its bytes."""
         self._plan = plan
         self._state = state
+        self._reader = reader
         uri = plan.locate(STATE)
         with contextlib.suppress(MissingObject):
             state.restore(storage.read(uri), uris.redact_uri(uri))
-        self.seconds_before = float(state.seconds)
-        """Seconds of earlier starts."""
-        self._began = self._last_put = monotonic()
+        reader.bytes_read = state.bytes_read
+        self._last_put = monotonic()
 
     def __call__(self, state: FineTuningState, figures: Mapping[str, Any]) -> None:
         """Put the figures for the log, and the state if the last one is old."""
         storage.put(self._plan.locate(PROGRESS), json.dumps(dict(figures)).encode())
+        state.bytes_read = self._reader.bytes_read
         if monotonic() - self._last_put > PUT_EVERY:
-            state.seconds = self.seconds_before + monotonic() - self._began
             storage.put(self._plan.locate(STATE), state.to_bytes())
             self._last_put = monotonic()
 

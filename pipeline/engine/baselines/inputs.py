@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from pipeline import storage, uris
 from pipeline.baselines.settings import BaselineSettings, System
@@ -24,13 +24,6 @@ from pipeline.training.recipe import Recipe
 from pipeline.training.specification import build_initial_network, choose_architecture
 
 log = logging.getLogger(__name__)
-
-UNUSED = (
-    *("short_sides", "max_side", "use_empty_images", "images_per_step", "rois_per_step"),
-    *("accumulate", "background_iou_high", "widen_background", "box_loss_weight", "epochs"),
-    *("box_epochs", "iterations", "scale_rate_with_workers", "channels_last"),
-)
-"""Fields of a recipe that only the training of Fast R-CNN has."""
 
 
 @dataclass(frozen=True)
@@ -100,29 +93,6 @@ def open_baseline_inputs(
     return BaselineInputs(
         system, output, manifest, stored, weights, architecture, preprocessing, excluded
     )
-
-
-def check_recipe(recipe: Recipe, default: Recipe, system: System) -> None:
-    """Reject options of the recipe that this system does not have, so that none is ignored.
-
-    Raises:
-        InvalidConfiguration: one of `UNUSED` is not the recipe's default.
-    """
-    changed = [n for n in UNUSED if getattr(recipe, n) != getattr(default, n)]
-    if system == "fast-rcnn-svm":
-        used = {"max_proposals", "min_proposal_side", "precision"}
-        changed = [
-            field.name
-            for field in fields(Recipe)
-            if field.name not in used
-            and getattr(recipe, field.name) != getattr(default, field.name)
-        ]
-    if changed:
-        option = changed[0].replace("_", "-")
-        hint = (
-            "; --fine-tune-steps sets the length" if changed[0] in ("epochs", "iterations") else ""
-        )
-        raise InvalidConfiguration(f"--system {system} has no --{option}: leave it out{hint}")
 
 
 def _choose_network(

@@ -22,7 +22,7 @@ from pipeline.engine.baselines.extraction_run import run_extraction
 from pipeline.engine.baselines.fine_tuning_stage import PROGRESS, run_fine_tuning
 from pipeline.engine.baselines.inputs import BaselineInputs, describe_training
 from pipeline.engine.baselines.plan import BaselinePlan
-from pipeline.engine.baselines.stages import STAGES_BY_SYSTEM, Stages
+from pipeline.engine.baselines.stages import STAGES_BY_SYSTEM, Stages, locate_worker_totals
 from pipeline.engine.baselines.summary import BaselineSummary
 from pipeline.engine.baselines.svm_stage import run_box_regression, run_svm_training
 from pipeline.engine.baselines.training_record import (
@@ -39,6 +39,7 @@ from pipeline.run_record import RunRecord
 from pipeline.runs.options import RunOptions
 from pipeline.runs.resume import check_not_taken_over
 from pipeline.runs.run_logs import RunLogs
+from pipeline.runs.start_totals import StartTotals
 from pipeline.shards import Parts
 from pipeline.training import training_files
 from pipeline.training.annotated_dataset import AnnotatedDataset, open_annotated_datasets
@@ -153,9 +154,9 @@ def _run_stages(plan: BaselinePlan, no_capacity_after: float, max_failures: int)
     stages = Stages(plan.output)
     stored: dict[Content, Parts] = {}
 
-    def extract(content: Content) -> Mapping[str, Any]:
+    def extract(content: Content, totals: StartTotals | None = None) -> Mapping[str, Any]:
         maps = open_stored("maps") if plan.system == "sppnet" and content == "features" else None
-        stored[content], figures = run_extraction(plan, content, options, maps)
+        stored[content], figures = run_extraction(plan, content, options, maps, totals)
         return figures
 
     def open_stored(content: Content) -> Parts:
@@ -163,18 +164,17 @@ def _run_stages(plan: BaselinePlan, no_capacity_after: float, max_failures: int)
             extract(content)
         return stored[content]
 
-    def run_alone(stage: Stage, content: Content | None) -> Mapping[str, Any]:
+    def run_alone(name: str, stage: Stage, content: Content | None) -> Mapping[str, Any]:
         parts = None if content is None else open_stored(content)
-        return _run_task(plan, stage, parts, max_failures)
+        return _run_task(plan, name, stage, parts, max_failures)
 
-    work: dict[str, Callable[[], Mapping[str, Any]]] = {
-        "maps": lambda: extract("maps"),
-        "fine-tune": lambda: run_alone(
-            run_fine_tuning, "maps" if plan.system == "sppnet" else None
-        ),
-        "features": lambda: extract("features"),
-        "svm": lambda: run_alone(run_svm_training, "features"),
-        "boxes": lambda: run_alone(run_box_regression, "features"),
+    maps: Content | None = "maps" if plan.system == "sppnet" else None
+    work: dict[str, Callable[[StartTotals], Mapping[str, Any]]] = {
+        "maps": lambda totals: extract("maps", totals),
+        "fine-tune": lambda _: run_alone("fine-tune", run_fine_tuning, maps),
+        "features": lambda totals: extract("features", totals),
+        "svm": lambda _: run_alone("svm", run_svm_training, "features"),
+        "boxes": lambda _: run_alone("boxes", run_box_regression, "features"),
     }
     for name in STAGES_BY_SYSTEM[plan.system]:
         stages.run(name, work[name])
@@ -183,6 +183,7 @@ def _run_stages(plan: BaselinePlan, no_capacity_after: float, max_failures: int)
 
 def _run_task(
     plan: BaselinePlan,
+    name: str,
     stage: Stage,
     parts: Parts | None,
     max_failures: int,
@@ -198,7 +199,7 @@ def _run_task(
         num_cpus=plan.threads if uses_device and not plan.gpu else 1,
         num_gpus=1 if plan.gpu and uses_device else 0,
         max_retries=max_failures,
-    ).remote(plan, stage, parts)
+    ).remote(plan, name, stage, parts)
     while not ray.wait([task], timeout=REPORT_EVERY)[0]:
         if uses_device:
             _log_progress(plan)
@@ -209,7 +210,7 @@ def _run_task(
         if isinstance(cause, PipelineError):
             raise cause from error
         raise TrainingFailed(
-            f"the stage {stage.__name__.removeprefix('run_').replace('_', ' ')} failed: "
+            f"the stage {name} failed: "
             f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}; "
             "the same command goes on from the last state"
         ) from error
@@ -217,11 +218,14 @@ def _run_task(
 
 
 @ray.remote
-def _run_stage(plan: BaselinePlan, stage: Stage, parts: Parts | None) -> Mapping[str, Any]:
-    began = process_time()
+def _run_stage(
+    plan: BaselinePlan, name: str, stage: Stage, parts: Parts | None
+) -> Mapping[str, Any]:
     store_options.set_options(plan.stores)
-    figures = dict(stage(plan, parts))
-    return figures | {"cpu_seconds": round(process_time() - began, 3)}
+    uri = locate_worker_totals(plan.locate(), name)
+    with StartTotals(uri, clock=process_time, clock_name="cpu_seconds") as totals:
+        figures = dict(stage(plan, parts))
+    return figures | {"cpu_seconds": round(totals.compute()["cpu_seconds"], 3)}
 
 
 def _log_progress(plan: BaselinePlan) -> None:

@@ -6,12 +6,12 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any
 
 from pipeline import storage, uris
 from pipeline.errors import InvalidCheckpoint, MissingObject
 from pipeline.json_reader import InvalidJson, parse_fields
+from pipeline.runs.start_totals import StartTotals
 from pipeline.training.training_files import STAGES
 
 STAGES_BY_SYSTEM = {
@@ -45,22 +45,27 @@ class Stages:
         self.ran = False
         """Whether this start ran any of them."""
 
-    def run(self, name: str, work: Callable[[], Mapping[str, Any]]) -> StageRecord:
+    def run(self, name: str, work: Callable[[StartTotals], Mapping[str, Any]]) -> StageRecord:
         """Run a stage unless it is finished; `work` leaves its results in the output before it returns.
 
-        The figure `seconds_before` of what `work` returns, of earlier starts, is added to its seconds.
+        Args:
+            name: of the stage.
+            work: returns the figures of the stage; it gets the sums of all starts that worked on it.
 
         Raises:
             InvalidCheckpoint: the record of the stage is damaged.
+            StorageError: the store does not answer.
         """
         stored = self.read(name)
         if stored is None:
             log.info("stage %s begins", name)
-            began = monotonic()
-            figures = dict(work())
-            seconds = monotonic() - began + float(figures.pop("seconds_before", 0.0))
+            with StartTotals(locate_driver_totals(self._folder, name)) as totals:
+                figures = dict(work(totals))
+            seconds = totals.compute()["seconds"]
             stored = StageRecord(name, round(seconds, 3), figures)
             self._write(stored)
+            for locate in (locate_driver_totals, locate_worker_totals):
+                storage.remove(locate(self._folder, name))
             self.ran = True
             log.info("stage %s took %.1f s", name, seconds)
         self.records.append(stored)
@@ -89,3 +94,13 @@ class Stages:
         values = {"seconds": record.seconds, "figures": dict(record.figures)}
         data = json.dumps(values, indent=2, sort_keys=True).encode() + b"\n"
         storage.put(uris.join(self._folder, f"{record.name}.json"), data)
+
+
+def locate_driver_totals(folder: str, name: str) -> str:
+    """The object that sums up the time of an unfinished stage, and what its shards report."""
+    return uris.join(folder, f"{name}-driver.json")
+
+
+def locate_worker_totals(folder: str, name: str) -> str:
+    """The object that sums up the CPU time of the one task of an unfinished stage."""
+    return uris.join(folder, f"{name}-worker.json")

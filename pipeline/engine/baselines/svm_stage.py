@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.analysis.average_precision import VocAveragePrecision
 from pipeline.analysis.detection_arrays import DetectionArrays, flatten_ground_truth
+from pipeline.baselines.system_options import select_baseline_settings, select_recipe_settings
 from pipeline.engine.baselines.plan import BaselinePlan
 from pipeline.engine.baselines.stage_network import load_trained
 from pipeline.shards import Parts
@@ -27,10 +28,10 @@ OUTPUT_LAYERS = "svm.safetensors"
 class StoredFeatures:
     """The features of all images of a training, read part by part."""
 
-    def __init__(self, plan: BaselinePlan, parts: Parts) -> None:
+    def __init__(self, plan: BaselinePlan, parts: Parts, scale: float = 1.0) -> None:
         self._plan = plan
         self._parts = parts
-        self.scale = 1.0
+        self.scale = scale
         """Factor of the features that are read."""
 
     def read_images(self) -> Iterator[tuple[ImageFeatures, Annotations, Any]]:
@@ -151,10 +152,8 @@ def run_box_regression(plan: BaselinePlan, parts: Parts) -> Mapping[str, Any]:
     import safetensors.numpy  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
-    from pipeline.baselines.box_regression import RidgeRegressors  # noqa: PLC0415
     from pipeline.baselines.checkpoint import save_baseline  # noqa: PLC0415
     from pipeline.baselines.networks import get_width, set_output_layers  # noqa: PLC0415
-    from pipeline.baselines.window_overlaps import pair_with_objects  # noqa: PLC0415
 
     layers = safetensors.numpy.load(storage.read(plan.locate(OUTPUT_LAYERS)))
     network = load_trained(plan)
@@ -164,17 +163,8 @@ def run_box_regression(plan: BaselinePlan, parts: Parts) -> Mapping[str, Any]:
         set_output_layers(network, score_layers[0], score_layers[1])
     else:
         scale = np.float32(layers["scale"][0])
-        regressors = RidgeRegressors(len(plan.classes), get_width(network))
-        for image, of_image, _ in StoredFeatures(plan, parts).read_images():
-            is_proposal = image.labels == 0
-            vectors: NDArray[np.float32] = image.vectors[is_proposal] * scale
-            rows, labels, deltas = pair_with_objects(
-                image.boxes[is_proposal], of_image, plan.settings.regression_iou
-            )
-            for label in np.unique(labels):
-                own = labels == label
-                regressors.add(int(label), vectors[rows[own]], deltas[own])
-        weight, bias = regressors.solve(plan.settings.ridge)
+        features = StoredFeatures(plan, parts, float(scale))
+        weight, bias, pairs = _fit_regressors(plan, features, get_width(network))
         set_output_layers(
             network,
             score_layers[0],
@@ -182,16 +172,49 @@ def run_box_regression(plan: BaselinePlan, parts: Parts) -> Mapping[str, Any]:
             delta_weight=torch.from_numpy(weight * scale),
             delta_bias=torch.from_numpy(bias),
         )
-        figures = {"pairs": regressors.pairs.tolist()}
+        figures = {"pairs": pairs}
     save_baseline(
         plan.output,
         network,
         plan.preprocessing,
         plan.regions,
         extra={
-            "recipe": plan.recipe.as_settings(),
-            "baseline": plan.settings.as_settings(),
+            "recipe": select_recipe_settings(plan.system, plan.recipe),
+            "baseline": select_baseline_settings(plan.system, plan.settings),
             "seed": plan.seed,
         },
     )
     return figures
+
+
+def _fit_regressors(
+    plan: BaselinePlan, features: StoredFeatures, width: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], list[int]]:
+    """Weights `(K, 4, D)`, biases `(K, 4)` and the number of pairs of each class.
+
+    The features are read once per group of classes whose sums fit in memory.
+    """
+    from pipeline.baselines.box_regression import (  # noqa: PLC0415
+        RidgeRegressors,
+        split_classes,
+    )
+    from pipeline.baselines.window_overlaps import pair_with_objects  # noqa: PLC0415
+
+    classes = len(plan.classes)
+    weights = np.zeros((classes, 4, width), np.float32)
+    biases = np.zeros((classes, 4), np.float32)
+    pairs: list[int] = []
+    for group in split_classes(classes, width):
+        regressors = RidgeRegressors(len(group), width)
+        for image, of_image, _ in features.read_images():
+            is_proposal = image.labels == 0
+            vectors: NDArray[np.float32] = image.vectors[is_proposal] * np.float32(features.scale)
+            rows, labels, deltas = pair_with_objects(
+                image.boxes[is_proposal], of_image, plan.settings.regression_iou
+            )
+            for label in np.intersect1d(labels, group):
+                own = labels == label
+                regressors.add(int(label) - group.start, vectors[rows[own]], deltas[own])
+        weights[group], biases[group] = regressors.solve(plan.settings.ridge)
+        pairs += regressors.pairs.tolist()
+    return weights, biases, pairs

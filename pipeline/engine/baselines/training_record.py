@@ -10,6 +10,7 @@ import ray
 
 from pipeline import storage, uris
 from pipeline.baselines.settings import BaselineSettings
+from pipeline.baselines.system_options import select_baseline_settings, select_recipe_settings
 from pipeline.detector.backbones.catalog import is_torchvision_name
 from pipeline.detector.checkpoint_record import WEIGHTS_NAME
 from pipeline.engine.baselines.inputs import BaselineInputs
@@ -61,8 +62,8 @@ def build_record(
             "annotations": _digest_annotations(dataset),
             "weights": _digest_weights(inputs),
             **({} if excluded is None else {"excluded": excluded.digest}),
-            "recipe": recipe.as_settings(),
-            "baseline": settings.as_settings(),
+            "recipe": select_recipe_settings(inputs.system, recipe),
+            "baseline": select_baseline_settings(inputs.system, settings),
             "classes": list(inputs.architecture.classes),
             "seed": seed,
         },

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from time import monotonic
 
-from pipeline import uris
+from pipeline import storage, uris
 from pipeline.engine import cluster
 from pipeline.engine.propose.run import run_proposals
 from pipeline.engine.train.fit import run_ray_train
@@ -23,8 +22,10 @@ from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.options import RunOptions
 from pipeline.runs.resume import check_not_taken_over
 from pipeline.runs.run_logs import RunLogs
-from pipeline.training import training_files
+from pipeline.runs.start_totals import StartTotals, read_start_totals
+from pipeline.training import state, training_files
 from pipeline.training.annotated_dataset import AnnotatedDataset, open_annotated_datasets
+from pipeline.training.logs import read_log
 from pipeline.training.specification import TrainingSpec
 from pipeline.training.survey import survey_datasets
 
@@ -68,7 +69,6 @@ def _compute_proposals(
 
 def _train(inputs: TrainingInputs, patience: float) -> TrainingSummary:
     """Train with the workers that the cluster can hold within `patience` seconds."""
-    started = monotonic()
     overwrite, execution = inputs.request.overwrite, inputs.request.execution
     spec = inputs.build_spec()
     workers = choose_workers(
@@ -82,10 +82,17 @@ def _train(inputs: TrainingInputs, patience: float) -> TrainingSummary:
     spec = workers.divide(spec)
     record = make_run_record(spec)
     latest = prepare_output(spec.output, record, overwrite=overwrite)
+    totals_uri = uris.join(spec.output, state.FOLDER, training_files.TOTALS_NAME)
     if latest is not None and latest.is_finished:
-        return TrainingSummary(spec.output, spec.steps, spec.survey.images, None, 0.0)
+        _write_missing_summary(spec, workers, record.fingerprint, totals_uri)
+        return TrainingSummary(spec.output, spec.steps, spec.survey.images, None, is_new=False)
     _log_start(spec, workers)
-    with RunLogs(spec.output) as logs, report_stop(spec, record, overwrite=overwrite):
+    totals = StartTotals(totals_uri)
+    with (
+        RunLogs(spec.output) as logs,
+        report_stop(spec, record, overwrite=overwrite),
+        totals,
+    ):
         last = run_ray_train(
             spec,
             workers,
@@ -97,12 +104,29 @@ def _train(inputs: TrainingInputs, patience: float) -> TrainingSummary:
         )
         check_not_taken_over(spec.output, record)
     training_files.remove_scratch_files(spec.output)
-    is_whole = latest is None or latest.step == 0
-    seconds = monotonic() - started
-    run = _describe_run(spec, workers, record.fingerprint, seconds, is_whole=is_whole)
+    run = _describe_run(
+        spec,
+        workers,
+        record.fingerprint,
+        totals.compute()["seconds"],
+        whole_seconds=totals.elapsed if latest is None or latest.step == 0 else None,
+    )
     summary = run.summarise(last)
     summary.write()
     return summary
+
+
+def _write_missing_summary(
+    spec: TrainingSpec, workers: Workers, fingerprint: str, totals_uri: str
+) -> None:
+    """Write the summary of a finished training whose driver was killed before it did."""
+    if storage.exists(uris.join(spec.output, training_files.SUMMARY_NAME)):
+        return
+    training_files.remove_scratch_files(spec.output)
+    seconds = read_start_totals(totals_uri).get("seconds", 0.0)
+    run = _describe_run(spec, workers, fingerprint, seconds)
+    records = read_log(spec.output)
+    run.summarise(records[-1] if records else None).write()
 
 
 def _log_start(spec: TrainingSpec, workers: Workers) -> None:
@@ -118,7 +142,12 @@ def _log_start(spec: TrainingSpec, workers: Workers) -> None:
 
 
 def _describe_run(
-    spec: TrainingSpec, workers: Workers, fingerprint: str, seconds: float, *, is_whole: bool
+    spec: TrainingSpec,
+    workers: Workers,
+    fingerprint: str,
+    seconds: float,
+    *,
+    whole_seconds: float | None = None,
 ) -> TrainingRun:
     capacity = cluster.get_capacity()
     return TrainingRun(
@@ -128,7 +157,7 @@ def _describe_run(
         spec.survey.images,
         spec.images_per_step,
         seconds,
-        is_whole=is_whole,
+        whole_seconds=whole_seconds,
         cores=capacity.cpus,
         gpus=capacity.gpus,
         gpu_workers=workers.count if workers.gpu else 0,

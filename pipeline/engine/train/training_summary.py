@@ -23,9 +23,9 @@ class TrainingSummary:
     images: int
     """Images per epoch."""
     last: TrainingRecord | None
-    """The last record of the log; None if the training was finished before."""
-    seconds: float
-    """Of this run, without an earlier one that it resumed."""
+    """The last record of the log; None if this start did no step."""
+    seconds: float = 0.0
+    """Of all starts."""
     cpu_seconds: float = 0.0
     """CPU seconds of the workers in all steps and validations."""
     bytes_read: int = 0
@@ -34,6 +34,8 @@ class TrainingSummary:
     """How far plan.json was off, by figure; empty without a plan of this training."""
     images_excluded: int = 0
     """Images that the list of --exclude leaves out."""
+    is_new: bool = True
+    """False if an earlier start had finished the training."""
 
     def as_json(self) -> dict[str, Any]:
         """The content of summary.json."""
@@ -58,7 +60,7 @@ class TrainingSummary:
 
     def format_lines(self) -> list[str]:
         """The lines to print at the end."""
-        if self.last is None and not self.seconds:
+        if not self.is_new:
             outcome = f"training was finished already: {self.steps} steps, nothing to do"
         elif self.last is None:
             outcome = f"all {self.steps} steps were done already; the network is written again"
@@ -87,8 +89,9 @@ class TrainingRun:
     images_per_step: int
     """Over all workers."""
     seconds: float
-    is_whole: bool
-    """Whether it began at step 0: a resumed one says nothing about the time that all steps take."""
+    """Of all starts."""
+    whole_seconds: float | None
+    """Of the last start if it did all steps: others say nothing about the time that all steps take."""
     cores: int
     """Of the cluster."""
     gpus: float
@@ -106,8 +109,8 @@ class TrainingRun:
         actual = {"core_hours": cpu_seconds / 3600, "bytes_read": float(bytes_read)}
         seconds = sum(record.seconds for record in records)
         actual["gpu_hours"] = seconds * self.gpu_workers / 3600
-        if self.is_whole:
-            actual["wall_seconds"] = self.seconds
+        if self.whole_seconds is not None:
+            actual["wall_seconds"] = self.whole_seconds
         plan = read_plan(self.output, self.fingerprint)
         images = self.steps * self.images_per_step
         errors = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,7 +51,7 @@ def test_three_systems_are_trained_and_compared_and_r_cnn_resumes(
     assert len((folder / "steps.jsonl").read_text().splitlines()) == finished  # nothing ran again
 
     output = folder / "trained" / "rcnn"
-    summary = json.loads((output / "summary.json").read_text())
+    summary = read_summary(output)
     stages = ["fine-tune", "features", "svm", "boxes"]
     assert [stage["name"] for stage in summary["stages"]] == stages
     assert sorted(summary["cpu_seconds"]) == sorted(stages)
@@ -68,16 +69,48 @@ def test_three_systems_are_trained_and_compared_and_r_cnn_resumes(
     assert training_files.list_training_files(str(output)) == []
 
 
+def read_summary(output: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((output / "summary.json").read_text())
+    return summary
+
+
+def write_totals(output: Path) -> None:
+    """What killed starts left of the sums of two stages."""
+    features = {"seconds": 1000.0, "cpu_seconds": 500.0, "windows": 70, "bytes_read": 5}
+    for name, sums in (
+        ("features-driver", features),
+        ("svm-driver", {"seconds": 2000.0}),
+        ("svm-worker", {"cpu_seconds": 900.0}),
+    ):
+        (output / "stages" / f"{name}.json").write_text(json.dumps(sums))
+
+
 def check_resume(output: Path, part: Path, command: list[str]) -> None:
-    """Without its last stages and its part of features, the same command does only these."""
+    """Without its last stages and its part of features, the same command does only these.
+
+    Times and counts of earlier starts are in the sums.
+    """
+    before = {stage["name"]: stage for stage in read_summary(output)["stages"]}
     for name in ("features", "svm", "boxes"):
         storage.remove(f"{output}/stages/{name}.json")
     part.unlink()
     assert read_output_status(str(output)).committed == 1
+    write_totals(output)  # of starts that were killed in these stages
     fine_tuned = (output / "stages" / "fine-tune.json").stat().st_mtime_ns
     assert run_job("train", *command) == 0
     assert part.exists()
     assert (output / "stages" / "fine-tune.json").stat().st_mtime_ns == fine_tuned
+    after = {stage["name"]: stage for stage in read_summary(output)["stages"]}
+    features = after["features"]
+    assert features["windows"] == before["features"]["windows"] + 70
+    assert features["bytes_read"] == before["features"]["bytes_read"] + 5
+    assert 1000 < features["seconds"] < 1300
+    assert 500 < features["cpu_seconds"] < 700
+    assert 2000 < after["svm"]["seconds"] < 2300
+    assert 900 < after["svm"]["cpu_seconds"] < 1100
+    assert after["boxes"]["seconds"] < 300
+    assert not list((output / "stages").glob("*-driver.json"))
+    assert not list((output / "stages").glob("*-worker.json"))
 
 
 def check_rejections(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline import run_record
+from pipeline import run_record, storage
 from pipeline.detector.checkpoint import load_checkpoint
 from pipeline.engine.train.run import run_training
 from pipeline.engine.train.training_request import Execution, TrainingRequest
@@ -31,6 +31,7 @@ from pipeline.errors import (
     UnreadableDataset,
 )
 from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.start_totals import read_start_totals
 from pipeline.sources.drawn_dataset import CLASSES
 from pipeline.training import logs, state
 from pipeline.training.annotated_dataset import open_annotated_datasets, open_annotated_manifests
@@ -144,8 +145,15 @@ def test_a_finished_training_does_nothing_and_another_is_rejected(
     output = tmp_path / "copy"
     shutil.copytree(complete_output, output)
     weights = (output / "model.safetensors").read_bytes()
+    path = output / "summary.json"
+    summary = json.loads(path.read_text())
+    storage.put(f"{output}/steps/totals.json", b'{"seconds": 1000.5}')
     again = train(data, output)
     assert "finished already" in again.format_lines()[0]
+    assert json.loads(path.read_text()) == summary
+    path.unlink()  # a driver that is killed at the end does not come to it
+    train(data, output)
+    assert json.loads(path.read_text()) == summary | {"seconds": 1000.5, "output": str(output)}
     with pytest.raises(MismatchedOutput, match=r"seed: 0 there, 1 now.*--overwrite"):
         train(data, output, seed=1)
     assert (output / "model.safetensors").read_bytes() == weights
@@ -174,7 +182,7 @@ def test_a_checkpoint_of_unknown_origin_is_kept(
     weights = (output / "model.safetensors").read_bytes()
     with pytest.raises(
         MismatchedOutput,
-        match=r"holds steps/latest\.json and \d more files of an unknown run, since run",
+        match=r"holds steps/latest\.json and \d+ more files of an unknown run, since run",
     ):
         train(data, output)
     assert (output / "model.safetensors").read_bytes() == weights
@@ -208,6 +216,20 @@ def test_learning_rates_scale_with_the_global_batch_size(
         (2, 1, 2),
         (2, 1, 2),
     ]
+
+
+@on_ray
+def test_the_seconds_are_those_of_all_starts(
+    data: tuple[str, str], tmp_path: Path, specs: list[TrainingSpec]
+) -> None:
+    train(data, tmp_path, workers=1)
+    storage.put(f"{tmp_path}/steps/totals.json", b'{"seconds": 1000}')  # as a killed start left it
+    second = train(data, tmp_path, workers=1)
+    assert 1000 < second.seconds < 1300
+    stored = json.loads((tmp_path / "summary.json").read_text())["seconds"]
+    assert stored == round(second.seconds, 3)
+    assert read_start_totals(f"{tmp_path}/steps/totals.json")["seconds"] == second.seconds
+    assert len(specs) == 2
 
 
 @on_ray
