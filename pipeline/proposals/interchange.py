@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,8 +48,15 @@ def _read(uri: str, file_format: str) -> Iterator[ImageProposals]:
         raise UnreadableDataset(f"{uris.redact_uri(uri)}: {error}") from error
 
 
-def write_detectron2_pickle(uri: str, proposals: Iterable[ImageProposals]) -> int:
-    """Write proposals for detectron2's `load_proposals_into_dataset`; returns the number of images.
+class WrittenCounts(NamedTuple):
+    """What a writer put into its file or folder."""
+
+    images: int
+    boxes: int
+
+
+def write_detectron2_pickle(uri: str, proposals: Iterable[ImageProposals]) -> WrittenCounts:
+    """Write proposals for detectron2's `load_proposals_into_dataset`.
 
     detectron2 orders by logit, so boxes without scores get 0, -1, -2 ... in their order.
     """
@@ -72,4 +80,4 @@ def write_detectron2_pickle(uri: str, proposals: Iterable[ImageProposals]) -> in
     content = {"ids": ids, "boxes": boxes, "objectness_logits": logits, "bbox_mode": _XYXY}
     with storage.write_whole(uri) as scratch, scratch.open("wb") as file:
         pickle.dump(content, file, protocol=4)
-    return len(ids)
+    return WrittenCounts(len(ids), sum(map(len, boxes)))

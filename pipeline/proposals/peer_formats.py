@@ -25,7 +25,7 @@ from scipy.io import savemat
 
 from pipeline import storage, uris
 from pipeline.errors import InvalidConfiguration
-from pipeline.proposals.interchange import write_detectron2_pickle
+from pipeline.proposals.interchange import WrittenCounts, write_detectron2_pickle
 from pipeline.untrusted.proposal_files import ImageProposals
 
 PeerFormat = Literal["detectron2", "detreg", "girshick", "soco", "wetectron"]
@@ -54,8 +54,8 @@ def name_by_file(proposals: Iterable[ImageProposals]) -> Iterable[ImageProposals
         yield image._replace(image_id=name)
 
 
-def write_wetectron_pickle(uri: str, proposals: Iterable[ImageProposals]) -> int:
-    """Write proposals for wetectron's `proposal_file`; returns the number of images.
+def write_wetectron_pickle(uri: str, proposals: Iterable[ImageProposals]) -> WrittenCounts:
+    """Write proposals for wetectron's `proposal_file`.
 
     Raises:
         InvalidConfiguration: an image_id is no integer.
@@ -74,11 +74,11 @@ def write_wetectron_pickle(uri: str, proposals: Iterable[ImageProposals]) -> int
         raise InvalidConfiguration("two image ids are the same integer, as 7 and 007 are")
     with storage.write_whole(uri) as scratch, scratch.open("wb") as file:
         pickle.dump({"indexes": indexes, "boxes": boxes}, file, protocol=4)
-    return len(indexes)
+    return WrittenCounts(len(indexes), sum(map(len, boxes)))
 
 
-def write_detreg_folder(uri: str, proposals: Iterable[ImageProposals]) -> int:
-    """Write DETReg's cache of boxes, a file per image into an empty folder; returns the number of images.
+def write_detreg_folder(uri: str, proposals: Iterable[ImageProposals]) -> WrittenCounts:
+    """Write DETReg's cache of boxes, a file per image into an empty folder.
 
     Raises:
         InvalidConfiguration: the folder holds anything.
@@ -88,18 +88,19 @@ def write_detreg_folder(uri: str, proposals: Iterable[ImageProposals]) -> int:
             f"{uris.redact_uri(uri)} is not empty: DETReg would read what else it holds; "
             "choose another folder"
         )
-    count = 0
+    images = boxes = 0
     for image in name_by_file(proposals):
         content = io.BytesIO()
-        np.save(content, np.asarray(image.boxes, np.float32).reshape(-1, 4), allow_pickle=False)
+        rows = np.asarray(image.boxes, np.float32).reshape(-1, 4)
+        np.save(content, rows, allow_pickle=False)
         storage.put(uris.join(uri, f"{image.image_id}.npy"), content.getvalue())
-        count += 1
-    return count
+        images, boxes = images + 1, boxes + len(rows)
+    return WrittenCounts(images, boxes)
 
 
-def write_soco_json(uri: str, proposals: Iterable[ImageProposals]) -> int:
-    """Write SoCo's JSON of proposals, image by image; returns the number of images."""
-    count = 0
+def write_soco_json(uri: str, proposals: Iterable[ImageProposals]) -> WrittenCounts:
+    """Write SoCo's JSON of proposals, image by image, without the boxes that its filter drops."""
+    images = boxes = 0
     with storage.write_whole(uri) as scratch, scratch.open("w", encoding="utf-8") as file:
         file.write("{")
         for image in name_by_file(proposals):
@@ -108,13 +109,13 @@ def write_soco_json(uri: str, proposals: Iterable[ImageProposals]) -> int:
             keep = (sides >= SOCO_LEAST_SIDE).all(axis=1)
             rectangles = np.concatenate([corners[keep, :2], sides[keep]], axis=1)
             text = json.dumps(rectangles.tolist(), separators=(",", ":"))
-            file.write(f"{',' if count else ''}\n{json.dumps(image.image_id)}: {text}")
-            count += 1
+            file.write(f"{',' if images else ''}\n{json.dumps(image.image_id)}: {text}")
+            images, boxes = images + 1, boxes + len(rectangles)
         file.write("\n}\n")
-    return count
+    return WrittenCounts(images, boxes)
 
 
-def write_girshick_mat(uri: str, proposals: Iterable[ImageProposals]) -> int:
+def write_girshick_mat(uri: str, proposals: Iterable[ImageProposals]) -> WrittenCounts:
     """Write the `.mat` of R-CNN and Fast R-CNN: boxes y1 x1 y2 x2, counted from 1, both ends inclusive."""
     names, boxes = [], []
     for image in proposals:
@@ -126,10 +127,12 @@ def write_girshick_mat(uri: str, proposals: Iterable[ImageProposals]) -> int:
         images[row, 0], cells[0, row] = name, rows
     with storage.write_whole(uri) as scratch, scratch.open("wb") as file:
         savemat(file, {"images": images, "boxes": cells}, do_compression=True)
-    return len(names)
+    return WrittenCounts(len(names), sum(map(len, boxes)))
 
 
-WRITERS: Mapping[PeerFormat, tuple[str, Callable[[str, Iterable[ImageProposals]], int]]] = {
+Writer = Callable[[str, Iterable[ImageProposals]], WrittenCounts]
+
+WRITERS: Mapping[PeerFormat, tuple[str, Writer]] = {
     "detectron2": (".pkl", write_detectron2_pickle),
     "detreg": ("", write_detreg_folder),
     "girshick": (".mat", write_girshick_mat),

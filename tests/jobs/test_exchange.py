@@ -195,7 +195,8 @@ def test_exports_for_other_projects_name_images_by_their_files(
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["a.npy", "c.npy"]
     assert np.load(tmp_path / "cache" / "a.npy").tolist() == BOXES["a"][:1]
     assert export("soco", tmp_path / "train_none.json") == 0
-    # Boxes with a side under 32 pixels are left out there.
+    # Boxes with a side under 32 pixels are left out there, and not counted.
+    assert "2 images, 1 boxes; 1 images failed" in capsys.readouterr().out
     assert json.loads((tmp_path / "train_none.json").read_text()) == {
         "a": [[5, 5, 95, 95]],
         "c": [],
@@ -205,11 +206,13 @@ def test_exports_for_other_projects_name_images_by_their_files(
     other = write_annotations(
         str(tmp_path / "other.parquet"), {"x": [], "y": [], "z": []}, ("cat",)
     )
+    fewer = write_annotations(str(tmp_path / "fewer.parquet"), {"a": [], "b": []}, ("cat",))
     for arguments, message in (
         (("wetectron", tmp_path / "w.pkl"), "image_id 'a' is none"),
         (("soco", tmp_path / "s.pkl"), "the format soco is written to a .json file"),
         (("detreg", tmp_path / "cache"), "is not empty"),
         (("soco", tmp_path / "s.json", "--manifest", other), "was made for other images"),
+        (("soco", tmp_path / "s.json", "--manifest", fewer), "for 3 images, but"),
         (("soco", tmp_path / "s.json", "--max-boxes", "0"), "--max-boxes is 0"),
     ):
         assert export(*arguments) == 2

@@ -69,7 +69,7 @@ def proposals(draw):
 @given(rows=proposals())
 def test_written_proposals_are_parsed_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("pickles") / "out.pkl"
-    assert write_detectron2_pickle(str(path), rows) == len(rows)
+    assert write_detectron2_pickle(str(path), rows).images == len(rows)
     read_rows = list(parse_pickle(path.read_bytes()))
     assert [row.image_id for row in read_rows] == [row.image_id for row in rows]
     for row, expected in zip(read_rows, rows, strict=True):

@@ -27,7 +27,7 @@ def make_rows(*names):
 def test_wetectron_looks_boxes_up_by_integers(tmp_path):
     path = tmp_path / "proposals.pkl"
     rows = [*make_rows("000005", "2008_000001"), ImageProposals("7", BOXES[:0], None)]
-    assert write_wetectron_pickle(str(path), rows) == 3
+    assert write_wetectron_pickle(str(path), rows) == (3, 5)
     # wetectron/data/datasets/voc.py: __init__ and __getitem__
     with path.open("rb") as file:
         proposals = pickle.load(file, encoding="latin1")
@@ -49,7 +49,7 @@ def test_wetectron_needs_distinct_integers(tmp_path, names):
 
 def test_detreg_finds_an_images_boxes_by_its_file_name(tmp_path):
     files = ["train/n01/n01_1.JPEG", "b.tar.png"]
-    assert write_detreg_folder(str(tmp_path / "cache"), make_rows(*files)) == 2
+    assert write_detreg_folder(str(tmp_path / "cache"), make_rows(*files)) == (2, 5)
     for file, expected in zip(files, (BOXES, BOXES[1:]), strict=True):
         # datasets/selfdet.py: SelfDet.load_from_cache
         name = file.split("/")[-1].split(".")[0] + ".npy"
@@ -63,7 +63,8 @@ def test_detreg_finds_an_images_boxes_by_its_file_name(tmp_path):
 
 def test_soco_makes_inclusive_corners_of_its_rectangles(tmp_path):
     path = tmp_path / "train_none.json"
-    write_soco_json(str(path), make_rows("train/n01/n01_1.JPEG", "c.png"))
+    counts = write_soco_json(str(path), make_rows("train/n01/n01_1.JPEG", "c.png"))
+    assert counts == (2, 3)  # the box 10 pixels wide is in neither image
     # contrast/data/dataset.py: make_props_dataset_with_ann and convert_props
     props = json.loads(path.read_text())
     name = Path("n01/n01_1.JPEG").name.split(".")[0]
@@ -88,7 +89,7 @@ def test_two_images_of_one_file_name_are_rejected(tmp_path):
 def test_girshicks_layout_is_read_again(tmp_path):
     path = tmp_path / "boxes.mat"
     rows = [*make_rows("000005"), ImageProposals("7", BOXES[:0], None)]
-    assert write_girshick_mat(str(path), rows) == 2
+    assert write_girshick_mat(str(path), rows) == (2, 3)
     first, second = read_girshick_mat(str(path))
     assert (first.image_id, second.image_id) == ("000005", "7")
     assert (first.boxes == BOXES).all()

@@ -6,7 +6,6 @@ Neither needs Ray: the time goes into one file that must be read, or written, as
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -152,7 +151,7 @@ def export_proposals(
 
     Raises:
         UnreadableDataset: the output is incomplete or holds no proposals.
-        MismatchedProposals: the proposals are for other images than the manifest's.
+        MismatchedProposals: the proposals are for other or more images than the manifest's.
         InvalidConfiguration: the target's name does not fit the format, it is an input, or the image ids do
             not fit.
         StorageError: a store fails.
@@ -171,29 +170,43 @@ def export_proposals(
         )
     names = None
     if manifest_uri is not None and peer_format in NAMED_BY_FILE:
-        names = _read_file_names(proposals_uri, manifest_uri)
-    counts: Counter[str] = Counter()
-    written = write(target, _iterate_proposals(parts, names, max_boxes, counts))
-    return ExchangeCounts(written, counts["boxes"], counts["failed"])
+        names = _read_file_names(_open_named_images(parts, manifest_uri))
+    written = write(target, _iterate_proposals(parts, names, max_boxes))
+    return ExchangeCounts(written.images, written.boxes, parts.rows - written.images)
 
 
-def _read_file_names(proposals_uri: str, manifest_uri: str) -> Iterator[str]:
-    """The URIs of a manifest's images, if the proposals are for these images."""
+def _open_named_images(parts: Parts, manifest_uri: str) -> Manifest:
+    """The manifest whose images the proposals are for, if it names the file of each.
+
+    Raises:
+        MismatchedProposals: they are for other, fewer or more images.
+        InvalidConfiguration: the images have no files of their own.
+    """
     manifest = manifests.open_manifest(manifest_uri)
-    open_stored_proposals(proposals_uri, manifest)
+    open_stored_proposals(parts.uri, manifest)
+    if parts.rows > manifest.rows:
+        raise MismatchedProposals(
+            f"{uris.redact_uri(parts.uri)} has proposals for {parts.rows} images, but "
+            f"{uris.redact_uri(manifest.uri)} names the files of {manifest.rows}: pass the manifest of all "
+            "these images"
+        )
     if manifest.has_members:
         raise InvalidConfiguration(
             f"{uris.redact_uri(manifest.uri)}: its images lie inside other files and have no file names; "
             "leave out --manifest to take their image ids"
         )
+    return manifest
+
+
+def _read_file_names(manifest: Manifest) -> Iterator[str]:
     for batch in manifest.read_batches(["uri"]):
         yield from batch.column("uri").to_pylist()
 
 
 def _iterate_proposals(
-    parts: Parts, names: Iterator[str] | None, max_boxes: int | None, counts: Counter[str]
+    parts: Parts, names: Iterator[str] | None, max_boxes: int | None
 ) -> Iterator[ImageProposals]:
-    """The images that did not fail, by image_id or by their `names`; counts boxes and failed images."""
+    """The images that did not fail, by image_id or by their `names`."""
     for table in parts.read_tables(["image_id", "boxes", "status"]):
         columns = [table[name].to_pylist() for name in ("image_id", "status")]
         for image_id, status, boxes in zip(
@@ -201,11 +214,7 @@ def _iterate_proposals(
         ):
             name = image_id if names is None else next(names)
             if status == "ok":
-                best = boxes[:max_boxes]
-                counts["boxes"] += len(best)
-                yield ImageProposals(name, best, None)
-            else:
-                counts["failed"] += 1
+                yield ImageProposals(name, boxes[:max_boxes], None)
 
 
 def _read_proposals(uri: str, source_format: ProposalFormat) -> dict[str, ImageProposals]:
