@@ -204,6 +204,15 @@ def test_a_job_passes_the_operators_checks(name: str) -> None:
         assert state in ("SUCCEEDED", "FAILED", "Failed")
         ttls.setdefault(state, []).append(condition["ttlSeconds"])
     assert all(times == sorted(times) for times in ttls.values()), "the cluster goes before the job"
+    assert all(len(times) == 2 for times in ttls.values()), "no job stays for ever"
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_starts_without_nodes_and_waits_for_them(name: str) -> None:
+    groups = _get_cluster(JOBS[name])["workerGroupSpecs"]
+    assert {group["minReplicas"] for group in groups} == {0}, "idle workers go, after a failure too"
+    commands = JOBS[name]["spec"]["entrypoint"].split("&&")
+    assert all("--no-capacity-after 1800" in command for command in commands)
 
 
 def test_the_same_parts_are_the_same_in_all_files() -> None:

@@ -73,6 +73,13 @@ def test_alerts_watch_progress_failures_and_the_store() -> None:
         assert rule["annotations"]["summary"]
 
 
+def test_a_run_without_progress_is_noticed_when_the_alert_says_so() -> None:
+    (rule,) = [rule for rule in RULES if rule["alert"] == "FastRcnnNoProgress"]
+    (window,) = re.findall(r"\[(\d+)m\]", rule["expr"])
+    minutes = int(window) + int(rule["for"].removesuffix("m"))
+    assert rule["annotations"]["summary"].endswith(f"has done no image for {minutes} minutes")
+
+
 def test_causes_in_alerts_are_those_that_are_counted() -> None:
     known = {"store"} | {cause.name.lower() for cause in Cause}
     for rule in RULES:

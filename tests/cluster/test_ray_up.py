@@ -54,6 +54,16 @@ def test_only_cpu_nodes_are_spot_and_images_are_targets(name: str) -> None:
     assert images["gpu"].endswith("/fast-rcnn-pipeline:gpu")
 
 
+def test_a_google_gpu_node_waits_for_its_driver() -> None:
+    prepared = _validate(read_yaml(CLUSTER / "gcp.yaml"))
+    gpu = prepared["available_node_types"]["gpu"]
+    assert {"key": "install-nvidia-driver", "value": "True"} in gpu["node_config"]["metadata"][
+        "items"
+    ]
+    (command,) = gpu["initialization_commands"]
+    assert command == "timeout 900 bash -c 'until nvidia-smi; do sleep 5; done'"
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_nodes_use_the_token_and_the_dashboard_stays_private(name: str) -> None:
     config = read_yaml(CLUSTER / name)
