@@ -21,6 +21,7 @@ from pipeline import storage, store_options, uris
 from pipeline.errors import PipelineError
 from pipeline.printable import LineFormatter, describe_in_one_line, escape_unprintable
 from pipeline.runs.run_logs import EarlyRecords
+from pipeline.secret_mask import SecretMask
 
 if TYPE_CHECKING:
     from pipeline.runs.summary import Summary
@@ -73,8 +74,7 @@ def run(options: Any, main: Callable[[Any], None], description: str | None = Non
         sys.stdout.flush()  # a closed pipe shows here, not after the end
     except PipelineError as error:
         if chosen.debug:
-            trace = uris.redact_text(traceback.format_exc())
-            for line in store_options.get_options().mask_secrets(trace).split("\n"):
+            for line in SecretMask().hide(traceback.format_exc()).split("\n"):
                 print(escape_unprintable(line), file=sys.stderr)
         _leave(describe_in_one_line(error), error.exit_code)
     except KeyboardInterrupt:

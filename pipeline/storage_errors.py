@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from pipeline import store_options, uris
 from pipeline.errors import AccessDenied, MissingObject, StorageError
+from pipeline.secret_mask import SecretMask
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 _NO_SUCH_FILE = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -90,4 +91,4 @@ def is_range_error(error: Exception) -> bool:
 def describe_error(error: Exception) -> str:
     """The first line of an error's text, without secrets."""
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return store_options.get_options().mask_secrets(uris.redact_text(text.splitlines()[0]))
+    return SecretMask().hide(text.splitlines()[0])

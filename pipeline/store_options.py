@@ -47,12 +47,6 @@ class StoreOptions:
             if len(text) >= _SHORTEST_SECRET
         }
 
-    def mask_secrets(self, text: str) -> str:
-        """The text with `***` in place of each secret."""
-        for secret in sorted(self.list_secrets(), key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return text
-
 
 def _iterate_texts(value: Any, name: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):

@@ -44,6 +44,7 @@ BESIDE = {
     "progress_samples",
     "row_counts",
     "run_record",
+    "secret_mask",
     "seen_ids",
     "schema",
     "shards",

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import storage, store_options
 from pipeline.errors import InvalidConfiguration, StorageError
+from pipeline.runs.report import Failure
 from pipeline.storage_errors import describe_error
 from pipeline.store_options import StoreOptions, parse_options
 
@@ -33,9 +34,6 @@ def test_neither_repr_nor_store_messages_show_a_secret() -> None:
     options = StoreOptions(OPTIONS)
     assert repr(options) == "StoreOptions(s3:, s3://in, s3://in/private)"
     assert options.list_secrets() == {"the-key-id", "the-session"}
-    assert options.mask_secrets("no the-key-id at https://all.example.org") == (
-        "no *** at https://all.example.org"
-    )
 
 
 @pytest.fixture
@@ -46,6 +44,17 @@ def process_options(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("process_options")
 def test_error_descriptions_mask_secrets() -> None:
     assert describe_error(OSError("InvalidAccessKeyId: the-key-id")) == "InvalidAccessKeyId: ***"
+    assert describe_error(OSError("no answer from https://all.example.org")).endswith(".org")
+
+
+def test_rows_and_messages_show_no_secret_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA-planted")
+    monkeypatch.setenv("FSSPEC_S3", '{"secret": "planted-secret"}')
+    error = OSError("InvalidAccessKeyId: AKIA-planted, planted-secret")
+    assert describe_error(error) == "InvalidAccessKeyId: ***, ***"
+    assert Failure.from_error("read", error).message == "InvalidAccessKeyId: ***, ***"
 
 
 def test_options_reach_the_store(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
 import pyarrow as pa
+
+from pipeline.secret_mask import SecretMask
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,9 @@ class Failure:
 
     @classmethod
     def from_error(cls, stage: str, error: BaseException) -> Failure:
-        """The failure that an exception causes, with its message's first line."""
+        """The failure that an exception causes, with its message's first line, without secrets."""
         lines = str(error).splitlines() or [""]
-        return cls(stage, type(error).__name__, lines[0][:500])
+        return cls(stage, type(error).__name__, SecretMask().hide(lines[0])[:500])
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Report:
     """Other sums: boxes, detections, bytes."""
     images_by_node: Counter[str] = field(default_factory=Counter)
     """Images that went through a stage on a node, by both: `propose 3f2a9c1d`."""
+    versions_by_node: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Versions of packages by package, of each node that took part, by the node's address."""
     table: pa.Table | None = None
     """The rows of a piece that its worker does not commit."""
 
@@ -54,6 +58,7 @@ class Report:
             self.add_cpu_seconds(kind, seconds)
         self.counts.update(other.counts)
         self.images_by_node.update(other.images_by_node)
+        self.versions_by_node.update(other.versions_by_node)
 
     def fail(self, failure: Failure) -> None:
         """Count a failed image."""

@@ -27,7 +27,7 @@ from pipeline.printable import LineFormatter, escape_unprintable
 from pipeline.progress_samples import ProgressSample
 from pipeline.runs.log_documents import ErrorLog, LineLog, LogDocument, SampleSeries
 from pipeline.runs.log_writer import PUT_EVERY, LogWriter
-from pipeline.runs.secret_mask import SecretMask
+from pipeline.secret_mask import SecretMask
 
 log = logging.getLogger(__name__)
 

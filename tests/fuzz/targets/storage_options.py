@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+from pipeline import store_options
+from pipeline.storage_errors import describe_error
 from pipeline.store_options import StoreOptions, parse_options
 from tests.fuzz.mutators.json_mutator import encode_json, mutate_json
 from tests.fuzz.target import Target
@@ -37,10 +39,14 @@ def _read(folder: Path) -> StoreOptions:
 
 
 def _find_fault(folder: Path, answer: StoreOptions) -> str | None:
-    masked = answer.mask_secrets(f"the store rejects {_SECRET}")
+    store_options.set_options(answer)
+    try:
+        described = describe_error(OSError(f"the store rejects {_SECRET}"))
+    finally:
+        store_options.set_options(StoreOptions({}))
     is_there = _SECRET.encode() in (folder / "stores.json").read_bytes()
-    if is_there and _SECRET in masked and _SECRET in answer.list_secrets():
-        return f"a message shows the secret: {masked}"
+    if is_there and _SECRET in described and _SECRET in answer.list_secrets():
+        return f"a message shows the secret: {described}"
     if _SECRET in repr(answer):
         return f"repr shows the secret: {answer!r:.200}"
     if any(not isinstance(answer.find_options(uri), dict) for uri in _URIS):

@@ -1,4 +1,4 @@
-"""Hides secrets in what a job logs: store options, secrets of the environment, passwords in URIs."""
+"""Hides secrets in what jobs log, print and store: of store options, the environment and URIs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 import fsspec
 
@@ -22,6 +22,8 @@ _SHORTEST = 6
 """Characters of a secret: shorter values are words such as `token` or `none`."""
 _SHORTEST_LINE = 12
 """Characters of a line of a secret of several lines, such as a private key."""
+_PASSWORD = re.compile(r"://[^/@\s:]*:([^\s]+)@")
+"""In front of a host; a secret key may hold slashes, so it extends to the last @."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 MASK = "***"
 
@@ -54,13 +56,14 @@ class SecretMask:
 
 
 def _iterate_secrets(values: Mapping[str, Any]) -> Iterator[str]:
-    """The values under names that suggest a secret, and those in JSON, as `FSSPEC_S3` holds it."""
+    """Values under names that suggest a secret, passwords of URLs, and those in JSON (`FSSPEC_S3`)."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _iterate_secrets(value)
         elif isinstance(value, str):
             if _SECRET_NAME.search(name) and _may_be_secret(name, value):
                 yield value
+            yield from _list_passwords(value)
             if value.lstrip().startswith("{"):
                 yield from _iterate_json(value)
 
@@ -69,6 +72,12 @@ def _may_be_secret(name: str, value: str) -> bool:
     """Whether a value under a telling name is no word, nor the place of a folder, socket or file of keys."""
     is_place = value.startswith("/") and "\0" not in value and os.path.lexists(value)
     return len(value) >= _SHORTEST and name not in _PUBLIC_NAMES and not is_place
+
+
+def _list_passwords(value: str) -> Iterator[str]:
+    """The password of a URL such as `http://user:password@proxy:3128`, as it is written and decoded."""
+    for password in _PASSWORD.findall(value):
+        yield from (text for text in (password, unquote(password)) if len(text) >= _SHORTEST)
 
 
 def _iterate_json(text: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from pipeline import store_options
-from pipeline.runs.secret_mask import SecretMask
+from pipeline.secret_mask import SecretMask
 
 SECRET = 'hunter2/with "quotes"+&'
 KEY_FILE = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\nEFAASCBKcwggSjAgEAAoIB\n"
@@ -64,3 +64,13 @@ def test_passwords_and_signatures_in_uris_are_hidden_and_colours_removed() -> No
     mask = SecretMask({})
     text = "\x1b[31mread s3://user:pass@host/a and https://host/b?X-Amz-Signature=abcdef\x1b[0m"
     assert mask.hide(text) == "read s3://host/a and https://host/b"
+
+
+def test_a_password_of_a_url_is_hidden_outside_its_url_too() -> None:
+    mask = SecretMask({"HTTPS_PROXY": "http://someone:hunter%202hunter@proxy:3128"})
+    assert (
+        mask.hide("login of someone with hunter 2hunter failed")
+        == "login of someone with *** failed"
+    )
+    assert mask.hide("hunter%202hunter at proxy:3128") == "*** at proxy:3128"
+    assert SecretMask({"X": "http://proxy:3128"}).hide("at proxy:3128") == "at proxy:3128"
