@@ -25,6 +25,7 @@ from pipeline.analysis.score_thresholds import read_thresholds
 from pipeline.engine.export.run import ExportResult, ExportSettings, run_export
 from pipeline.exports.construction import FormatName
 from pipeline.option_ranges import check_fields
+from pipeline.runs.options import MOST_SECONDS
 from pipeline.runs.placement import PlacementOptions
 from pipeline.sources.tally import describe_count
 
@@ -59,11 +60,14 @@ class Export(JobOptions):
     placement: Annotated[PlacementOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=PlacementOptions
     )
+    no_capacity_after: float = 300.0
+    """Seconds to wait for a free core of the cluster, if the export is done in Ray tasks."""
     overwrite: bool = False
     """Remove an earlier export from the output and start from nothing."""
 
     def __post_init__(self) -> None:
         check_fields(self, "min_score", at_least=0, at_most=1)
+        check_fields(self, "no_capacity_after", above=0, below=MOST_SECONDS)
 
 
 def main(options: Export) -> None:
@@ -83,6 +87,7 @@ def main(options: Export) -> None:
         options.detections,
         overwrite=options.overwrite,
         placement=options.placement.placement,
+        no_capacity_after=options.no_capacity_after,
     )
     print_lines(*describe(result, options))
 

@@ -11,25 +11,31 @@ from pathlib import PurePath
 
 REQUIRED = (
     "pipeline",
+    "array_api_compat",
     "defusedxml",
     "fsspec",
+    "grpc",
     "jinja2",
     "markupsafe",
     "matplotlib",
     "numba",
     "numpy",
+    "orjson",
     "PIL",
     "pyarrow",
     "ray",
     "rich",
     "safetensors",
     "scipy",
+    "selectivesearch",
     "tyro",
     "yaml",
 )
-"""Packages that all jobs need; those of optional extras are reported when they are needed."""
+"""Packages that jobs need; those of optional extras are reported when they are needed."""
+JOBS_WITHOUT_RAY = ("status", "verify")
+"""Jobs that read an output alone, from any machine."""
 
-TORCH = ("torch", "torchvision", "tensorboard")
+TORCH = ("torch", "torchvision", "tensorboard", "sklearn")
 """Packages of the extra `torch`."""
 TORCH_JOBS = ("compress", "demo", "train")
 """Jobs whose own process needs them. The driver of `detect` does not, only the nodes with its detectors."""
@@ -47,8 +53,9 @@ def get_job() -> str:
 
 def list_required(job: str) -> "tuple[str, ...]":
     """The packages that a job's process must find."""
+    required = tuple(name for name in REQUIRED if not (name == "ray" and job in JOBS_WITHOUT_RAY))
     is_detector_here = job == "detect" and not os.environ.get("RAY_ADDRESS")
-    return REQUIRED + TORCH if job in TORCH_JOBS or is_detector_here else REQUIRED
+    return required + TORCH if job in TORCH_JOBS or is_detector_here else required
 
 
 def describe_fault() -> str:
@@ -57,7 +64,9 @@ def describe_fault() -> str:
         version, oldest = (".".join(map(str, v)) for v in (sys.version_info[:2], OLDEST_PYTHON))
         return f"Python {version} is too old, expected {oldest} or newer"
     missing = [name for name in list_required(get_job()) if find_spec(name) is None]
-    return f"the package {missing[0]} is not installed" if missing else ""
+    if len(missing) == 1:
+        return f"the package {missing[0]} is not installed"
+    return f"the packages {', '.join(missing)} are not installed" if missing else ""
 
 
 def check() -> None:

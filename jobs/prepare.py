@@ -28,11 +28,11 @@ if not __package__:  # run as a script: fail in one line if this Python lacks th
 
 import contextlib
 import posixpath
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 
 from jobs.entry import print_lines, run
 from jobs.prepare_check import open_check
-from jobs.prepare_options import Parquet, Prepare, PrepareOptions
+from jobs.prepare_options import DistributedOptions, Parquet, Prepare, PrepareOptions
 from jobs.prepare_subsets import SubsetOptions
 from pipeline import storage, uris
 from pipeline.errors import InvalidConfiguration, MissingObject
@@ -79,13 +79,17 @@ def main(options: Prepare) -> None:
         check.run(writer.location)
 
 
-def _connect(options: PrepareOptions) -> AbstractContextManager[None]:
-    """A connection to Ray, if the dataset is read in its tasks."""
-    if not getattr(options, "distribute", False):
-        return contextlib.nullcontext()
-    from pipeline.engine.cluster import connect_to_cluster  # noqa: PLC0415  (Ray takes seconds to load)
+@contextlib.contextmanager
+def _connect(options: PrepareOptions) -> Iterator[None]:
+    """Connect to Ray and wait for a free core, if the dataset is read in its tasks."""
+    if not isinstance(options, DistributedOptions) or not options.distribute:
+        yield
+        return
+    from pipeline.engine import cluster  # noqa: PLC0415  (Ray takes seconds to load)
 
-    return connect_to_cluster()
+    with cluster.connect_to_cluster():
+        cluster.await_core(options.no_capacity_after)
+        yield
 
 
 def _check_target(target: str, options: PrepareOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -13,6 +14,7 @@ from jobs.prepare_subsets import Filter, Merge, Split
 from pipeline.errors import InvalidConfiguration
 from pipeline.imaging import Exif, Truncated
 from pipeline.option_ranges import check_fields
+from pipeline.runs.options import MOST_SECONDS
 from pipeline.sources.coco import open_coco
 from pipeline.sources.cvat import open_cvat
 from pipeline.sources.dataset import Dataset
@@ -92,6 +94,13 @@ class DistributedOptions(PrepareOptions, ABC):
     distribute: bool = False
     """Read files and headers of images in Ray tasks: on the cluster of RAY_ADDRESS, or on all cores of this
     machine. It pays off for thousands of files or millions of images."""
+    no_capacity_after: float = 300.0
+    """Seconds that --distribute waits for a free core at the start, and later for a node that has one."""
+
+    def __post_init__(self) -> None:
+        """Reject values that are not possible."""
+        super().__post_init__()
+        check_fields(self, "no_capacity_after", above=0, below=MOST_SECONDS)
 
     def load_mapper(self) -> Mapper | None:
         """Ray's, if it is wanted: Ray takes seconds to load."""
@@ -99,7 +108,7 @@ class DistributedOptions(PrepareOptions, ABC):
             return None
         from pipeline.engine.prepare.task_mapper import map_in_tasks  # noqa: PLC0415
 
-        return map_in_tasks
+        return functools.partial(map_in_tasks, no_capacity_after=self.no_capacity_after)
 
 
 @dataclass(frozen=True, kw_only=True)

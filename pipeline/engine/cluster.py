@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 LOG_EVERY = 30.0
 """Seconds between log lines while something is awaited."""
+CAPACITY_EVERY = 5.0
+"""Seconds between looks at the living nodes: they may join and leave."""
 
 WORKER_ENVIRONMENT = {
     # One thread per worker: Ray owns the cores. Torch's threads are set where an actor starts.
@@ -161,6 +163,32 @@ def await_core(seconds: float, placement: Placement = ANYWHERE) -> None:
                 "run again when the cluster has it"
             )
         log.info("waiting for %s", lack)
+
+
+def await_any(
+    tasks: Sequence[ray.ObjectRef[Any]], seconds: float, placement: Placement = ANYWHERE
+) -> list[ray.ObjectRef[Any]]:
+    """Wait until one of some tasks of a core has ended: while living nodes can hold one, without limit.
+
+    Returns:
+        The tasks that have ended.
+
+    Raises:
+        NoCapacity: for `seconds` no living node could hold such a task.
+    """
+    need, seen = placement.build_need(CPU=1.0), monotonic()
+    while True:
+        timeout = min(CAPACITY_EVERY, seconds)
+        ended, _ = ray.wait(list(tasks), timeout=timeout, fetch_local=False)
+        if ended:
+            return list(ended)
+        lack = describe_missing(need)
+        if lack is None:
+            seen = monotonic()
+        elif monotonic() - seen > seconds:
+            raise NoCapacity(
+                f"for {seconds:.0f} s the cluster has lacked {lack}; run again when it has such a node"
+            )
 
 
 def check_needs(needs: Sequence[Need], seconds: float, *, may_grow: bool) -> None:

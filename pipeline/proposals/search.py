@@ -58,7 +58,7 @@ def selective_search(
             None searches every image at its own size.
         backend: "native" is the project's own; "opencv" and "selectivesearch" call those packages.
         ranking: "authors", "learned", a model of jobs/rank.py or its URI, which each call reads; None takes
-            the strategy's own, which is "learned" for "lean", "balanced" and "wide" and "authors" for all others.
+            the strategy's own: "learned" for "lean", "balanced" and "wide", "authors" for all others.
 
     Returns:
         float32 `(N, 4)`, x1 y1 x2 y2 half open in pixels of `image`, no two equal.

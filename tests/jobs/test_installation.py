@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,13 +39,14 @@ def test_a_bare_python_gets_one_line_and_exit_code_2(job: str) -> None:
     ended = _run("-S", "-E", str(JOBS / f"{job}.py"))
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"error: {sys.executable}: the package pipeline is not installed; use ")
+    assert line.startswith(f"error: {sys.executable}: the packages pipeline, array_api_compat, ")
+    assert " are not installed; use the environment that `make` sets up" in line
 
 
 def test_a_job_run_as_a_module_is_checked_too() -> None:
     ended = _run("-S", "-E", "-m", "jobs.propose")
     assert ended.returncode == 2
-    assert "is not installed; use the environment that `make` sets up" in ended.stderr
+    assert "are not installed; use the environment that `make` sets up" in ended.stderr
 
 
 def test_on_a_cluster_the_remedy_is_for_its_nodes() -> None:
@@ -73,6 +76,34 @@ def test_torch_is_required_where_the_detector_runs(monkeypatch: pytest.MonkeyPat
     assert "torch" not in installation.list_required("propose")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert "torch" not in installation.list_required("detect")
+
+
+MODULES = {"grpcio": "grpc", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+"""What programs import from packages of other names."""
+
+
+def _list_modules(requirements: list[str]) -> set[str]:
+    """The modules of requirements such as `ray[default]>=2.60`."""
+    packages = [re.split(r"[\[<>=~! ;]", requirement)[0] for requirement in requirements]
+    return {MODULES.get(package, package.replace("-", "_")) for package in packages}
+
+
+def test_the_packages_of_pyproject_are_required() -> None:
+    project = tomllib.loads((JOBS.parent / "pyproject.toml").read_text())["project"]
+    plain, extra = project["dependencies"], project["optional-dependencies"]["torch"]
+    assert _list_modules(plain) == {*installation.REQUIRED} - {"pipeline"}
+    assert _list_modules(extra) - {"ray"} == {*installation.TORCH}
+
+
+def test_jobs_that_read_an_output_alone_need_no_ray() -> None:
+    assert "ray" in installation.list_required("propose")
+    assert "ray" not in installation.list_required("status")
+    assert "ray" not in installation.list_required("verify")  # test_imports.py: they load none
+
+
+def test_a_single_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "find_spec", lambda name: None if name == "orjson" else name)
+    assert installation.describe_fault() == "the package orjson is not installed"
 
 
 def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

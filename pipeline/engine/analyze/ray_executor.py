@@ -30,9 +30,10 @@ MERGED_TOGETHER = 8
 class RayExecutor:
     """Does each call as a task of one core."""
 
-    def __init__(self, placement: Placement = ANYWHERE) -> None:
-        """Start tasks on the nodes that the placement allows."""
+    def __init__(self, placement: Placement = ANYWHERE, no_capacity_after: float = 300.0) -> None:
+        """Start tasks on the nodes that the placement allows, and wait so many seconds for such nodes."""
         self._placement = placement
+        self._no_capacity_after = no_capacity_after
         self._stores = ray.put(store_options.get_options())
 
     def submit(
@@ -49,10 +50,13 @@ class RayExecutor:
         Raises:
             PipelineError: what a task raised.
             ShardFailed: workers or nodes were lost too often.
+            NoCapacity: no node could hold a task for too long.
         """
         return [copy.deepcopy(value) for value in self._get(handles)]
 
     def _get(self, handles: Sequence[Handle]) -> list[Any]:
+        for handle in handles:
+            self._await_any([handle])
         try:
             return list(ray.get(list(handles)))
         except RayTaskError as error:
@@ -65,6 +69,9 @@ class RayExecutor:
                 f"the metrics could not be computed: {text:.300}; the matches are committed, a rerun "
                 "does the rest"
             ) from error
+
+    def _await_any(self, handles: list[Handle]) -> list[Handle]:
+        return cluster.await_any(handles, self._no_capacity_after, self._placement)
 
     def share(self, value: Any) -> Handle:
         """Put a value into the object store once."""
@@ -81,6 +88,7 @@ class RayExecutor:
         Raises:
             PipelineError: what a task raised.
             ShardFailed: workers or nodes were lost too often.
+            NoCapacity: no node could hold a task for too long.
         """
         waiting = iter(calls)
         at_work: dict[Handle, Handle] = {}
@@ -98,7 +106,7 @@ class RayExecutor:
             del started
             if not at_work:
                 return self._get(ready)[0]
-            ended, _ = ray.wait(list(at_work), fetch_local=False)
+            ended = self._await_any(list(at_work))
             self._get(ended)  # raises what a call raised
             ready += [at_work.pop(is_done) for is_done in ended]
 

@@ -22,7 +22,7 @@ from pipeline.option_ranges import check_fields
 from pipeline.run_record import RunRecord
 from pipeline.runs.options import MOST_SECONDS, RunOptions
 from pipeline.runs.output import RunOutput, open_run
-from pipeline.runs.placement import Placement, PlacementOptions
+from pipeline.runs.placement import PlacementOptions
 from pipeline.runs.report import Report
 from pipeline.runs.summary import WorkDone, complete_run
 from pipeline.shards import Parts, Shard
@@ -45,7 +45,7 @@ class AnalysisOptions(PlacementOptions):
     overwrite: bool = False
     """Remove the matches that an earlier analysis wrote into the output, and start from nothing."""
     no_capacity_after: float = 300.0
-    """Seconds to wait for a free core of the cluster."""
+    """Seconds to wait for a free core of the cluster, and later for a node that has one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,7 +106,7 @@ def analyze_detections(
         record.fingerprint,
         one_row_per_image=False,
     )
-    with _open_executor(is_distributed, options.placement) as executor:
+    with _open_executor(is_distributed, options) as executor:
         summary = complete_run(
             ready, run_options, lambda: _match(plan, inputs, ready, run_options, is_distributed)
         )
@@ -150,7 +150,7 @@ def _open_output(
 
 
 @contextlib.contextmanager
-def _open_executor(is_distributed: bool, placement: Placement) -> Iterator[Executor]:
+def _open_executor(is_distributed: bool, options: AnalysisOptions) -> Iterator[Executor]:
     if not is_distributed:
         yield InProcess()
         return
@@ -158,7 +158,7 @@ def _open_executor(is_distributed: bool, placement: Placement) -> Iterator[Execu
     from pipeline.engine.analyze.ray_executor import RayExecutor  # noqa: PLC0415
 
     with cluster.connect_to_cluster():
-        yield RayExecutor(placement)
+        yield RayExecutor(options.placement, options.no_capacity_after)
 
 
 def _match(

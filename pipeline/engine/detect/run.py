@@ -17,6 +17,7 @@ from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.detect.pool import DetectorPool
 from pipeline.engine.detect.resources import ActorOptions, choose_actor_resources
 from pipeline.engine.detect.work import DetectionWork
+from pipeline.engine.node_versions import VersionCheck
 from pipeline.engine.propose.warm_up import warm_up_workers
 from pipeline.engine.shards.runner import run_shards
 from pipeline.errors import MismatchedOutput
@@ -114,9 +115,10 @@ def _detect(
         if plan.settings.precision == "auto":
             ready = ready.resolve({"precision": work.precision})
         log.info("the network computes in %s", work.precision)
+        versions = VersionCheck()
         if plan.proposals is not None:
-            warm_up_workers(plan.proposals, options.placement)
-        done = run_shards(work, "detect", ready, options)
+            warm_up_workers(plan.proposals, options.placement, versions)
+        done = run_shards(work, "detect", ready, options, versions=versions)
         return replace(done, gpus_per_detector=resources.gpus)
 
 

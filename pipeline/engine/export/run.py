@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -38,7 +37,7 @@ from pipeline.runs.input_places import check_apart, resolve_place
 from pipeline.runs.options import RunOptions
 from pipeline.runs.output import open_run
 from pipeline.runs.placement import ANYWHERE, Placement
-from pipeline.runs.summary import complete_run
+from pipeline.runs.summary import WorkDone, complete_run
 from pipeline.shards import Cut, Parts, open_parts
 
 VERSION = 1
@@ -91,6 +90,7 @@ def run_export(
     *,
     overwrite: bool = False,
     placement: Placement = ANYWHERE,
+    no_capacity_after: float = 300.0,
     most_images_here: int = MOST_IMAGES_HERE,
 ) -> ExportResult:
     """Write detections, or a manifest's annotations, in another tool's format.
@@ -102,6 +102,7 @@ def run_export(
         detections_uri: an output of `detect` over these images; None exports the manifest itself.
         overwrite: remove an earlier export from the output and start again.
         placement: which nodes may run Ray tasks.
+        no_capacity_after: seconds to wait for a free core of the cluster.
         most_images_here: more images are exported in Ray tasks.
 
     Raises:
@@ -128,8 +129,9 @@ def run_export(
     if _is_small(inputs, most_images_here):
         counts = _export_here(export, inputs.cut, numbers)
     else:
+        options = RunOptions(overwrite=overwrite, no_capacity_after=no_capacity_after)
         counts = _export_in_tasks(
-            export, output, inputs.cut, numbers, overwrite=overwrite, placement=placement
+            export, output, inputs.cut, numbers, options=options, placement=placement
         )
     output.finish(counts)
     return ExportResult(counts, inputs.facts, was_complete=False)
@@ -234,20 +236,22 @@ def _export_in_tasks(
     cut: Cut,
     numbers: NDArray[np.int64] | None,
     *,
-    overwrite: bool,
+    options: RunOptions,
     placement: Placement,
 ) -> ExportCounts:
     """Export the shards that are left in Ray tasks."""
     cluster.check_ray_address()
     may_grow = not cluster.is_local()
-    options = RunOptions(overwrite=overwrite)
     ready = open_run(output.parts_uri, output.record, cut, options, logs_output=output.uri)
+
+    def export_shards() -> WorkDone:
+        need, patience = placement.build_need(CPU=1.0), options.no_capacity_after
+        cluster.check_needs([need], patience, may_grow=may_grow)
+        cluster.await_core(patience, placement)
+        work = make_export_work(ExportPlan(export, output.parts_uri), numbers, placement)
+        return run_shards(work, "export", ready, options)
+
     with cluster.connect_to_cluster():
-        cluster.check_needs(
-            [placement.build_need(CPU=1.0)], options.no_capacity_after, may_grow=may_grow
-        )
-        plan = ExportPlan(export, output.parts_uri)
-        work = functools.partial(make_export_work, plan, numbers, placement)
-        complete_run(ready, options, lambda: run_shards(work(), "export", ready, options))
+        complete_run(ready, options, export_shards)
     parts = Parts(output.parts_uri, ready.shards, output.record.fingerprint)
     return assemble_files(export.output, export.file_format, parts.read_tables)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import islice
+from time import monotonic
 from typing import Any
 
 import ray
@@ -27,7 +28,11 @@ _TASKS_IN_ALL = 8
 
 
 def map_in_tasks(
-    function: Callable[[Item], Result], items: Sequence[Item], ahead: int = 0
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    ahead: int = 0,
+    *,
+    no_capacity_after: float = 300.0,
 ) -> Iterator[Future[Result]]:
     """Call `function` on each item in tasks of a core; yield finished futures in order.
 
@@ -35,22 +40,27 @@ def map_in_tasks(
         function: without side effects; it is sent to each worker once, so it must not hold the dataset.
         items: what is read; those of a task are sent to it.
         ahead: not needed here: the cores of the cluster decide.
+        no_capacity_after: seconds to wait while no node has a core.
 
     Raises:
         ShardFailed: workers or nodes were lost too often.
+        NoCapacity: for `no_capacity_after` seconds no node had a core.
     """
     del ahead
-    cores = max(1, int(cluster.get_capacity().cpus))
+    cores, asked = cluster.get_capacity().cpus, monotonic()
     together = min(max(len(items) // (_TASKS_IN_ALL * cores), 1), MOST_TOGETHER)
     shared, stores = ray.put(function), ray.put(store_options.get_options())
     groups = (items[first : first + together] for first in range(0, len(items), together))
-    pending = deque(
-        _read_group.remote(shared, stores, group)
-        for group in islice(groups, TASKS_PER_CORE * cores)
-    )
-    while pending:
+    pending: deque[Any] = deque()
+    while True:
+        if monotonic() - asked > cluster.CAPACITY_EVERY:
+            cores, asked = cluster.get_capacity().cpus, monotonic()
+        room = max(0, TASKS_PER_CORE * cores - len(pending))
+        pending.extend(_read_group.remote(shared, stores, group) for group in islice(groups, room))
+        if not pending:
+            return
+        cluster.await_any([pending[0]], no_capacity_after)
         outcomes = _get_outcomes(pending.popleft())
-        pending.extend(_read_group.remote(shared, stores, group) for group in islice(groups, 1))
         for value, error in outcomes:
             future: Future[Any] = Future()
             if error is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline import manifests, storage, uris
 from pipeline.engine import cluster
+from pipeline.engine.node_versions import VersionCheck
 from pipeline.engine.propose.plan import ProposalPlan
 from pipeline.engine.propose.warm_up import warm_up_workers
 from pipeline.engine.propose.work import make_proposal_work
@@ -109,8 +110,10 @@ def run_proposals(
             placement, patience = options.placement, options.no_capacity_after
             cluster.check_needs([placement.build_need(CPU=1.0)], patience, may_grow=not own_disk)
             cluster.await_core(patience, placement)
-            warm_up_workers(inputs.settings, placement)
-            return run_shards(make_proposal_work(plan, reuse), "propose", ready, options)
+            versions = VersionCheck()
+            warm_up_workers(inputs.settings, placement, versions)
+            work = make_proposal_work(plan, reuse)
+            return run_shards(work, "propose", ready, options, versions=versions)
 
         return complete_run(
             ready, options, compute_proposals, is_labelled=opened.classes is not None

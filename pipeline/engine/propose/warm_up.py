@@ -18,11 +18,10 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine import cluster
-from pipeline.engine.node_versions import NodeVersions, describe_differences, read_own_versions
+from pipeline.engine.node_versions import NodeVersions, VersionCheck, read_own_versions
 from pipeline.engine.shards.retry_policy import unwrap_error
 from pipeline.errors import InvalidConfiguration, PipelineError
 from pipeline.proposals.settings import ProposalSettings
-from pipeline.run_record import collect_versions
 from pipeline.runs.placement import ANYWHERE, Placement
 
 log = logging.getLogger(__name__)
@@ -35,12 +34,17 @@ MEETING_TIMEOUT = 5.0
 """Seconds that a worker waits for the other workers of its node."""
 
 
-def warm_up_workers(settings: ProposalSettings, placement: Placement = ANYWHERE) -> None:
+def warm_up_workers(
+    settings: ProposalSettings,
+    placement: Placement = ANYWHERE,
+    versions: VersionCheck | None = None,
+) -> None:
     """Compile the kernels on one worker of each node, then load them on as many as will work there.
 
     Args:
         settings: how the boxes are made.
         placement: which nodes will run the tasks.
+        versions: warns of nodes with other versions than the driver's; None takes a new one.
 
     Raises:
         InvalidConfiguration: they cannot be compiled on any node, so no image can be searched.
@@ -50,8 +54,7 @@ def warm_up_workers(settings: ProposalSettings, placement: Placement = ANYWHERE)
     tasks = {node: count for node, count in tasks.items() if count}
     compilations = [_place(node, _compile).remote(settings) for node in tasks]
     nodes = _check_compilations(_await(compilations, COMPILE_TIMEOUT))
-    for line in describe_differences(collect_versions(), nodes):
-        log.warning("%s", line)
+    (versions or VersionCheck()).check(nodes)
     meeting = uuid4().hex
     loads = [
         _place(node, _load).remote(settings, meeting, count)

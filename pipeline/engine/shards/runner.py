@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 from pipeline.engine import cluster
 from pipeline.engine.monitor.metrics import RunMetrics
 from pipeline.engine.monitor.progress import RunProgress
+from pipeline.engine.node_versions import NodeVersions, VersionCheck
 from pipeline.engine.shards.error_records import record_error
 from pipeline.engine.shards.isolation import IsolatedShards
 from pipeline.engine.shards.output_watch import OutputWatch
@@ -70,6 +71,8 @@ class ShardRunner:
         policy: RetryPolicy | None = None,
         watch: OutputWatch | None = None,
         logs: RunLogs | None = None,
+        on_commit: Callable[[Report], None] | None = None,
+        versions: VersionCheck | None = None,
     ) -> None:
         """Prepare a run.
 
@@ -84,6 +87,8 @@ class ShardRunner:
             policy: decides what follows an error; None takes the default waits.
             watch: notices what other drivers do in the output.
             logs: keeps what lies behind errors.
+            on_commit: called with the report of each committed shard.
+            versions: warns of nodes with other versions than the driver's; None takes a new one.
         """
         self.work = work
         self.output = output
@@ -92,6 +97,8 @@ class ShardRunner:
         self.no_capacity_after = no_capacity_after
         self.policy = policy or RetryPolicy()
         self.logs = logs
+        self._on_commit = on_commit
+        self._versions = versions or VersionCheck()
         self.total = Report()
         """Sums over what is done so far."""
         self._queue = PieceQueue(Piece(shard) for shard in todo)
@@ -192,9 +199,12 @@ class ShardRunner:
     def _count(self, report: Report) -> None:
         self.policy.note_commit()
         self.total.add(report)
+        self._versions.check(NodeVersions(*node) for node in report.versions_by_node.items())
         self.progress.advance(report)
         if self.metrics is not None:
             self.metrics.count_shard(report)
+        if self._on_commit is not None:
+            self._on_commit(report)
 
     def _handle_error(self, flight: Flight, error: Exception) -> None:
         was_at_work = self.work.clean_up(flight, error)
@@ -308,8 +318,13 @@ def run_shards(
     ready: RunOutput,
     options: RunOptions,
     policy: RetryPolicy | None = None,
+    *,
+    on_commit: Callable[[Report], None] | None = None,
+    versions: VersionCheck | None = None,
 ) -> WorkDone:
-    """Do the shards that an output lacks, showing progress.
+    """Do the shards that an output lacks, showing progress; `on_commit` gets the report of each.
+
+    `versions` knows nodes that the caller has compared already.
 
     Raises:
         RunInterrupted: Ctrl-C; it says how much was committed.
@@ -327,6 +342,8 @@ def run_shards(
             policy=policy,
             watch=OutputWatch(ready),
             logs=ready.logs,
+            on_commit=on_commit,
+            versions=versions,
         )
         work_began = monotonic()
         try:

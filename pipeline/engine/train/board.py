@@ -13,6 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine.monitor.metrics import TrainingMetrics
+from pipeline.engine.node_versions import NodeVersions, VersionCheck
 from pipeline.errors import PipelineError
 from pipeline.progress_samples import ProgressSample, StageSums
 from pipeline.runs.run_logs import RunLogs
@@ -33,6 +34,7 @@ class ProgressBoard:
     def __init__(self) -> None:
         self._records: list[TrainingRecord] = []
         self._failure: PipelineError | None = None
+        self._nodes: list[NodeVersions] = []
 
     def post(self, record: TrainingRecord) -> None:
         """Add a record of the log."""
@@ -46,10 +48,15 @@ class ProgressBoard:
         """Whether training has stopped for good."""
         return self._failure is not None
 
-    def take(self) -> tuple[list[TrainingRecord], PipelineError | None]:
-        """The records since the last call, and the failure if there is one."""
+    def add_node(self, node: NodeVersions) -> None:
+        """Add the versions on a worker's node."""
+        self._nodes.append(node)
+
+    def take(self) -> tuple[list[TrainingRecord], list[NodeVersions], PipelineError | None]:
+        """The records and nodes since the last call, and the failure if there is one."""
         records, self._records = self._records, []
-        return records, self._failure
+        nodes, self._nodes = self._nodes, []
+        return records, nodes, self._failure
 
 
 def start_board() -> Any:
@@ -87,6 +94,7 @@ class TrainingProgress:
         self._busy_seconds = self._slot_seconds = 0.0
         self._first: tuple[int, float] | None = None
         self._next_line = 0.0
+        self._versions = VersionCheck()
         self._last_heard = monotonic()
         self.last: TrainingRecord | None = None
         self.failure: PipelineError | None = None
@@ -111,9 +119,10 @@ class TrainingProgress:
 
     def _update(self) -> bool:
         try:
-            records, self.failure = ray.get(self._board.take.remote(), timeout=20)
+            records, nodes, self.failure = ray.get(self._board.take.remote(), timeout=20)
         except ray.exceptions.RayError:
             return False  # Ray is shutting down; the run itself reports why
+        self._versions.check(nodes)
         if records:
             self._last_heard = monotonic()
         elif monotonic() - self._last_heard > SILENCE:

@@ -16,6 +16,7 @@ import ray
 from pipeline import store_options, uris
 from pipeline.engine import cluster
 from pipeline.engine.monitor.metrics import TrainingMetrics
+from pipeline.engine.node_versions import read_own_versions
 from pipeline.engine.train.board import TrainingProgress, start_board
 from pipeline.engine.train.validation import Validator
 from pipeline.engine.train.workers import Workers
@@ -144,6 +145,7 @@ def _run_worker(config: dict[str, Any]) -> None:
     store_options.set_options(ray.get(config["store_options"]))
     torch.set_num_threads(config["threads"])
     board = config["board"]
+    board.add_node.remote(read_own_versions())
     if ray.get(board.has_failed.remote()):
         return  # Ray Train retries, but another worker found an error that no retry can repair
     device = get_device()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
+from pipeline.engine.node_versions import NodeVersions, VersionCheck
 from pipeline.engine.train import board
-from pipeline.engine.train.board import TrainingProgress
+from pipeline.engine.train.board import ProgressBoard, TrainingProgress
 from pipeline.training.logs import TrainingRecord
 from tests.project_log import read_project_log
 
@@ -90,7 +92,7 @@ def test_a_long_silence_is_reported_now_and_then(
     clock = [0.0]
     waiting: list[TrainingRecord] = []
     monkeypatch.setattr(board, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(board.ray, "get", lambda answer, timeout: (waiting[:], None))
+    monkeypatch.setattr(board.ray, "get", lambda answer, timeout: (waiting[:], [], None))
     progress = TrainingProgress(MagicMock(), 400)
 
     def lines_at(now: float) -> int:
@@ -106,3 +108,19 @@ def test_a_long_silence_is_reported_now_and_then(
     assert lines_at(200.0) == 3
     waiting.clear()
     assert lines_at(250.0) == 3, "the record ended the silence"
+
+
+def test_a_training_names_the_nodes_of_its_workers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "pipeline.engine.node_versions")
+    posted = ProgressBoard.__ray_metadata__.modified_class()
+    posted.add_node(NodeVersions("10.0.0.1", {"numpy": "2.4.6"}))
+    posted.add_node(NodeVersions("10.0.0.2", {"numpy": "2.3.1"}))
+    progress = TrainingProgress(SimpleNamespace(take=SimpleNamespace(remote=posted.take)), 400)
+    progress._versions = VersionCheck({"numpy": "2.4.6"})
+    monkeypatch.setattr(board.ray, "get", lambda value, timeout: value)
+    assert progress._update()
+    assert progress._update()
+    (line,) = caplog.messages
+    assert line.startswith("node 10.0.0.2 has numpy")
