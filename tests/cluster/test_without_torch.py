@@ -72,7 +72,8 @@ def test_the_other_jobs_say_what_is_missing(job: str, tmp_path: Path) -> None:
         ended = _run(tmp_path, *words)
         assert ended.returncode == 2
         (line,) = ended.stderr.splitlines()
-        assert line.startswith(f"error: {sys.executable}: the package torch is not installed; use ")
+        assert line.startswith(f"error: {sys.executable}: the packages torch, torchvision")
+        assert " are not installed; use the environment that `make` sets up" in line
 
 
 def test_a_node_without_torch_is_no_place_for_a_detector(monkeypatch: pytest.MonkeyPatch) -> None:

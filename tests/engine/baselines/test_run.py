@@ -122,7 +122,8 @@ def check_rejections(
         capsys.readouterr()
         assert run_job("train", *command, *change) == 2
         assert "other settings" in read_error_output(capsys)
-    data = ("--manifest", str(folder / "paper" / "data" / "drawn" / "test.parquet"))
+    (test_manifest,) = (folder / "paper" / "data").glob("drawn-*/test.parquet")
+    data = ("--manifest", str(test_manifest))
     scales = ("--checkpoint", str(output), "--output", str(folder / "detections"), "--scales", "96")
     assert run_job("detect", *data, *scales) == 2
     assert "leave out --scales" in read_error_output(capsys)

@@ -21,7 +21,8 @@ THERE = {"numpy": "2.3.1"}
 
 def test_a_report_names_the_node_and_its_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     report = Report()
-    count_on_node(report, "read", 3)  # outside Ray
+    monkeypatch.setattr(node_images, "ray", SimpleNamespace(is_initialized=lambda: False))
+    count_on_node(report, "read", 3)
     assert (report.images_by_node, report.versions_by_node) == ({}, {})
     context = SimpleNamespace(get_node_id=lambda: "3f2a9c1d77")
     fake_ray = SimpleNamespace(is_initialized=lambda: True, get_runtime_context=lambda: context)
