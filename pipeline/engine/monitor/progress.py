@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from pipeline.engine.capacity import NODE_DIGITS
+from pipeline.engine.capacity import NODE_DIGITS, Host
 from pipeline.engine.monitor.stages import FlowState, Utilisation
 from pipeline.progress_samples import ProgressSample
 from pipeline.runs.report import Report
@@ -29,6 +29,14 @@ MOST_NODES = 200
 """Nodes that a sample lists."""
 REFRESH_SECONDS = 0.2
 """Seconds between observations of the stages."""
+
+
+def describe_nodes(hosts: Sequence[Host]) -> dict[str, dict[str, float]]:
+    """The living nodes of a sample, each with its cores and GPUs."""
+    return {
+        host.node[:NODE_DIGITS]: {"cpus": host.cpus, "gpus": host.gpus}
+        for host in hosts[:MOST_NODES]
+    }
 
 
 class RunProgress:
@@ -157,10 +165,7 @@ class RunProgress:
             "bytes_read": self.counts["bytes_read"],
             "bytes_written": self.counts["bytes"],
             "stage_seconds": {name: round(seconds, 1) for name, seconds in self.seconds.items()},
-            "nodes": {
-                host.node[:NODE_DIGITS]: {"cpus": host.cpus, "gpus": host.gpus}
-                for host in state.hosts[:MOST_NODES]
-            },
+            "nodes": describe_nodes(state.hosts),
             "images_by_node": by_stage,
         }
 

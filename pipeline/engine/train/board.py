@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -12,7 +12,10 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.engine import cluster
+from pipeline.engine.capacity import Host
 from pipeline.engine.monitor.metrics import TrainingMetrics
+from pipeline.engine.monitor.progress import describe_nodes
 from pipeline.engine.node_versions import NodeVersions, VersionCheck
 from pipeline.errors import PipelineError
 from pipeline.progress_samples import ProgressSample, StageSums
@@ -90,7 +93,8 @@ class TrainingProgress:
         self._steps = steps
         self._workers = workers
         self._logs = logs
-        self._images = 0
+        self._images = self._bytes_read = 0
+        self._hosts: Sequence[Host] = ()
         self._busy_seconds = self._slot_seconds = 0.0
         self._first: tuple[int, float] | None = None
         self._next_line = 0.0
@@ -123,6 +127,8 @@ class TrainingProgress:
         except ray.exceptions.RayError:
             return False  # Ray is shutting down; the run itself reports why
         self._versions.check(nodes)
+        if records and self._logs is not None:
+            self._hosts = cluster.get_capacity().hosts
         if records:
             self._last_heard = monotonic()
         elif monotonic() - self._last_heard > SILENCE:
@@ -138,6 +144,7 @@ class TrainingProgress:
     def _sample(self, record: TrainingRecord) -> None:
         """Keep a sample if it is time for one; workers are busy unless they wait for images."""
         self._images += record.images
+        self._bytes_read += record.bytes_read
         seconds = record.images / record.images_per_second if record.images_per_second else 0.0
         self._slot_seconds += self._workers * seconds
         self._busy_seconds += self._workers * seconds * (1 - record.data_wait)
@@ -145,7 +152,13 @@ class TrainingProgress:
         if self._logs is None or not (is_last or self._logs.is_sample_due()):
             return
         sums = StageSums(self._workers, 0, self._slot_seconds, self._busy_seconds)
-        others = {"step": record.step, "steps": self._steps, "loss": round(record.loss, 4)}
+        others = {
+            "step": record.step,
+            "steps": self._steps,
+            "loss": round(record.loss, 4),
+            "bytes_read": self._bytes_read,
+            "nodes": describe_nodes(self._hosts),
+        }
         self._logs.add_sample(
             ProgressSample(self._logs.elapsed, self._images, {"train": sums}, others)
         )

@@ -18,8 +18,9 @@ class Execution:
 
     workers: int | None = None
     """Largest number of workers. They divide a step's images, so at most one per image works; with
-    --scale-rate-with-workers each takes a whole step's images. None: one per GPU or, without GPUs, one per
-    core, always dividing; cores left over become threads."""
+    --scale-rate-with-workers each takes a whole step's images. None: one per GPU. Without GPUs: one per core
+    that gets an image of the step, with the remaining cores as its threads; the step is then divided even
+    with --scale-rate-with-workers."""
     gpu: bool | None = None
     """Whether every worker has a GPU. None: if the cluster has one; True waits for nodes with GPUs."""
     checkpoint_every: int = 250

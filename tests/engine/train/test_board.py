@@ -9,6 +9,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from pipeline.engine.capacity import Host
 from pipeline.engine.node_versions import NodeVersions, VersionCheck
 from pipeline.engine.train import board
 from pipeline.engine.train.board import ProgressBoard, TrainingProgress
@@ -35,10 +36,11 @@ def test_samples_tell_images_and_how_long_workers_waited() -> None:
     logs = MagicMock(elapsed=12.0)
     logs.is_sample_due.side_effect = [True, False]
     progress = TrainingProgress(None, 400, workers=2, logs=logs)
+    progress._hosts = [Host("0123456789abcdef" * 3, 4.0, 1.0, 1e9)]
     for posted in (
-        record(20, images=80, data_wait=0.5),
-        record(40, images=80, data_wait=0.0),
-        record(400, images=1440, data_wait=0.0),
+        record(20, images=80, data_wait=0.5, bytes_read=1000),
+        record(40, images=80, data_wait=0.0, bytes_read=200),
+        record(400, images=1440, data_wait=0.0, bytes_read=30),
     ):
         progress._sample(posted)
     first, last = (call.args[0] for call in logs.add_sample.call_args_list)
@@ -47,6 +49,8 @@ def test_samples_tell_images_and_how_long_workers_waited() -> None:
     assert first.stages["train"].busy_seconds == 10.0
     assert (last.images, last.others["step"], last.others["loss"]) == (1600, 400, 1.5)
     assert last.stages["train"].busy_seconds == pytest.approx(10 + 20 + 360)
+    assert (first.others["bytes_read"], last.others["bytes_read"]) == (1000, 1230)
+    assert list(last.others["nodes"].values()) == [{"cpus": 4.0, "gpus": 1.0}]
 
 
 @pytest.fixture
