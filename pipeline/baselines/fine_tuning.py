@@ -16,7 +16,7 @@ from torch.nn import functional
 from pipeline.baselines.networks import BaselineNetwork, SppNetwork
 from pipeline.baselines.regions import build_whole_rois
 from pipeline.baselines.window_sampling import Windows, join_windows
-from pipeline.detector.device_selection import select_dtype
+from pipeline.detector.device_selection import compute_in_ieee, select_dtype
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.errors import InvalidCheckpoint, TrainingFailed
 from pipeline.training.optimisation import build_optimiser, compute_rate_factor, set_rates
@@ -123,21 +123,27 @@ class FineTuning:
         torch.manual_seed(int(make_generator(self._seed, "step", state.step).integers(1 << 62)))
         set_rates(state.optimiser, compute_rate_factor(self._recipe, state.step, self._steps))
         state.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            logits = self._forward(inputs)
-        loss = functional.cross_entropy(logits.float(), torch.from_numpy(labels).to(self._device))
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise TrainingFailed(
-                f"the loss of fine-tuning is {value} at step {state.step}: lower --learning-rate"
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
+        with compute_in_ieee(self._device, self._dtype):
+            value = self._backward(inputs, labels)
         trained = [p for p in state.network.parameters() if p.requires_grad]
         clip = self._recipe.gradient_clip
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(trained, clip)
         state.optimiser.step()
         state.step += 1
+        return value
+
+    def _backward(self, inputs: WindowInputs, labels: NDArray[np.int64]) -> float:
+        """Compute the gradients; returns the mean loss."""
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            logits = self._forward(inputs)
+        loss = functional.cross_entropy(logits.float(), torch.from_numpy(labels).to(self._device))
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise TrainingFailed(
+                f"the loss of fine-tuning is {value} at step {self.state.step}: lower --learning-rate"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
         return value
 
     def _forward(self, inputs: WindowInputs) -> Tensor:

@@ -17,6 +17,8 @@ from pipeline.baselines.settings import RegionSettings
 from pipeline.baselines.spatial_pyramid import pool_pyramid
 from pipeline.baselines.windows import choose_fill, warp_windows
 from pipeline.detector.backbones.frozen_norm import bake_frozen_norms
+from pipeline.detector.device_memory import PartLimit
+from pipeline.detector.device_selection import compute_in_ieee
 from pipeline.detector.fusion import can_fuse, fuse_for_inference
 from pipeline.detector.inference import InferenceNetwork
 from pipeline.detector.network import FastRCNN
@@ -68,7 +70,7 @@ class WindowFeatures:
             values = self._preprocessing.normalise(torch.from_numpy(windows).to(self._device))
             features = self._network.extract_features(values)
             rois = build_whole_rois(len(windows), settings.window_size).to(self._device)
-            vectors.append(self._network.compute_vectors(features, rois).float())
+            vectors.append(self._network.compute_vectors(features, rois, len(rois)).float())
         return torch.cat(vectors)
 
 
@@ -114,11 +116,8 @@ class RoiFeatures:
                 self._preprocessing,
             )
             unique = torch.from_numpy(rois.unique).to(self._device)
-            parts = [
-                self._network.compute_vectors(features, batch).float()
-                for batch in torch.split(unique, 4 * WINDOWS_TOGETHER)
-            ]
-            own = torch.cat(parts)[torch.from_numpy(rois.unique_index).to(self._device)]
+            computed = self._network.compute_vectors(features, unique, 4 * WINDOWS_TOGETHER).float()
+            own = computed[torch.from_numpy(rois.unique_index).to(self._device)]
             if vectors is None:
                 vectors = own.new_empty((len(boxes), own.shape[1]))
             vectors[torch.from_numpy(level.rows).to(self._device)] = own
@@ -144,6 +143,7 @@ class PyramidFeatures:
         self._trunk: Callable[[Tensor], Tensor] = own.backbone.trunk
         if can_fuse(device, dtype):
             self._trunk = fuse_for_inference(own.backbone, "trunk")
+        self._image_limit = PartLimit("images")
         self._fc = own.fc
         self._levels = own.levels
         self._spatial_scale = own.spatial_scale
@@ -166,7 +166,10 @@ class PyramidFeatures:
         values = self._preprocessing.normalise(
             torch.from_numpy(np.stack([resized])).to(self._device)
         )
-        return self._trunk(values.to(self._dtype)).float()
+        with compute_in_ieee(self._device, self._dtype):
+            return self._image_limit.compute(
+                lambda images: self._trunk(images.to(self._dtype)).float(), values, len(values)
+            )
 
     @torch.inference_mode()
     def pool(

@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.detector.batch_preparation import PreparedBatch
 from pipeline.detector.cascade_settings import CascadeSettings
 from pipeline.detector.head_outputs import HeadOutputs, join_outputs
+from pipeline.detector.host_transfer import move_array
 
 ScoreFunction = Callable[[Tensor], tuple[Tensor, Tensor]]
 """RoIs `(U, 5)` of a batch to their scores `(U, K + 1)` and deltas `(U, K + 1, 4)`."""
@@ -54,15 +55,16 @@ class ScoredBatch:
         chosen = np.concatenate(ranges) if ranges else np.zeros(0, np.int64)
         if not len(chosen):
             return
-        rows = torch.from_numpy(chosen)
-        scores, deltas = self._score(self._batch.unique[rows])
+        unique = self._batch.unique
+        rois = unique[torch.from_numpy(chosen)]
+        scores, deltas = self._score(rois.pin_memory() if unique.is_pinned() else rois)
         if self._outputs is None:
-            count = len(self._batch.unique)
+            count = len(unique)
             self._outputs = (
                 scores.new_empty((count, *scores.shape[1:])),
                 deltas.new_empty((count, *deltas.shape[1:])),
             )
-        rows = rows.to(scores.device)
+        rows = move_array(chosen, scores.device)
         self._outputs[0][rows], self._outputs[1][rows] = scores, deltas
 
     def gather(self, image_index: int, end: int) -> HeadOutputs | None:
@@ -73,8 +75,8 @@ class ScoredBatch:
                 if not count or self._outputs is None:
                     return None
                 first = self._first_row[position]
-                rows = torch.from_numpy(self._index[first : first + count])
-                rows = rows.to(self._outputs[0].device)
+                own = np.ascontiguousarray(self._index[first : first + count])
+                rows = move_array(own, self._outputs[0].device)
                 scores, deltas = self._outputs
                 return HeadOutputs(at_level.rows[:count], scores[rows], deltas[rows])
         return None

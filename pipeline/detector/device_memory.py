@@ -84,8 +84,23 @@ def limit_memory(device: torch.device, share: float) -> None:
         device: a GPU.
         share: of its memory, above 0 and at most 1.
     """
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(compute_fraction(share, total), device)
+    set_memory_fraction(device, compute_fraction(share, read_total_memory(device)))
+
+
+def read_total_memory(device: torch.device) -> int:
+    """Bytes of a GPU's memory."""
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
+def set_memory_fraction(device: torch.device, fraction: float) -> None:
+    """Let torch allocate no more than a fraction of a GPU's memory in this process.
+
+    Args:
+        device: a GPU; one without a number is the current one, which torch's function does not take.
+        fraction: of its memory, 0 to 1.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    torch.cuda.set_per_process_memory_fraction(fraction, index)
 
 
 def compute_fraction(share: float, total: int) -> float:

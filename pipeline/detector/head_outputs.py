@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.detector.host_transfer import move_array
+
 
 class HeadOutputs(NamedTuple):
     """Outputs for some of an image's proposals."""
@@ -27,7 +29,7 @@ def join_outputs(parts: Sequence[HeadOutputs]) -> tuple[Tensor, Tensor]:
     if len(parts) == 1:
         return parts[0].scores, parts[0].deltas
     rows = np.concatenate([part.rows for part in parts])
-    order = torch.from_numpy(np.argsort(rows)).to(parts[0].scores.device)
+    order = move_array(np.argsort(rows), parts[0].scores.device)
     return (
         torch.cat([part.scores for part in parts])[order],
         torch.cat([part.deltas for part in parts])[order],

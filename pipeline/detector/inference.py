@@ -60,11 +60,7 @@ class InferenceNetwork:
             rois: index in the batch, then x1, y1, x2, y2 in pixels of the preprocessed images.
             max_rois: number of RoIs that go through the head at once, unless memory is full.
         """
-        with compute_in_ieee(self.device, self.dtype):
-            vectors = self.roi_limit.compute(
-                lambda part: self.compute_vectors(features, part), rois, max_rois
-            )
-        logits, deltas = self.compute_outputs(vectors)
+        logits, deltas = self.compute_outputs(self.compute_vectors(features, rois, max_rois))
         return logits.softmax(dim=1), deltas
 
     def compute_outputs(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,9 +69,12 @@ class InferenceNetwork:
         logits, deltas = outputs[:, : self._num_scores], outputs[:, self._num_scores :]
         return logits, deltas.reshape(len(vectors), -1, 4)
 
-    def compute_vectors(self, features: Tensor, rois: Tensor) -> Tensor:
-        """Compute the head's output `(R, width)` for RoIs that go through it at once."""
-        return self.head(self.pool_rois(features, rois))
+    def compute_vectors(self, features: Tensor, rois: Tensor, max_rois: int) -> Tensor:
+        """Compute the head's output `(R, width)` for RoIs; the arguments are those of `score_rois`."""
+        with compute_in_ieee(self.device, self.dtype):
+            return self.roi_limit.compute(
+                lambda part: self.head(self.pool_rois(features, part)), rois, max_rois
+            )
 
     def pool_rois(self, features: Tensor, rois: Tensor) -> Tensor:
         """Pool the features of each RoI to `(R, C, size, size)`."""

@@ -16,8 +16,6 @@ from torchvision.ops import roi_pool
 
 from pipeline.detector import pooling_kernels
 
-LAST_PIXEL = (0.0, 0.0, 0.0, 1.0, 1.0)
-
 
 def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:
     """Pool the largest value in each cell of a `size` x `size` grid over each RoI.
@@ -35,7 +33,10 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
     include their last pixel: it receives x2 - 1, y2 - 1. A RoI covers at least one cell. The index in the
     batch and corners outside the image are not checked.
     """
-    inclusive = rois.float() - rois.new_tensor(LAST_PIXEL, dtype=torch.float32)
+    inclusive = rois.float().clone()
+    inclusive[:, 3:] -= (
+        1.0  # by a number: a tensor of ordinary memory would make the caller wait for the GPU
+    )
     if features.device.type != "cpu" or features.dtype not in (torch.float32, torch.bfloat16):
         return _pool_by_torchvision(features, inclusive, size, spatial_scale)
     if torch.is_grad_enabled() and features.requires_grad:

@@ -25,10 +25,10 @@ class Host:
     """All of its resources by name, custom ones included."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def count_tasks(self, placement: Placement) -> int:
-        """How many tasks of a core each it can run at once."""
-        return placement.build_need(CPU=1.0).count_on(
-            {**self.resources, "CPU": self.cpus}, self.labels
+    def count_tasks(self, placement: Placement, gpus: float = 0.0) -> int:
+        """How many tasks of a core and so many GPUs each it can run at once."""
+        return placement.build_need(CPU=1.0, GPU=gpus).count_on(
+            {**self.resources, "CPU": self.cpus, "GPU": self.gpus}, self.labels
         )
 
 
@@ -50,8 +50,11 @@ class Capacity:
         """Ids of the living nodes that have cores."""
         return tuple(host.node for host in self.hosts if host.cpus)
 
-    def count_tasks(self, placement: Placement) -> int:
-        """How many tasks of a core each the nodes can run at once, but at least one: a node may join."""
-        if placement == ANYWHERE:
+    def count_tasks(self, placement: Placement, gpus: float = 0.0) -> int:
+        """How many tasks of a core and so many GPUs each the nodes can run at once.
+
+        It is at least one if not every node will do: one that does may join.
+        """
+        if placement == ANYWHERE and not gpus:
             return self.cpus
-        return max(1, sum(host.count_tasks(placement) for host in self.hosts))
+        return max(1, sum(host.count_tasks(placement, gpus) for host in self.hosts))

@@ -166,9 +166,19 @@ def await_core(seconds: float, placement: Placement = ANYWHERE) -> None:
 
 
 def await_any(
-    tasks: Sequence[ray.ObjectRef[Any]], seconds: float, placement: Placement = ANYWHERE
+    tasks: Sequence[ray.ObjectRef[Any]],
+    seconds: float,
+    placement: Placement = ANYWHERE,
+    *,
+    gpus: float = 0.0,
 ) -> list[ray.ObjectRef[Any]]:
-    """Wait until one of some tasks of a core has ended: while living nodes can hold one, without limit.
+    """Wait until one of some tasks has ended: while living nodes can hold one, without limit.
+
+    Args:
+        tasks: of a core and `gpus` each.
+        seconds: how long to wait while no node can hold one.
+        placement: which nodes may.
+        gpus: of each task.
 
     Returns:
         The tasks that have ended.
@@ -176,7 +186,7 @@ def await_any(
     Raises:
         NoCapacity: for `seconds` no living node could hold such a task.
     """
-    need, seen = placement.build_need(CPU=1.0), monotonic()
+    need, seen = placement.build_need(CPU=1.0, GPU=gpus), monotonic()
     while True:
         timeout = min(CAPACITY_EVERY, seconds)
         ended, _ = ray.wait(list(tasks), timeout=timeout, fetch_local=False)

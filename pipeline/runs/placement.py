@@ -80,8 +80,9 @@ class Placement:
     """Conditions by label."""
 
     def build_need(self, **amounts: float) -> Need:
-        """This and amounts of Ray's own resources: `build_need(CPU=1)`."""
-        return Need({**amounts, **self.resources}, self.labels)
+        """This and amounts of Ray's own resources: `build_need(CPU=1)`; an amount of 0 is none."""
+        own = {name: amount for name, amount in amounts.items() if amount}
+        return Need({**own, **self.resources}, self.labels)
 
     def build_options(self) -> dict[str, Any]:
         """Options of Ray for a task or actor; empty if every node will do."""

@@ -162,7 +162,8 @@ class Trainer:
         self.network.load_state_dict(values["model"])
         if values["boxes_alone"] == self.is_box_phase:
             self.optimiser.load_state_dict(values["optimiser"])
-            self.training_step.scaler.load_state_dict(values.get("scaler", {}))  # older: none
+            if values.get("scaler"):  # empty in other precisions than fp16
+                self.training_step.scaler.load_state_dict(values["scaler"])
         self.skipped = values["skipped"]
         log.info("resumed at step %d of %d", step, self.spec.steps)
 

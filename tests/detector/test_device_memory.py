@@ -1,5 +1,7 @@
 """Full memory halves the rows that go through at once; a process's share leaves room for its context."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from pipeline.detector.device_memory import (
     PartLimit,
     compute_fraction,
     is_out_of_memory,
+    limit_memory,
 )
 from pipeline.detector.predictor import Predictor
 from tests.detector.networks import (
@@ -124,3 +127,18 @@ def test_detections_are_the_same_if_memory_is_full():
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
         np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-2)
         np.testing.assert_array_equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", 3), ("cuda:1", 1)])
+def test_a_share_is_set_for_the_gpu_by_its_number(monkeypatch, name, index):
+    """torch's function rejects a device without one, such as `select_device("auto")` gives."""
+    limits = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80e9)
+    )
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda *limit: limits.append(limit)
+    )
+    limit_memory(torch.device(name), 0.5)
+    assert limits == [(0.5 - CONTEXT_BYTES / 80e9, index)]

@@ -59,7 +59,7 @@ def build_trained(setting: Setting, backbone: str) -> TrainedNetwork:
         )
         rois = torch.from_numpy(np.insert(boxes, 0, 0, axis=1)[:500]).to(setting.device)
         features = on_device.extract_features(preprocessing.normalise(resized))
-        logits, _ = on_device.compute_outputs(on_device.compute_vectors(features, rois))
+        logits, _ = on_device.compute_outputs(on_device.compute_vectors(features, rois, len(rois)))
         # A deep random network amplifies: bring the logits to the spread of a trained one.
         factor = 2.0 / float(logits.std().clamp(min=1e-6))
         network.cls_score.weight.mul_(factor)

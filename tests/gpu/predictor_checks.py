@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.detector.checkpoint import TrainedNetwork, load_checkpoint
+from pipeline.detector.device_memory import read_total_memory, set_memory_fraction
 from pipeline.detector.inference import InferenceNetwork
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.predictor import Predictor
@@ -151,15 +152,15 @@ class _LittleMemory:
             self.network._head = self._apply_to_few
             return
         torch.cuda.empty_cache()
-        total = torch.cuda.get_device_properties(self.setting.device).total_memory
+        device = self.setting.device
         per_roi = 4 * 1024 * 14 * 14 * 4  # pooled features, their argmax, layer4's first maps
-        allowed = torch.cuda.memory_allocated(self.setting.device) + self.rois * per_roi
-        torch.cuda.set_per_process_memory_fraction(allowed / total, self.setting.device)
+        allowed = torch.cuda.memory_allocated(device) + self.rois * per_roi
+        set_memory_fraction(device, allowed / read_total_memory(device))
 
     def __exit__(self, *_: object) -> None:
         self.network._head = self.head
         if self.setting.on_gpu:
-            torch.cuda.set_per_process_memory_fraction(1.0, self.setting.device)
+            set_memory_fraction(self.setting.device, 1.0)
 
     def _apply_to_few(self, pooled: Tensor) -> Tensor:
         if len(pooled) > self.rois:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.detector.device_memory import limit_memory
+from pipeline.detector.device_memory import limit_memory, read_total_memory
 from pipeline.detector.predictor import Predictor
 from tests.detector.networks import (
     build_random_trained_network,
@@ -42,10 +42,14 @@ def check_half_gpu_each(setting: Setting) -> dict[str, Any]:
         for _ in range(2)
     ]
     answers = []
-    for process in processes:
-        written, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, f"exit code {process.returncode}"
-        answers.append(json.loads(written.splitlines()[-1]))
+    try:
+        for process in processes:
+            written, _ = process.communicate(timeout=240)
+            assert process.returncode == 0, f"exit code {process.returncode}"
+            answers.append(json.loads(written.splitlines()[-1]))
+    finally:
+        for process in processes:
+            process.kill()  # one that hangs would keep the GPU
     assert answers[0]["scores"] == answers[1]["scores"] != []
     if not setting.on_gpu:
         setting.skipped_parts.append("limits: need CUDA")
@@ -65,7 +69,7 @@ def detect_in_share(device: torch.device) -> dict[str, Any]:
     detections = predictor(images, [draw_random_boxes(rng, 30, 60, 80) for _ in images])
     answer: dict[str, Any] = {"scores": [round(float(d.scores.sum()), 2) for d in detections]}
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
+        total = read_total_memory(device)
         answer["largest_allocation"] = int(SHARE * total)
         try:
             torch.empty(int(SHARE * total), dtype=torch.uint8, device=device)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline import geometry, schema
 from pipeline.engine.baselines.image_decoding import decode_for_boxes
 from pipeline.engine.baselines.plan import IMAGE_SECONDS, BaselinePlan
+from pipeline.engine.lost_device import end_if_device_is_lost
 from pipeline.engine.propose.reading import read_with_stored_proposals
 from pipeline.engine.shards.piece import Piece
 from pipeline.engine.watchdog import time_limit
@@ -110,6 +111,7 @@ def _extract_image(
             with report.time_stage("features"):
                 vectors = network.compute(image, boxes, maps)
     except (RuntimeError, *IMAGE_ERRORS) as error:
+        end_if_device_is_lost(error)
         encoded.failure = Failure.from_error("features", error)
         report.fail(encoded.failure)
         return None
@@ -158,6 +160,7 @@ def _extract_maps(
                 with report.time_stage("maps"):
                     maps.append([m[0].cpu().numpy() for m in network.pyramid.extract_maps(image)])
         except (RuntimeError, *IMAGE_ERRORS) as error:
+            end_if_device_is_lost(error)
             encoded.failure = Failure.from_error("maps", error)
             report.fail(encoded.failure)
             maps.append(None)
@@ -241,7 +244,7 @@ class StageNetwork:
         from pipeline.detector.device_selection import select_device, select_dtype  # noqa: PLC0415
         from pipeline.engine.baselines.stage_network import load_trained  # noqa: PLC0415
 
-        device = select_device("auto" if plan.gpu else "cpu")
+        device = select_device("cuda" if plan.gpu else "cpu")
         if not plan.gpu:
             torch.set_num_threads(1)  # Ray gives a task one core
         network = load_trained(plan)

@@ -115,11 +115,13 @@ def describe_extraction(plan: BaselinePlan, dataset: str, digest: str) -> dict[s
 
 def _build_work(plan: ExtractionPlan) -> SingleTaskWork:
     plan_reference = ray.put(plan)
-    gpus = 1.0 if plan.training.gpu else 0.0
+    extract = _extract_on_gpu if plan.training.gpu else _extract_on_core
 
     def start_task(flight: Flight) -> ObjectRef[Report]:
-        task = _extract.options(num_cpus=1, num_gpus=gpus)
-        return task.remote(plan_reference, flight.piece, flight.is_last_chance)
+        task: ObjectRef[Report] = extract.remote(
+            plan_reference, flight.piece, flight.is_last_chance
+        )
+        return task
 
     def build_failed_row(piece: Piece, failure: Failure) -> pa.Table:
         (listed,) = piece.read_images(plan.training.dataset.manifest, plan.fingerprint)
@@ -127,10 +129,15 @@ def _build_work(plan: ExtractionPlan) -> SingleTaskWork:
         return build_failed_part(plan, failed)
 
     device = "GPU" if plan.training.gpu else "CPU"
-    return SingleTaskWork(plan.content, f"{plan.content} on {device}", start_task, build_failed_row)
+    return SingleTaskWork(
+        plan.content,
+        f"{plan.content} on {device}",
+        start_task,
+        build_failed_row,
+        gpus=1.0 if plan.training.gpu else 0.0,
+    )
 
 
-@ray.remote(max_retries=0)
 def _extract(plan: ExtractionPlan, piece: Piece, is_last_chance: bool) -> Report:
     began = process_time()
     store_options.set_options(plan.training.stores)
@@ -140,3 +147,8 @@ def _extract(plan: ExtractionPlan, piece: Piece, is_last_chance: bool) -> Report
     commit_or_return(piece, plan.output, table, report)
     report.add_cpu_seconds(plan.content, process_time() - began)
     return report
+
+
+_extract_on_core = ray.remote(num_cpus=1, max_retries=0)(_extract)
+# A worker that has used a GPU keeps some of its memory, and the choice of that GPU: it serves one piece.
+_extract_on_gpu = ray.remote(num_cpus=1, num_gpus=1, max_retries=0, max_calls=1)(_extract)

@@ -86,7 +86,7 @@ def _build_training(plan: BaselinePlan) -> FineTuning:
         pretrained=pretrained,
         steps=plan.settings.fine_tune_steps,
         seed=plan.seed,
-        device=select_device("auto" if plan.gpu else "cpu"),
+        device=select_device("cuda" if plan.gpu else "cpu"),
     )
 
 

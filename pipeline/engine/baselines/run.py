@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from time import process_time
+from time import monotonic, process_time
 from typing import Any
 
 import ray
+from ray import ObjectRef
 from ray.exceptions import RayError
 
 from pipeline import storage, store_options, uris
@@ -32,11 +33,12 @@ from pipeline.engine.baselines.training_record import (
 )
 from pipeline.engine.propose.run import run_proposals
 from pipeline.engine.shards.retry_policy import unwrap_error
-from pipeline.errors import MissingObject, PipelineError, TrainingFailed
+from pipeline.errors import MissingObject, NoCapacity, PipelineError, TrainingFailed
 from pipeline.json_reader import InvalidJson, parse_fields
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.run_record import RunRecord
 from pipeline.runs.options import RunOptions
+from pipeline.runs.placement import ANYWHERE, Need
 from pipeline.runs.resume import check_not_taken_over
 from pipeline.runs.run_logs import RunLogs
 from pipeline.runs.start_totals import StartTotals
@@ -83,13 +85,19 @@ def run_baseline_training(
     """
     for line in describe_training(inputs, settings, recipe):
         log.info("%s", line)
+    may_grow = not cluster.is_local()
     with cluster.connect_to_cluster():
         options = RunOptions(overwrite=overwrite, no_capacity_after=no_capacity_after)
         dataset = _open_dataset(inputs, compute or ProposalSettings(), options)
         record = build_record(inputs, dataset, recipe, settings, seed)
         record = prepare_output(inputs.output, record, overwrite=overwrite)
         cluster.await_core(no_capacity_after)
-        plan = _build_plan(inputs, dataset, record, recipe, settings, seed=seed, gpu=gpu)
+        uses_gpus = cluster.get_capacity().gpus >= 1 if gpu is None else gpu
+        cluster.check_needs([_build_need(uses_gpus)], no_capacity_after, may_grow=may_grow)
+        recipe = settle_precision(
+            recipe, record, inputs.output, gpu=uses_gpus, no_capacity_after=no_capacity_after
+        )
+        plan = _build_plan(inputs, dataset, record, recipe, settings, seed=seed, gpu=uses_gpus)
         with RunLogs(inputs.output):
             stages = _run_stages(plan, no_capacity_after, max_failures)
         check_not_taken_over(inputs.output, record)
@@ -127,21 +135,21 @@ def _build_plan(
     settings: BaselineSettings,
     *,
     seed: int,
-    gpu: bool | None,
+    gpu: bool,
 ) -> BaselinePlan:
     capacity = cluster.get_capacity()
     return BaselinePlan(
         inputs.system,
         inputs.output,
         dataset,
-        settle_precision(recipe, record, inputs.output),
+        recipe,
         settings,
         inputs.architecture,
         inputs.preprocessing,
         inputs.weights,
         seed,
         weights_digest=record.settings["weights"],
-        gpu=capacity.gpus >= 1 if gpu is None else gpu,
+        gpu=gpu,
         threads=max((host.cpus for host in capacity.hosts), default=1),
     )
 
@@ -166,7 +174,9 @@ def _run_stages(plan: BaselinePlan, no_capacity_after: float, max_failures: int)
 
     def run_alone(name: str, stage: Stage, content: Content | None) -> Mapping[str, Any]:
         parts = None if content is None else open_stored(content)
-        return _run_task(plan, name, stage, parts, max_failures)
+        task = _start_task(plan, name, stage, parts, max_failures)
+        need = _build_need(plan.gpu and stage is run_fine_tuning)
+        return _await_task(plan, name, task, need, no_capacity_after)
 
     maps: Content | None = "maps" if plan.system == "sppnet" else None
     work: dict[str, Callable[[StartTotals], Mapping[str, Any]]] = {
@@ -181,28 +191,53 @@ def _run_stages(plan: BaselinePlan, no_capacity_after: float, max_failures: int)
     return stages
 
 
-def _run_task(
+def _build_need(gpu: bool) -> Need:
+    """What a task of a training needs of its node."""
+    return ANYWHERE.build_need(CPU=1.0, GPU=1.0 if gpu else 0.0)
+
+
+def _start_task(
+    plan: BaselinePlan, name: str, stage: Stage, parts: Parts | None, max_failures: int
+) -> ObjectRef[Mapping[str, Any]]:
+    """Start a stage as one task, which starts again up to `max_failures` times if its worker dies."""
+    uses_device = stage is run_fine_tuning
+    if uses_device and plan.gpu:
+        # The worker ends with its task: it would keep memory of the GPU.
+        task = ray.remote(num_cpus=1, num_gpus=1, max_calls=1, max_retries=max_failures)(_run_stage)
+    else:
+        cores = plan.threads if uses_device else 1
+        task = ray.remote(num_cpus=cores, max_retries=max_failures)(_run_stage)
+    started: ObjectRef[Mapping[str, Any]] = task.remote(plan, name, stage, parts)
+    return started
+
+
+def _await_task(
     plan: BaselinePlan,
     name: str,
-    stage: Stage,
-    parts: Parts | None,
-    max_failures: int,
+    task: ObjectRef[Mapping[str, Any]],
+    need: Need,
+    no_capacity_after: float,
 ) -> Mapping[str, Any]:
-    """Run a stage as one task, which starts again if its worker dies.
+    """Wait for a stage, without limit while a living node can hold its task.
 
     Raises:
-        TrainingFailed: its workers died more than `max_failures` times.
+        NoCapacity: for `no_capacity_after` seconds none could.
+        TrainingFailed: its workers died too often.
         PipelineError: what the stage raises.
     """
-    uses_device = stage is run_fine_tuning
-    task = _run_stage.options(
-        num_cpus=plan.threads if uses_device and not plan.gpu else 1,
-        num_gpus=1 if plan.gpu and uses_device else 0,
-        max_retries=max_failures,
-    ).remote(plan, name, stage, parts)
-    while not ray.wait([task], timeout=REPORT_EVERY)[0]:
-        if uses_device:
+    seen = monotonic()
+    while not ray.wait([task], timeout=min(REPORT_EVERY, no_capacity_after))[0]:
+        if name == "fine-tune":
             _log_progress(plan)
+        lack = cluster.describe_missing(need)
+        if lack is None:
+            seen = monotonic()
+        elif monotonic() - seen >= no_capacity_after:
+            ray.cancel(task)
+            raise NoCapacity(
+                f"the stage {name} has waited {no_capacity_after:.0f} s for {lack}: the same command goes on "
+                "when the cluster has it"
+            )
     try:
         figures: Mapping[str, Any] = ray.get(task)
     except RayError as error:
@@ -217,10 +252,10 @@ def _run_task(
     return figures
 
 
-@ray.remote
 def _run_stage(
     plan: BaselinePlan, name: str, stage: Stage, parts: Parts | None
 ) -> Mapping[str, Any]:
+    """The work of the task."""
     store_options.set_options(plan.stores)
     uri = locate_worker_totals(plan.locate(), name)
     with StartTotals(uri, clock=process_time, clock_name="cpu_seconds") as totals:

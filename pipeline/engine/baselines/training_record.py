@@ -13,6 +13,7 @@ from pipeline.baselines.settings import BaselineSettings
 from pipeline.baselines.system_options import select_baseline_settings, select_recipe_settings
 from pipeline.detector.backbones.catalog import is_torchvision_name
 from pipeline.detector.checkpoint_record import WEIGHTS_NAME
+from pipeline.engine import cluster
 from pipeline.engine.baselines.inputs import BaselineInputs
 from pipeline.run_record import RunRecord
 from pipeline.runs.resume import check_not_taken_over, find_run_to_resume
@@ -99,26 +100,35 @@ def _digest_annotations(dataset: AnnotatedDataset) -> str:
     return digest.hexdigest()
 
 
-def settle_precision(recipe: Recipe, record: RunRecord, output: str) -> Recipe:
+def settle_precision(
+    recipe: Recipe, record: RunRecord, output: str, *, gpu: bool, no_capacity_after: float
+) -> Recipe:
     """The recipe with a precision that is not auto: every start, worker and stage computes in the same one.
 
-    A worker of this cluster says what it supports when the training begins; run.json keeps that.
+    A worker on a device of the training's kind says what it supports when the training begins; run.json
+    keeps that.
+
+    Raises:
+        NoCapacity: for `no_capacity_after` seconds no node had such a device.
     """
     if recipe.precision != "auto":
         return recipe
     settled: Any = record.resolved.get("precision")
     if settled is None:
-        settled = ray.get(_find_precision.remote())
+        probe = _find_precision.options(num_gpus=1 if gpu else 0)
+        answer = probe.remote("cuda" if gpu else "cpu")
+        cluster.await_any([answer], no_capacity_after, gpus=float(gpu))
+        settled = ray.get(answer)
         replace(record, resolved={"precision": settled}).write(output)
     return replace(recipe, precision=settled)
 
 
 @ray.remote(num_cpus=1)
-def _find_precision() -> str:
+def _find_precision(device: str) -> str:
     from pipeline.detector.device_selection import (  # noqa: PLC0415
         get_precision_name,
         select_device,
         select_dtype,
     )
 
-    return get_precision_name(select_dtype("auto", select_device("auto")))
+    return get_precision_name(select_dtype("auto", select_device(device)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import imaging
+from pipeline.engine.lost_device import end_if_device_is_lost
 from pipeline.engine.watchdog import end_after, time_limit
 from pipeline.errors import UnreadableImage
 from pipeline.imaging import AS_STORED, Decoding
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
         [Sequence[NDArray[np.uint8]], Sequence[NDArray[np.float32]]], Sequence[ImageDetections]
     ]
     """A network at work: images `(H, W, 3)` and their proposals `(R, 4)` to each image's detections."""
-
-log = logging.getLogger(__name__)
 
 MAX_GROUP_IMAGES = 16
 """Images decoded together: the next group is decoded while the network detects in this one."""
@@ -156,20 +153,6 @@ def split_into_groups(
         group_bytes += decoded_bytes
     if group:
         yield group
-
-
-def end_if_device_is_lost(error: Exception) -> None:
-    """End this process after an error that its GPU does not recover from.
-
-    Every later image would fail too. The driver notices the death, starts another detector, and finds the
-    image that causes it.
-    """
-    import torch  # noqa: PLC0415  (the driver imports this module and must not load torch)
-
-    if isinstance(error, torch.AcceleratorError):
-        log.critical("the detector ends: it lost its device: %s", str(error).splitlines()[0])
-        logging.shutdown()
-        os._exit(1)
 
 
 def _decode(encoded: EncodedImage, decoding: Decoding) -> tuple[DecodedImage | None, float]:

@@ -71,7 +71,11 @@ def _detect(network: FailingNetwork, *, one_by_one: bool = False) -> list[Encode
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("shape"), IndexError("index"), torch.OutOfMemoryError("full")]
+    "error",
+    [
+        *(RuntimeError("shape"), IndexError("index"), torch.OutOfMemoryError("full")),
+        torch.AcceleratorError("CUDA error: out of memory"),
+    ],
 )
 def test_only_the_image_whose_detection_raises_fails(error: Exception) -> None:
     network = FailingNetwork(9, error)
