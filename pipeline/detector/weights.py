@@ -16,9 +16,12 @@ from torch import Tensor
 from pipeline import storage, uris
 from pipeline.detector.architecture import Architecture
 from pipeline.detector.backbones.backbone import Backbone
-from pipeline.detector.backbones.catalog import is_torchvision_name
+from pipeline.detector.backbones.catalog import BACKBONES, is_torchvision_name
 from pipeline.detector.tensor_checks import describe_unusable
 from pipeline.errors import InvalidCheckpoint
+
+TORCHVISION_CLASSES = 1000
+"""Classes of ImageNet; TensorFlow's networks also have one for background."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class LoadedWeights:
     """Tensors of the backbone that keep their initial values."""
     unused: tuple[str, ...] = ()
     """Tensors of the source that the backbone does not have, such as an ImageNet classifier's."""
+    doubt: str | None = None
+    """Why the weights may expect other images than the network gets."""
 
     @property
     def parameters(self) -> frozenset[str]:
@@ -38,7 +43,7 @@ class LoadedWeights:
         return frozenset(f"backbone.{name}" for name in self.loaded)
 
     def describe(self) -> list[str]:
-        """Describe the outcome for a person, in one to three lines."""
+        """Describe the outcome for a person, in one to four lines."""
         lines = [f"{len(self.loaded)} tensors of the backbone come from the weights"]
         if self.missing:
             lines.append(
@@ -49,7 +54,7 @@ class LoadedWeights:
             lines.append(
                 f"{len(self.unused)} tensors of the weights are unused: {_shorten(self.unused)}"
             )
-        return lines
+        return [*lines, self.doubt] if self.doubt else lines
 
 
 class PretrainedNetwork(Protocol):
@@ -94,7 +99,22 @@ def load_pretrained(network: PretrainedNetwork, source: str) -> LoadedWeights:
         for name in set(tensors) - {source_names[name] for name in loaded}
         if not name.endswith(".num_batches_tracked")  # a BatchNorm's counter, of no use when frozen
     )
-    return LoadedWeights(tuple(loaded), tuple(missing), tuple(unused))
+    doubt = None if is_torchvision_name(source) else _doubt_padding(network.architecture, tensors)
+    return LoadedWeights(tuple(loaded), tuple(missing), tuple(unused), doubt)
+
+
+def _doubt_padding(architecture: Architecture, tensors: Mapping[str, Tensor]) -> str | None:
+    """Whether a file for TensorFlow's padding has a classifier without TensorFlow's class of background."""
+    defaults = BACKBONES[architecture.backbone].paddings
+    classifier = tensors.get("classifier.1.weight")
+    if (architecture.padding or defaults[0]) != "same" or classifier is None:
+        return None
+    if len(classifier) != TORCHVISION_CLASSES:
+        return None
+    return (
+        f"the weights have {TORCHVISION_CLASSES} classes, as torchvision's do (TensorFlow's have one more): "
+        "torchvision's need --preprocessing torchvision --padding symmetric"
+    )
 
 
 def _describe_mismatch(

@@ -55,6 +55,22 @@ def test_a_new_head_is_reported_missing(tmp_path, resnet_weights):
     )
 
 
+@pytest.mark.parametrize(
+    ("classes", "padding", "is_doubtful"),
+    [(1000, None, True), (1001, None, False), (1000, "symmetric", False)],
+)
+def test_a_file_of_torchvision_is_doubted_where_tensorflows_is_expected(
+    tmp_path, classes, padding, is_doubtful
+):
+    torch.save(
+        torchvision.models.mobilenet_v2(num_classes=classes).state_dict(), tmp_path / "w.pth"
+    )
+    network = build_network(Architecture(("a",), "mobilenet_v2", padding=padding))
+    last = load_pretrained(network, str(tmp_path / "w.pth")).describe()[-1]
+    need = "torchvision's need --preprocessing torchvision --padding symmetric"
+    assert last.endswith(need) == is_doubtful
+
+
 def test_half_precision_weights_become_fp32(tmp_path, resnet_weights):
     torch.save({name: t.half() for name, t in resnet_weights.items()}, tmp_path / "w.pth")
     network = build_resnet()
