@@ -100,11 +100,11 @@ def _list_settings(
     job: str, name: str, manifest: str, folder: Path, options: argparse.Namespace
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The settings of a job on a dataset, with their arguments."""
-    stored = ("--proposals", str(folder / f"{name}-propose-single"))
     if job == "propose":
         for strategy in STRATEGIES:
             yield strategy, ("--strategy", strategy)
         return
+    stored = ("--proposals", _store_proposals(name, manifest, folder))
     for network in NETWORKS:
         if job == "train":
             steps = ("--iterations", str(options.steps))
@@ -115,6 +115,17 @@ def _list_settings(
         # One network with stored proposals; for the other, the job computes them.
         source = stored if network == NETWORKS[0] else ()
         yield network, ("--checkpoint", checkpoint, *few, *source)
+
+
+def _store_proposals(name: str, manifest: str, folder: Path) -> str:
+    """Proposals of a dataset: those of the planned job, or new ones if it is not among the jobs."""
+    planned = folder / f"{name}-propose-single"
+    if (planned / "summary.json").exists():
+        return str(planned)
+    stored = str(folder / f"{name}-proposals")
+    arguments = ("--manifest", manifest, "--strategy", "single", "--max-failed-fraction", "1")
+    _run_job("propose", *arguments, "--output", stored)
+    return stored
 
 
 def _prepare_datasets(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str]]:

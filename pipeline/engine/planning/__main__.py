@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+from time import process_time
 from typing import Any, BinaryIO
 
 from pipeline.engine.planning.processes import DONE, FAILED, GO, READY
@@ -20,10 +21,10 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print
     task = pickle.load(sys.stdin.buffer)  # noqa: S301  written by the process that started this one
     try:
-        start = TimeSpent()
-        with start.measure():
+        base, preparing = process_time(), TimeSpent()
+        with preparing.measure():
             measure = task.prepare()
-        _answer(answers, READY, start.wall)
+        _answer(answers, READY, (base, preparing.wall))
         if sys.stdin.buffer.read(1) == GO:
             _answer(answers, DONE, measure())
     except PipelineError as error:

@@ -9,12 +9,19 @@ from pipeline.runs.plan_estimation import Estimate, summarise
 from pipeline.runs.plan_options import PlanOptions
 from pipeline.runs.run_plan import PlannedCluster
 
-WORKER_START_SECONDS = 2.5
-"""From the start of a run on a connected Ray until its first worker runs code of ours."""
-TRAIN_START_SECONDS = 12.0
-"""The same for a training: Ray Train starts its controller, then its workers, one after the other."""
+RUN_START_SECONDS = 1.0
+"""What Ray adds to the start of a run's workers: it places them, starts their processes, connects them."""
+TRAIN_START_SECONDS = 4.0
+"""The same for a training, whose controller and workers start one after the other."""
+RAY_CORES = 0.15
+"""Cores of each node that Ray's own processes and the driver take while all cores have work."""
 TASK_SECONDS = 0.006
 """Core time of Ray's own processes and the driver for a task or actor call."""
+
+
+def compute_slowdown(cluster: PlannedCluster) -> float:
+    """How many times as long work on all cores takes because of Ray's own processes."""
+    return cluster.cores / (cluster.cores - RAY_CORES)
 
 
 def build_figures(

@@ -85,6 +85,10 @@ class SampleCosts:
     shards: int = 0
     """How many these were."""
     part: PartCost = field(default_factory=PartCost)
+    kernels: TimeSpent = field(default_factory=TimeSpent)
+    """Loading the kernels of proposals."""
+    detector: TimeSpent = field(default_factory=TimeSpent)
+    """Loading torch and the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,17 @@ class ImageSample:
     def prepare(self) -> Callable[[], SampleCosts]:
         """Load the kernels and the checkpoint."""
         store_options.set_options(self.plan.stores)
-        settings = self._get_settings()
+        settings, costs = self._get_settings(), SampleCosts()
         if settings is not None and settings.backend == "native":
-            from pipeline import proposals  # noqa: PLC0415  (the driver needs no kernels)
+            with costs.kernels.measure():
+                from pipeline import proposals  # noqa: PLC0415  (the driver needs no kernels)
 
-            proposals.warm_up_kernels(settings.strategy, settings.load_ranking())
-        detector = self._load_detector() if self.with_detection else None
-        return _Sampler(self, settings, detector).measure
+                proposals.warm_up_kernels(settings.strategy, settings.load_ranking())
+        detector = None
+        if self.with_detection:
+            with costs.detector.measure():
+                detector = self._load_detector()
+        return _Sampler(self, settings, detector, costs).measure
 
     def _get_settings(self) -> ProposalSettings | None:
         """How to compute proposals; None if they are stored."""
@@ -129,14 +137,17 @@ class _Sampler:
     """Measures the images of one sample."""
 
     def __init__(
-        self, sample: ImageSample, settings: ProposalSettings | None, detector: ChunkDetector | None
+        self,
+        sample: ImageSample,
+        settings: ProposalSettings | None,
+        detector: ChunkDetector | None,
+        costs: SampleCosts,
     ) -> None:
         self._sample = sample
         self._plan = sample.plan
         self._settings = settings
         self._detector = detector
-        self._shards: set[int] = set()
-        self.costs = SampleCosts()
+        self.costs = costs
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_SHARE
         self._memory_limit = compute_memory_limit(memory, len(os.sched_getaffinity(0)))
 

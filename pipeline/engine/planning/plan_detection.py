@@ -13,7 +13,12 @@ from pipeline.detector.detection_settings import DetectionSettings
 from pipeline.engine.detect.detection_inputs import DetectionInputs, open_detection_inputs
 from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.detect.resources import ActorOptions, ActorResources, choose_actor_resources
-from pipeline.engine.planning.figures import TASK_SECONDS, WORKER_START_SECONDS, build_figures
+from pipeline.engine.planning.figures import (
+    RUN_START_SECONDS,
+    TASK_SECONDS,
+    build_figures,
+    compute_slowdown,
+)
 from pipeline.engine.planning.image_costs import ImageSample
 from pipeline.engine.planning.sampled_run import (
     ImageSampling,
@@ -87,8 +92,9 @@ def plan_detection(
         plan, sampling.pieces, inputs.stored, plan_options.plan_seconds, with_detection=True
     )
     measured = _measure(sample, sampling, shards, cluster, plan_options)
-    slots = _Slots(
+    slots = Slots(
         cores=cluster.all_cores - int(sum(map(resources.reserve_cpus, capacity.hosts))),
+        slowdown=compute_slowdown(cluster),
         actors=max(1, resources.count_all(capacity.hosts)),
         gpus_per_actor=resources.gpus,
     )
@@ -98,11 +104,13 @@ def plan_detection(
 
 
 @dataclass(frozen=True)
-class _Slots:
+class Slots:
     """What works at once."""
 
     cores: int
     """That the detectors leave to the tasks."""
+    slowdown: float
+    """By what Ray takes of the cores, as a factor."""
     actors: int
     gpus_per_actor: float
 
@@ -158,7 +166,7 @@ def _measure(
 def _build_plan(
     inputs: DetectionInputs,
     measured: MeasuredRun,
-    slots: _Slots,
+    slots: Slots,
     cluster: PlannedCluster,
     options: DetectionPlanOptions,
 ) -> RunPlan:
@@ -176,7 +184,7 @@ def _build_plan(
         options,
         parts=len(measured.shards),
         core_seconds=measured.propose_cpu + measured.detect_cpu,
-        wall_seconds=_compute_wall_seconds(measured, slots),
+        wall_seconds=compute_wall_seconds(measured, slots),
         bytes_read=measured.bytes_read,
         bytes_written=measured.bytes_written,
         gpu_seconds=gpu_seconds,
@@ -200,19 +208,23 @@ def _build_plan(
     )
 
 
-def _compute_wall_seconds(measured: MeasuredRun, slots: _Slots) -> NDArray[np.float64]:
+def compute_wall_seconds(measured: MeasuredRun, slots: Slots) -> NDArray[np.float64]:
     """Start, then both stages: one after the other on the same cores, or side by side on their devices.
 
     Side by side, the slower stage is at work all the time, except for the first shard before or the last
-    shard after it, which only the other has.
+    shard after it, which only the other has. Detectors and the tasks' workers start side by side, too.
     """
-    start = WORKER_START_SECONDS + measured.start_seconds
+    start = measured.start
+    detectors = start.base + start.detector
     count = len(measured.shards)
     propose = measured.propose_wall + count * TASK_SECONDS
     detect = measured.detect_wall + count * TASK_SECONDS
+    by_tasks = slots.slowdown * compute_tail_factor(measured.rows, slots.cores) / slots.cores
     if not slots.gpus_per_actor:
-        factor = compute_tail_factor(measured.rows, slots.cores)
-        return start + factor * (propose + detect) / slots.cores
-    by_tasks = compute_tail_factor(measured.rows, slots.cores) * propose / slots.cores
-    by_actors = compute_tail_factor(measured.rows, slots.actors) * detect / slots.actors
-    return start + np.maximum(by_tasks + detect / count, propose / count + by_actors)
+        begin = RUN_START_SECONDS + detectors + start.tasks
+        return begin + by_tasks * (propose + detect)
+    begin = RUN_START_SECONDS + max(detectors, start.tasks)
+    by_actors = compute_tail_factor(measured.rows, slots.actors) / slots.actors
+    return begin + np.maximum(
+        by_tasks * propose + detect / count, propose / count + by_actors * detect
+    )

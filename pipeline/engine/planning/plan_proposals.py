@@ -7,7 +7,12 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.engine.planning.figures import TASK_SECONDS, WORKER_START_SECONDS, build_figures
+from pipeline.engine.planning.figures import (
+    RUN_START_SECONDS,
+    TASK_SECONDS,
+    build_figures,
+    compute_slowdown,
+)
 from pipeline.engine.planning.image_costs import ImageSample
 from pipeline.engine.planning.sampled_run import (
     MeasuredRun,
@@ -22,7 +27,7 @@ from pipeline.proposals.settings import ProposalSettings
 from pipeline.runs.makespan import compute_tail_factor
 from pipeline.runs.options import RunOptions
 from pipeline.runs.plan_options import PlanOptions
-from pipeline.runs.run_plan import RunPlan
+from pipeline.runs.run_plan import PlannedCluster, RunPlan
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +75,7 @@ def plan_proposals(
             plan_options,
             parts=len(shards),
             core_seconds=measured.propose_cpu,
-            wall_seconds=_compute_wall_seconds(measured, cluster.all_cores),
+            wall_seconds=compute_wall_seconds(measured, cluster),
             bytes_read=measured.bytes_read,
             bytes_written=measured.bytes_written,
         ),
@@ -79,9 +84,10 @@ def plan_proposals(
     return plan
 
 
-def _compute_wall_seconds(measured: MeasuredRun, cores: int) -> NDArray[np.float64]:
+def compute_wall_seconds(measured: MeasuredRun, cluster: PlannedCluster) -> NDArray[np.float64]:
     """Start, then all cores at work until the last shard ends."""
-    start = WORKER_START_SECONDS + measured.start_seconds
-    overhead = len(measured.shards) * TASK_SECONDS
-    work = measured.propose_wall + overhead
-    return start + compute_tail_factor(measured.rows, cores) * work / cores
+    start = RUN_START_SECONDS + measured.start.tasks
+    work = measured.propose_wall + len(measured.shards) * TASK_SECONDS
+    cores = cluster.all_cores
+    factor = compute_tail_factor(measured.rows, cores) * compute_slowdown(cluster)
+    return start + factor * work / cores

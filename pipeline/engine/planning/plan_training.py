@@ -11,7 +11,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.engine.planning.figures import TRAIN_START_SECONDS, build_figures
+from pipeline.engine.planning.figures import TRAIN_START_SECONDS, build_figures, compute_slowdown
 from pipeline.engine.planning.processes import measure_together
 from pipeline.engine.planning.this_machine import (
     choose_cluster,
@@ -90,6 +90,7 @@ class _MeasuredTraining:
     scale: float
     """Planned workers per measured one."""
     start_seconds: float
+    """Until the workers train: the driver, the controller and the workers load Ray Train in turn."""
     validated_images: int
     """Of one validation."""
 
@@ -194,11 +195,13 @@ def _measure(
         ]
         answers = measure_together(tasks, seconds + SLACK_SECONDS, HUGE_PAGES)
     validator = inputs.validator
+    first: TrainingCosts = answers[0].value
+    worker = max(answer.base_seconds + answer.prepare_seconds for answer in answers)
     return _MeasuredTraining(
-        answers[0].value,
+        first,
         steps,
         workers.count / count,
-        max(answer.start_seconds for answer in answers),
+        worker + answers[0].base_seconds + 2 * first.ray_train.wall,
         0 if validator is None else min(validator.images, sum(validator.dataset.shard_rows)),
     )
 
@@ -222,6 +225,8 @@ def _build_figures(
     strata = [MeasuredStratum(count, _list_values(records)) for count, records in phases if count]
     cpu_seconds, step_seconds, bytes_read = resample_totals(strata).T
     step_seconds = step_seconds * (1 - min(costs.waiting_share, 0.99))
+    if not workers.gpu:
+        step_seconds = step_seconds * compute_slowdown(cluster)
     validations = sum(map(spec.is_validation_due, range(1, spec.steps + 1)))
     validated = validations * measured.validated_images
     fixed = TRAIN_START_SECONDS + measured.start_seconds + states * costs.state.wall

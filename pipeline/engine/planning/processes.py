@@ -24,7 +24,7 @@ from pipeline.printable import escape_unprintable
 
 MODULE = "pipeline.engine.planning"
 READY, DONE, FAILED = "ready", "done", "failed"
-"""What a process answers: that it can begin, with the seconds that took; its measurement; its error."""
+"""What a process answers: that it can begin, with the seconds that it took; its measurement; its error."""
 GO = b"g"
 START_SECONDS = 900.0
 """How long a process may take to be ready: it may compile kernels and load a checkpoint."""
@@ -41,8 +41,10 @@ class Measurement(Protocol):
 class Measured:
     """The answer of one process."""
 
-    start_seconds: float
-    """Until it was ready, without the time in which others had the cores."""
+    base_seconds: float
+    """CPU seconds of the interpreter and of imports that each worker of Ray does, too."""
+    prepare_seconds: float
+    """From then until it was ready, without the time in which others had the cores."""
     value: Any
 
 
@@ -67,7 +69,8 @@ def measure_together(
             for child in children:
                 _send(child, GO)
             values = _collect(children, logs, DONE, seconds)
-    return [Measured(start, value) for start, value in zip(ready, values, strict=True)]
+    starts = [(float(base), float(prepare)) for base, prepare in ready]
+    return [Measured(base, prepare, v) for (base, prepare), v in zip(starts, values, strict=True)]
 
 
 @contextmanager

@@ -95,11 +95,27 @@ def sample_images(
 
 
 @dataclass(frozen=True)
+class StartSeconds:
+    """What it takes until a worker is ready, if it has a core for itself."""
+
+    base: float
+    """The interpreter, with imports that all workers share."""
+    kernels: float = 0.0
+    """Loading the kernels of proposals; 0 if they are stored."""
+    detector: float = 0.0
+    """Loading torch and the checkpoint; 0 where nothing is detected."""
+
+    @property
+    def tasks(self) -> float:
+        """Until the workers of tasks are ready: kernels are loaded by one worker of a node, then by all."""
+        return 2 * (self.base + self.kernels) if self.kernels else self.base
+
+
+@dataclass(frozen=True)
 class MeasuredRun:
     """What a sample says of the run; arrays `(1 + RESAMPLES,)` hold the estimate, then the resamples."""
 
-    start_seconds: float
-    """Until a worker was ready: kernels, and the checkpoint where it was loaded."""
+    start: StartSeconds
     images: list[ImageCost]
     shards: Sequence[Shard]
     propose_cpu: NDArray[np.float64]
@@ -140,15 +156,20 @@ def measure_sample(
     count = max(1, min(processes, count_cores(), len(sample.pieces) // 2))
     tasks = [replace(sample, pieces=sample.pieces[rank::count]) for rank in range(count)]
     answers = measure_together(tasks, sample.seconds + SLACK_SECONDS)
-    start = min(answer.start_seconds for answer in answers)
-    return compute_totals([answer.value for answer in answers], strata, shards, start)
+    costs: list[SampleCosts] = [answer.value for answer in answers]
+    start = StartSeconds(
+        min(answer.base_seconds for answer in answers),
+        min(process.kernels.wall for process in costs),
+        min(process.detector.wall for process in costs),
+    )
+    return compute_totals(costs, strata, shards, start)
 
 
 def compute_totals(
     costs: Sequence[SampleCosts],
     strata: Sequence[Stratum],
     shards: Sequence[Shard],
-    start_seconds: float,
+    start: StartSeconds,
 ) -> MeasuredRun:
     """Totals over all shards from the costs that the processes measured."""
     images = [image for process in costs for image in process.images]
@@ -174,7 +195,7 @@ def compute_totals(
     build_cpu = rows * sum(c.part.build.cpu for c in costs) / built
     build_wall = rows * sum(c.part.build.wall for c in costs) / built
     return MeasuredRun(
-        start_seconds,
+        start,
         images,
         shards,
         propose_cpu + (0 if detect_cpu.any() else build_cpu),

@@ -30,6 +30,8 @@ RENDEZVOUS = timedelta(seconds=300)
 class TrainingCosts:
     """What one worker measured; the first one has the records, which are sums over all workers."""
 
+    ray_train: TimeSpent = field(default_factory=TimeSpent)
+    """Importing Ray Train, which driver, controller and workers do."""
     records: list[TrainingRecord] = field(default_factory=list)
     """One per step."""
     waiting_share: float = 0.0
@@ -57,6 +59,9 @@ class TrainingSample:
 
     def prepare(self) -> Callable[[], TrainingCosts]:
         """Load torch, find the other workers and build the network."""
+        costs = TrainingCosts()
+        with costs.ray_train.measure():
+            import ray.train  # noqa: F401, PLC0415  takes a second
         import torch  # noqa: PLC0415  (the driver imports this module and must not load torch)
         from torch import distributed  # noqa: PLC0415
 
@@ -81,10 +86,9 @@ class TrainingSample:
             device=device,
             ingest_threads=min(8, self.threads) if self.gpu else 1,
         )
-        return lambda: self._measure(trainer)
+        return lambda: self._measure(trainer, costs)
 
-    def _measure(self, trainer: Trainer) -> TrainingCosts:
-        costs = TrainingCosts()
+    def _measure(self, trainer: Trainer, costs: TrainingCosts) -> TrainingCosts:
         began, waited = perf_counter(), read_core_wait()
         trainer.train()
         costs.waiting_share = (read_core_wait() - waited) / (perf_counter() - began)

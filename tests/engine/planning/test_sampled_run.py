@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.engine.planning.image_costs import ImageCost, PartCost, SampleCosts
 from pipeline.engine.planning.sampled_run import (
+    StartSeconds,
     check_plannable,
     compute_totals,
     list_shards_to_plan,
@@ -48,7 +49,7 @@ def test_totals_are_sums_over_strata_shards_and_rows() -> None:
         ),
         SampleCosts([_cost(1, 3.0), _cost(8, 12.0)], part=PartCost(empty_bytes=100)),
     ]
-    measured = compute_totals(costs, strata, SHARDS, start_seconds=1.5)
+    measured = compute_totals(costs, strata, SHARDS, StartSeconds(1.5))
     per_shard = 0.1
     assert measured.propose_cpu[0] == pytest.approx(8 * 2.0 + 2 * 11.0 + 2 * per_shard)
     assert measured.propose_wall[0] == pytest.approx(2 * (8 * 2.0 + 2 * 11.0) + 2 * 2 * per_shard)
@@ -57,13 +58,13 @@ def test_totals_are_sums_over_strata_shards_and_rows() -> None:
     # In small groups the four images, of weight 14 each, took 168 bytes, 3 per weight.
     assert measured.bytes_written[0] == pytest.approx(2 * 100 + (8 * 28 + 2 * 56) / 3)
     assert not measured.detect_cpu.any()
-    assert (measured.start_seconds, measured.failed) == (1.5, 0)
+    assert (measured.start.tasks, measured.failed) == (1.5, 0)
 
 
 def test_a_sample_that_failed_as_a_whole_plans_nothing() -> None:
     costs = [SampleCosts([_cost(0, 1.0, is_failed=True)], part=PartCost(empty_bytes=1))]
     with pytest.raises(UnreadableDataset, match="all 1 sampled images failed"):
-        compute_totals(costs, [Stratum(10, (0,))], SHARDS, 0.0)
+        compute_totals(costs, [Stratum(10, (0,))], SHARDS, StartSeconds(0.0))
 
 
 @pytest.mark.parametrize("option", ["overwrite", "retry_failed"])
