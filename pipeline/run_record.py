@@ -109,10 +109,17 @@ def _describe(record: RunRecord, key: str, values: Mapping[str, str]) -> str:
     return f"{digest}... of {place}" if place and key in values else value
 
 
+_PACKAGES = (
+    *("ray", "torch", "torchvision", "numpy", "numba", "pyarrow", "pillow"),
+    "opencv-contrib-python-headless",
+)
+"""Packages that decide numbers and files."""
+
+
 def collect_versions() -> dict[str, str]:
     """Versions of the packages that decide numbers and files, read without importing them."""
     versions = {"fast-rcnn-pipeline": __version__, "python": platform.python_version()}
-    for name in ("ray", "torch", "torchvision", "numpy", "numba", "pyarrow", "pillow"):
+    for name in _PACKAGES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -18,7 +18,7 @@ from pipeline.engine.detect.pool import DetectorPool
 from pipeline.engine.detect.resources import ActorOptions, choose_actor_resources
 from pipeline.engine.detect.work import DetectionWork
 from pipeline.engine.node_versions import VersionCheck
-from pipeline.engine.propose.warm_up import warm_up_workers
+from pipeline.engine.propose.warm_up import compare_nodes, warm_up_workers
 from pipeline.engine.shards.runner import run_shards
 from pipeline.errors import MismatchedOutput
 from pipeline.proposals.settings import ProposalSettings
@@ -103,21 +103,24 @@ def _detect(
     launcher = ActorLauncher(plan_reference, resources)
     pieces = len(ready.todo) + sum(len(rows) for rows in ready.retry.values())
     pool = DetectorPool(launcher, resources, options.no_capacity_after, precision, pieces=pieces)
+    versions, placement = VersionCheck(), options.placement
+    if plan.proposals is None:
+        warm_up = functools.partial(compare_nodes, placement, versions)
+    else:
+        warm_up = functools.partial(warm_up_workers, plan.proposals, placement, versions)
     with DetectionWork(
         plan,
         plan_reference,
         pool,
         stored=stored,
         mean_size=ready.mean_image_bytes,
-        placement=options.placement,
+        placement=placement,
         reuse=reuse,
+        warm_up=warm_up,
     ) as work:
         if plan.settings.precision == "auto":
             ready = ready.resolve({"precision": work.precision})
         log.info("the network computes in %s", work.precision)
-        versions = VersionCheck()
-        if plan.proposals is not None:
-            warm_up_workers(plan.proposals, options.placement, versions)
         done = run_shards(work, "detect", ready, options, versions=versions)
         return replace(done, gpus_per_detector=resources.gpus)
 

@@ -7,7 +7,7 @@ chunks one by one and puts the shard's part. Images never pass through the drive
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -48,6 +48,7 @@ class DetectionWork:
         mean_size: float = 0.0,
         placement: Placement = ANYWHERE,
         reuse: ReusePlan | None = None,
+        warm_up: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare the work.
 
@@ -59,11 +60,13 @@ class DetectionWork:
             mean_size: bytes per image, estimated before any is read; 0 if unknown.
             placement: which nodes may run the tasks that read.
             reuse: which rows of an earlier output may be taken over.
+            warm_up: prepares the workers of the tasks, while the detectors start.
         """
         self.plan = plan
         self.stored = stored
         self._placement = placement
         self._reuse = reuse
+        self._warm_up = warm_up
         self._plan_reference = plan_reference
         self._pool = pool
         self._mean_size = mean_size
@@ -79,6 +82,7 @@ class DetectionWork:
             # An autoscaler starts nodes for detectors and tasks at the same time.
             self._pool.follow(cluster.get_capacity())
             cluster.await_core(self.plan.options.no_capacity_after, self._placement)
+            self._warm_up()
             self._pool.await_first()
         except BaseException:
             self.close()

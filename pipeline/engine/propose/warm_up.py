@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -65,6 +66,20 @@ def warm_up_workers(
     log.info("proposal kernels are ready after %.1f s", perf_counter() - start)
 
 
+def compare_nodes(placement: Placement, versions: VersionCheck) -> None:
+    """Warn of nodes with other versions than the driver's, where tasks need no kernels.
+
+    Args:
+        placement: which nodes will run the tasks.
+        versions: gets the versions of each node.
+    """
+    hosts = cluster.get_capacity().hosts
+    tasks = [_place(h.node, _read_versions).remote() for h in hosts if h.count_tasks(placement)]
+    for task in _await(tasks, LOAD_TIMEOUT):
+        with contextlib.suppress(RayError):  # a node that is lost meanwhile
+            versions.check([ray.get(task)])
+
+
 def _place(node: str, task: Any) -> Any:
     return task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
 
@@ -109,6 +124,11 @@ def _check_compilations(ended: Sequence[ObjectRef[NodeVersions]]) -> list[NodeVe
 @ray.remote(num_cpus=1, max_retries=0)
 def _compile(settings: ProposalSettings) -> NodeVersions:
     _load_kernels(settings)
+    return read_own_versions()
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _read_versions() -> NodeVersions:
     return read_own_versions()
 
 

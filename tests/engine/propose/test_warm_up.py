@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import ray
 
+from pipeline.engine.node_versions import VersionCheck
 from pipeline.engine.propose import warm_up
 from pipeline.errors import InvalidConfiguration
 from pipeline.proposals.settings import ProposalSettings
+from pipeline.runs.placement import ANYWHERE
+from tests.project_log import read_project_log
 
 
 @ray.remote(num_cpus=1)
@@ -34,6 +37,18 @@ def test_every_worker_has_the_kernels() -> None:
     assert len({pid for pid, _ in workers}) == 2
     assert all(loaded for _, loaded in workers)
     assert _list_meetings() <= before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_nodes_with_other_versions_are_named_before_the_work(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Tasks that need no kernels, as with stored proposals."""
+    warm_up.compare_nodes(ANYWHERE, VersionCheck())
+    assert not [line for line in read_project_log(caplog) if "instead of" in line]
+    warm_up.compare_nodes(ANYWHERE, VersionCheck({"numpy": "0.1"}))
+    (line,) = [line for line in read_project_log(caplog) if "instead of" in line]
+    assert "instead of 0.1" in line
 
 
 @pytest.mark.usefixtures("ray_cluster")
