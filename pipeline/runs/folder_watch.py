@@ -11,7 +11,7 @@ from pipeline.runs.log_writer import PUT_EVERY
 LOOKS = 5
 """Listings in the time of a watch, beside the first."""
 LONGEST_SILENCE = 2 * PUT_EVERY
-"""A living driver puts its logs more often than once in so many seconds."""
+"""A living driver puts its logs more often than once in so many seconds, also if nothing happens."""
 
 
 FOLDERS = ("", "logs", "steps", "matches", "parts")

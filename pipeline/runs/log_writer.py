@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 from pipeline import storage, uris
@@ -29,6 +29,8 @@ class LogWriter:
         folder: str,
         documents: Mapping[str, LogDocument],
         put_every: float = PUT_EVERY,
+        *,
+        note_silence: Callable[[], None],
     ) -> None:
         """Prepare a writer.
 
@@ -36,10 +38,13 @@ class LogWriter:
             folder: URI of the folder.
             documents: by the name of their object.
             put_every: seconds between two puts; the first one follows after at most `FIRST_PUT`.
+            note_silence: changes a document if none has changed since the last put, so that each put shows
+                that the driver lives.
         """
         self._folder = folder
         self._documents = documents
         self._put_every = put_every
+        self._note_silence = note_silence
         self._put_revisions = dict.fromkeys(documents, 0)
         self._is_failing = False
         self._ended = threading.Event()
@@ -62,15 +67,20 @@ class LogWriter:
         wait = min(FIRST_PUT, self._put_every)
         while not self._ended.wait(wait):
             began = monotonic()
+            if not self._list_changed():
+                self._note_silence()
             self._put_changed()
             wait = max(0.1, self._put_every - (monotonic() - began))
         self._put_changed()
 
+    def _list_changed(self) -> list[str]:
+        documents = self._documents.items()
+        return [name for name, log in documents if log.revision != self._put_revisions[name]]
+
     def _put_changed(self) -> None:
-        for name, document in self._documents.items():
+        for name in self._list_changed():
+            document = self._documents[name]
             revision = document.revision
-            if revision == self._put_revisions[name]:
-                continue
             try:
                 storage.put(uris.join(self._folder, name), document.encode())
             except Exception as error:

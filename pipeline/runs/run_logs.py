@@ -127,7 +127,9 @@ class RunLogs:
         start = self._start = self._choose_start()
         folder = uris.join(self._output, log_files.FOLDER)
         documents = {start.name_file(kind): log for kind, log in self._documents.items()}
-        self._writer = LogWriter(folder, documents, self._put_every)
+        self._writer = LogWriter(
+            folder, documents, self._put_every, note_silence=self._note_silence
+        )
         self._add_heading(start)
         root = logging.getLogger()
         for handler in root.handlers:
@@ -182,6 +184,10 @@ class RunLogs:
         for line in lines:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             self._lines.add(f"{now} {_escape_lines(self._mask.hide(line))}")
+
+    def _note_silence(self) -> None:
+        """Show readers of the output that the driver lives, though nothing else was logged."""
+        self.add_lines(f"still at work after {self.elapsed:.0f} s")
 
     def record_error(self, values: Mapping[str, Any], text: str) -> None:
         """Keep what lies behind an error of a worker.
