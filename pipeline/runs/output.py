@@ -21,6 +21,7 @@ from pipeline.runs.resume import TakenOver, check_not_taken_over, find_run_to_re
 from pipeline.runs.run_logs import RunLogs
 from pipeline.runs.run_plan import PLAN_NAME, remove_foreign_plan
 from pipeline.runs.threshold_selection import put_missing_thresholds
+from pipeline.runs.unlisted_parts import find_unlisted
 from pipeline.shards import Cut, Shard
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def open_run(
     _check_owned(output, record, planned)
     logs = RunLogs(logs_output or output)
     opened = RunOutput(output, record, tuple(planned), frozenset(), logs=logs)
-    ready = _inspect_output(opened, options)
+    ready = _inspect_output(opened, options, is_resumed=earlier is not None)
     ready = replace(ready, mean_image_bytes=mean_image_bytes)
     if earlier is not None and ready.has_work:
         ready = replace(ready, mean_image_bytes=check_images())
@@ -213,12 +214,14 @@ def _list_remains(output: str) -> list[str]:
     return [name for name in names if _WRITTEN.fullmatch(name) and name != RECORD_NAME]
 
 
-def _inspect_output(ready: RunOutput, options: RunOptions) -> RunOutput:
+def _inspect_output(ready: RunOutput, options: RunOptions, *, is_resumed: bool) -> RunOutput:
     """The output with what its parts show: committed shards, failed images, and which of these to retry.
 
     A damaged part, or one of another run or shard, counts as none: its shard is done again.
     """
     listed = shards.list_parts(ready.uri, ready.shards).committed
+    if is_resumed:
+        listed |= find_unlisted(ready.uri, ready.shards, listed)
     committed = [shard for shard in ready.shards if shard.ordinal in listed]
     record = ready.record
     has_status = record.job not in WITHOUT_STATUS

@@ -33,6 +33,7 @@ from pipeline.runs.reuse_index import (
     index_keys,
     read_key_hashes,
 )
+from pipeline.runs.unlisted_parts import find_unlisted
 from pipeline.shards import Parts, Shard
 
 log = logging.getLogger(__name__)
@@ -156,6 +157,7 @@ def open_earlier_output(
     _check_settings(uri, earlier, record)
     table = shards.read_shard_table(uri) or []
     committed = shards.list_parts(uri, table).committed
+    committed |= find_unlisted(uri, table, committed)
     parts = Parts(
         uri, tuple(shard for shard in table if shard.ordinal in committed), earlier.fingerprint
     )
