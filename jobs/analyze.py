@@ -2,7 +2,7 @@
 
 python jobs/analyze.py detections --detections out/detections --manifest test.parquet --output out
 
-python jobs/analyze.py proposals --proposals out/proposals --manifest test.parquet --output out
+python jobs/analyze.py proposals --proposals out/proposals --manifest test.parquet --output out/recall
 
 python jobs/analyze.py compare --detections out/plain out/compressed --manifest test.parquet --output out
 

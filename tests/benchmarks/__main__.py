@@ -1,4 +1,4 @@
-"""Run every benchmark in a short form: python -m tests.benchmarks (or `make bench`).
+"""Run the most used benchmarks in short forms: python -m tests.benchmarks (or `make bench`).
 
 Uses the VOC images in PIPELINE_DEV_DATA if they exist, else drawn images, which are small and easy. Take
 figures to quote from the single benchmarks on real images.
@@ -20,7 +20,7 @@ LIMIT = 60
 
 
 def main() -> int:
-    """Run every benchmark and return the highest exit code."""
+    """Run them and return the highest exit code."""
     root = Path(__file__).parents[2]
     data = Path(os.environ.get("PIPELINE_DEV_DATA", root.parent / "shared")) / "data"
     voc, split = data / "VOCdevkit" / "VOC2007", "devval"
