@@ -4,16 +4,18 @@
     nice .venv/bin/python -m tests.cluster.check_images --target gpu
 
 The steps of the target as the file has them, from the files that it copies: the pinned installation, the
-kernels and, for `cpu` and `gpu`, torch. For `proposals` it then proves that torch is absent, runs prepare and
-propose on drawn images, and reads what detect says. It prints the size of what pip installed. What only
-Docker can do (apt, useradd, the base) is left out. It takes minutes and needs a package index, so `make test`
-leaves it out; test_without_torch.py, beside it, runs the same jobs in the environment of the tests.
+kernels and, for `cpu` and `gpu`, torch. For `proposals` it then proves that torch is absent, runs prepare,
+propose and analyze on a drawn dataset, with the extras that they may need, reads what detect says, and proves
+that no job compiled another kernel. It prints the size of what pip installed. What only Docker can do (apt,
+useradd, the base) is left out. It takes minutes and needs a package index, so `make test` leaves it out;
+test_without_torch.py, beside it, runs the same jobs in the environment of the tests.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from pathlib import Path
 
 from tests.cluster.dockerfile import Stage, read_stages
 from tests.engine.drawn_images import draw_images
+from tests.outputs import make_object, write_annotations, write_detections
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE")
@@ -77,7 +80,7 @@ def _copy(arguments: list[str], clone: Path) -> None:
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / source, clone / target, ignore=ignore, dirs_exist_ok=True)
         else:
-            shutil.copy(ROOT / source, clone / source)
+            shutil.copy(ROOT / source, clone / target)
 
 
 def _check_without_torch(folder: Path, environment: dict[str, str]) -> None:
@@ -85,16 +88,48 @@ def _check_without_torch(folder: Path, environment: dict[str, str]) -> None:
         "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ('torch', 'torchvision'))))"
     )
     _run(["python", "-c", absent], folder, environment)
-    draw_images(folder / "images", 4)
-    jobs = (
-        "prepare folder --images images --output manifest.parquet",
-        "propose --manifest manifest.parquet --output boxes --strategy single",
-        "detect --manifest manifest.parquet --checkpoint none --output detections",
-    )
-    for job in jobs[:2]:
-        _run(["python", "-m", *f"jobs.{job}".split()], folder, environment)
+    manifest_uri, detections = _write_inputs(folder)
+    compiled = _list_kernels(folder)
+    manifest = f"--manifest {manifest_uri}"
+    jobs = [
+        "prepare folder --images images --output prepared.parquet --check",
+        *(f"propose {manifest} --output {s} --strategy {s}" for s in ("single", "quality", "wide")),
+        f"analyze proposals {manifest} --proposals wide --output recall",
+        f"analyze detections {manifest} --detections {detections} --proposals wide --output scores",
+        f"analyze sql --detections {detections} 'SELECT count(*) FROM detections'",
+    ]
+    for job in jobs:
+        _run(["python", "-m", *shlex.split(f"jobs.{job}")], folder, environment)
+    more = _list_kernels(folder) - compiled
+    if more:
+        sys.exit(f"jobs compiled what the image lacks: {', '.join(sorted(more))}")
+    print(f"{len(compiled)} files of kernels, and no job added one")
+    _check_that_detect_names_torch(folder, environment)
+
+
+def _write_inputs(folder: Path) -> tuple[str, str]:
+    """Drawn images with a manifest and detections, of which one is true; returns their places."""
+    paths = draw_images(folder / "images", 4)
+    objects = {path.stem: [make_object("cat", (10, 10, 40, 40))] for path in paths}
+    places = {path.stem: str(path) for path in paths}
+    manifest = str(folder / "manifest.parquet")
+    write_annotations(manifest, objects, ("cat",), size=(80, 60), uris=places)
+    boxes = {
+        path.stem: [("cat", 0.9, (10, 10, 40, 40)), ("cat", 0.4, (0, 0, 5, 5))] for path in paths
+    }
+    return manifest, write_detections(str(folder / "detections"), manifest, boxes, ("cat",))
+
+
+def _list_kernels(folder: Path) -> set[str]:
+    """The files in which Numba keeps kernels: one of each for every set of types."""
+    kernels = folder / "kernels"
+    return {str(path.relative_to(kernels)) for path in kernels.rglob("*.nb?")}
+
+
+def _check_that_detect_names_torch(folder: Path, environment: dict[str, str]) -> None:
+    job = "jobs.detect --manifest manifest.parquet --checkpoint none --output found"
     ended = subprocess.run(
-        ["python", "-m", *f"jobs.{jobs[2]}".split()],
+        ["python", "-m", *job.split()],
         cwd=folder,
         env=environment,
         check=False,

@@ -41,6 +41,16 @@ def select_line(line: str) -> str | None:
     return None if not plain or plain.startswith("Running entrypoint for job") else plain
 
 
+def list_submit_words(*words: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """What follows `ray job` to run a command on a cluster with the code of this folder.
+
+    Args:
+        words: the command.
+        options: further options of `ray job submit`.
+    """
+    return ("submit", *options, "--working-dir", ".", "--", *words)
+
+
 class Submission:
     """A `ray job submit` process and what it has printed so far; a `with` block ends it."""
 
@@ -126,7 +136,7 @@ class RayJobs:
             words: the command that the cluster is to run.
             options: further options of `ray job submit`.
         """
-        command = ("submit", *options, "--working-dir", ".", "--", *words)
+        command = list_submit_words(*words, options=options)
         self.echo(f"$ ray job {shlex.join(command)}")
         process = subprocess.Popen(
             _build_command(*command),

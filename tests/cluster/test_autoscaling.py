@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,15 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipeline import shards
 from pipeline.manifest_writer import write_manifest
 from pipeline.manifests import ManifestRow
-from tests.chaos.processes import wait_until
+from tests.chaos.processes import send_signal, wait_until
 from tests.cluster.autoscaling_ray import ROOT, AutoscalingRay, NodeType
 from tests.engine.drawn_images import draw_images, write_random_checkpoint
 
-IMAGES = 24
+IMAGES = 16
+SIZE = (400, 300)
+"""Of the images: `quality` takes about a second for the four of a shard, long enough to be seen at work."""
+HOLD_SECONDS = 150.0
+"""How long tasks stand still at most, until the autoscaler has started as many nodes as it may."""
 TYPES = {
     "cpu": NodeType({"CPU": 1}, at_most=2, labels={"market": "spot"}),
     "gpu": NodeType({"CPU": 1, "GPU": 1}, at_most=1, labels={"market": "stable"}),
@@ -38,14 +44,26 @@ def cluster() -> Iterator[AutoscalingRay]:
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a manifest and a checkpoint."""
     folder = tmp_path_factory.mktemp("inputs")
-    rows = [ManifestRow(p.stem, str(p), 80, 60, None) for p in draw_images(folder / "i", IMAGES)]
+    paths = draw_images(folder / "i", IMAGES)
+    for path in paths:
+        Image.open(path).resize(SIZE, Image.Resampling.NEAREST).save(path)
+    rows = [ManifestRow(path.stem, str(path), *SIZE, None) for path in paths]
     write_manifest(str(folder / "m.parquet"), rows, None)
     write_random_checkpoint(folder)
     return folder
 
 
-def _run(cluster: AutoscalingRay, *command: str) -> tuple[int, str, Counter[str]]:
-    """Run Python; returns the exit code, what it printed, and the most nodes of each type at one time."""
+def _run(
+    cluster: AutoscalingRay, *command: str, hold_until: int = 0
+) -> tuple[int, str, Counter[str]]:
+    """Run Python; returns the exit code, what it printed, and the most nodes of each type at one time.
+
+    Args:
+        cluster: where its jobs run.
+        command: what follows `python`.
+        hold_until: a number of CPU nodes; until they are there, tasks of propose stand still. Otherwise a
+            small run might end before the autoscaler sees that others wait.
+    """
     most: Counter[str] = Counter()
     process = subprocess.Popen(
         [sys.executable, *command],
@@ -58,9 +76,17 @@ def _run(cluster: AutoscalingRay, *command: str) -> tuple[int, str, Counter[str]
 
     def watch() -> None:
         nonlocal most
+        held: set[int] = set()
+        deadline = time.monotonic() + HOLD_SECONDS
         while process.poll() is None:
             most |= cluster.count_nodes()
-            time.sleep(0.5)
+            is_holding = most["cpu"] < hold_until and time.monotonic() < deadline
+            if is_holding:
+                held.update(cluster.head.list_workers("propose_piece"))
+            send_signal([*held], signal.SIGSTOP if is_holding else signal.SIGCONT)
+            if not is_holding:
+                held.clear()
+            time.sleep(0.1 if is_holding else 0.5)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -77,18 +103,19 @@ def _read_ids(output: Path) -> list[str]:
 def test_from_no_workers_to_no_workers(
     cluster: AutoscalingRay, inputs: Path, tmp_path: Path
 ) -> None:
-    """Proposals run on CPU nodes, detectors on a GPU node; idle nodes end."""
-    manifest, small = ("--manifest", f"{inputs}/m.parquet"), ("--shard-size", "2")
+    """Proposals run on as many CPU nodes as there may be, detectors on a GPU node; idle nodes end."""
+    manifest, small = ("--manifest", f"{inputs}/m.parquet"), ("--shard-size", "4")
     assert cluster.count_nodes() == Counter()
     on_cpus = ("--label-selector", '{"market": "spot"}')
     code, printed, most = _run(
         cluster,
         *("-m", "jobs.propose", *manifest, "--output", f"{tmp_path}/p", *small, *on_cpus),
-        *("--strategy", "single", "--min-side", "8"),
+        *("--strategy", "quality", "--max-boxes", "100"),
+        hold_until=TYPES["cpu"].at_most,
     )
     assert code == 0, printed
     assert "waiting up to 300 s for CPU 1 (of 1 living node none has more than 0)" in printed
-    assert most["cpu"] >= 1
+    assert most["cpu"] == TYPES["cpu"].at_most == 2
     assert not most["gpu"]
     code, printed, most = _run(
         cluster,
@@ -129,7 +156,11 @@ with connect_to_cluster():
 
 
 def test_training_waits_for_as_many_nodes_as_its_workers_need(cluster: AutoscalingRay) -> None:
-    """Two workers need two nodes of one core each; two GPUs are more than the cluster can ever have."""
+    """Two workers need two nodes of one core each; two GPUs are more than the cluster can ever have.
+
+    The rest of a training on a growing cluster takes most of a minute, in which torch is loaded by each
+    worker, so `python -m tests.cluster.autoscaling_trace` does that.
+    """
     code, printed, most = _run(cluster, "-c", WORKERS)
     assert "chosen: 2 workers with 1 core" in printed
     assert most["cpu"] == 2

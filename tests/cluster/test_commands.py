@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import click
 import pytest
-from ray.scripts.scripts import cli as ray_cli
+from ray._private.label_utils import validate_label_selector
 
 from jobs import entry
 from tests.cluster import cluster_files
+from tests.cluster.demo.walkthrough import BUCKET, list_commands
+from tests.cluster.ray_options import parse_ray
+from tests.cluster.submission import list_submit_words
 from tests.jobs.command import get_options_and_main
 
 PYTHON_COMMANDS = cluster_files.find_commands("python")
@@ -71,28 +75,47 @@ def test_a_misspelled_option_is_noticed(capsys: pytest.CaptureFixture[str]) -> N
     assert "--chekpoint" in capsys.readouterr().err
 
 
-def _parse_ray(words: list[str]) -> None:
-    command: click.Command = ray_cli
-    context = click.Context(command)
-    while isinstance(command, click.Group):
-        name, *words = words
-        inner = command.get_command(context, name)
-        assert inner is not None, f"ray has no command {name}"
-        command = inner
-    command.make_context(command.name, words)
-
-
 @pytest.mark.parametrize(
     ("place", "words"), RAY_COMMANDS, ids=[f"{p}: ray {' '.join(w[:2])}" for p, w in RAY_COMMANDS]
 )
 def test_ray_takes_these_options(place: str, words: list[str]) -> None:
-    # As the shell would: numbers in place of variables, which the parser wants to be numbers.
-    _parse_ray([re.sub(rf"^(--num-\w+)={cluster_files.VALUE}$", r"\1=1", word) for word in words])
+    options = parse_ray(words)
+    if words[:2] != ["job", "submit"]:
+        return
+    assert isinstance(json.loads(options["runtime_env_json"] or "{}"), dict)
+    amounts = json.loads(options["entrypoint_resources"] or "{}")
+    assert all(amount > 0 for amount in amounts.values())
+    selector = json.loads(options["entrypoint_label_selector"] or "{}")
+    assert validate_label_selector(selector) is None
+    assert options["entrypoint"], "without a command after --, nothing runs"
+
+
+def test_a_command_shows_how_to_place_the_driver() -> None:
+    shown = {word for _, words in RAY_COMMANDS for word in words if words[:2] == ["job", "submit"]}
+    assert {"--entrypoint-label-selector", "--entrypoint-resources"} <= shown
 
 
 def test_a_misspelled_option_of_ray_is_noticed() -> None:
     with pytest.raises(click.NoSuchOption, match="--dashbord-host"):
-        _parse_ray(["start", "--head", "--dashbord-host=0.0.0.0"])
+        parse_ray(["start", "--head", "--dashbord-host=0.0.0.0"])
+    with pytest.raises(click.NoSuchOption, match="--entrypoint-resourcs"):
+        parse_ray(["job", "submit", "--entrypoint-resourcs={}", "--", "true"])
+    with pytest.raises(click.UsageError, match="no command summit"):
+        parse_ray(["job", "summit"])
+
+
+def test_the_readme_shows_the_commands_of_the_demo() -> None:
+    """Those of the section Submit, in the demo's order, with another bucket."""
+    readme = (cluster_files.CLUSTER / "README.md").read_text()
+    (section,) = re.findall(r"^## Submit\n(.*?)^## ", readme, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    shown = [words for block in blocks for words in cluster_files.split_commands(block)]
+    demo = [
+        [word.replace(f"s3://{BUCKET}/", "s3://bucket/") for word in list_submit_words(*words)]
+        for words in list_commands()
+    ]
+    expected = [["ray", "job", *words] for words in demo]
+    assert [words for words in shown if words in expected] == expected
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,16 @@ def test_a_submitted_job_survives_a_stop_and_a_lost_node(
         send_signal(frozen, signal.SIGCONT)
         submission, committed = lose_node(jobs, cluster, output, *words, parts=5)
     assert submission.process.returncode == 0, submission.text
-    assert committed < IMAGES // SHARD_SIZE
     assert f"{IMAGES} images in {IMAGES // SHARD_SIZE} shards, 0 failed" in submission.text
     stopped = dataclasses.replace(stopped, resumed_from=find_resumed_from(submission))
-    outcome = Outcome([count_rows(output, ids)], nodes_started=2, nodes_killed=1)
-    outcome.stopped_job = stopped
+    outcome = Outcome(
+        [count_rows(output, ids)],
+        nodes_started=2,
+        nodes_killed=1,
+        parts=IMAGES // SHARD_SIZE,
+        parts_at_kill=committed,
+        stopped_job=stopped,
+    )
     assert outcome.is_right, outcome
     record = json.loads(storage.read(f"{output}/run.json"))
     assert record["versions"]["fast-rcnn-pipeline"] == VERSION
@@ -91,7 +96,9 @@ def test_rows_are_counted_against_the_dataset(monkeypatch: pytest.MonkeyPatch) -
 def test_any_image_that_is_not_there_once_is_wrong(tmp_path: Path) -> None:
     count = OutputCount("s3://bucket/run", 4, 4, 4, 0, 0, 0)
     stopped = StoppedJob(4, 1, 2, 1.0, 2)
-    right = Outcome([count], nodes_started=2, nodes_killed=1, stopped_job=stopped)
+    right = Outcome(
+        [count], nodes_started=2, nodes_killed=1, parts=3, parts_at_kill=1, stopped_job=stopped
+    )
     assert right.is_right
     for field in ("rows", "distinct_ids", "lost", "foreign", "failed"):
         wrong_count = dataclasses.replace(count, **{field: getattr(count, field) + 1})
@@ -101,6 +108,9 @@ def test_any_image_that_is_not_there_once_is_wrong(tmp_path: Path) -> None:
         other = dataclasses.replace(right, stopped_job=dataclasses.replace(stopped, **wrong))
         assert not other.is_right
     assert not dataclasses.replace(right, nodes_killed=0).is_right
+    assert dataclasses.replace(right, parts_at_kill=2).is_right
+    for committed in (0, 3):  # the node was killed before the first part, or after the last one
+        assert not dataclasses.replace(right, parts_at_kill=committed).is_right
     assert not dataclasses.replace(right, outputs=[]).is_right
     written = json.loads(
         dataclasses.replace(right, outputs=[count] * 2).write(tmp_path).read_text()

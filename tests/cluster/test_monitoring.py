@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import json
 import re
@@ -15,6 +16,7 @@ import pytest
 from pipeline.engine.monitor import metrics
 from pipeline.engine.shards.retry_policy import Cause
 from tests.cluster.cluster_files import CLUSTER, read_resources
+from tests.cluster.prometheus_fields import FIELDS, list_unknown_fields
 
 RESOURCES = read_resources()
 RULES = RESOURCES["alerts"]["spec"]["groups"][0]["rules"]
@@ -68,7 +70,6 @@ def test_alerts_watch_progress_failures_and_the_store() -> None:
     names = {rule["alert"] for rule in RULES}
     assert {"FastRcnnNoProgress", "FastRcnnFailedImages", "FastRcnnStoreErrors"} <= names
     for rule in RULES:
-        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
         assert rule["labels"]["severity"] == "warning"
         assert rule["annotations"]["summary"]
 
@@ -85,6 +86,37 @@ def test_causes_in_alerts_are_those_that_are_counted() -> None:
     for rule in RULES:
         for value in re.findall(r'cause=~?"([^"]*)"', rule["expr"]):
             assert set(value.split("|")) <= known
+
+
+OF_THE_OPERATOR = ("alerts", "pod-monitor")
+
+
+@pytest.mark.parametrize("name", OF_THE_OPERATOR)
+def test_the_operator_knows_each_field(name: str) -> None:
+    resource = RESOURCES[name]
+    assert resource["apiVersion"] == "monitoring.coreos.com/v1"
+    assert list_unknown_fields(resource, FIELDS[resource["kind"]]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "wrong"),
+    [
+        ("alerts", "spec", "group"),
+        ("alerts", "spec.groups.0", "rule"),
+        ("alerts", "spec.groups.0.rules.0", "anotations"),
+        ("pod-monitor", "spec", "podMetricEndpoints"),
+        ("pod-monitor", "spec.selector", "matchLabel"),
+        ("pod-monitor", "spec.podMetricsEndpoints.0", "honourLabels"),
+        ("pod-monitor", "spec.podMetricsEndpoints.0.relabelings.0", "target_label"),
+    ],
+)
+def test_a_misspelled_field_of_the_operator_is_noticed(name: str, path: str, wrong: str) -> None:
+    resource = copy.deepcopy(RESOURCES[name])
+    holder: Any = resource
+    for key in path.split("."):
+        holder = holder[int(key) if key.isdigit() else key]
+    holder[wrong] = holder.popitem()[1]
+    assert list_unknown_fields(resource, FIELDS[resource["kind"]]) == [f"{path}.{wrong}"]
 
 
 def test_prometheus_finds_the_pods() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pipeline import shards
 from pipeline.engine.detect import detector_loading
 from pipeline.errors import NoCapacity
 from tests.engine.drawn_images import draw_images
+from tests.outputs import make_object, write_annotations, write_detections
 
 ROOT = Path(__file__).parents[2]
 HIDE = """
@@ -64,6 +66,26 @@ def test_prepare_and_propose_need_no_torch(tmp_path: Path) -> None:
     assert shards.open_parts(boxes).rows == 3
     started = [path.read_text() for path in (tmp_path / "started").iterdir()]
     assert any("default_worker.py" in words for words in started), "torch was not hidden in workers"
+
+
+def test_analyze_needs_no_torch(tmp_path: Path) -> None:
+    """The whole job, with diagnostics, intervals and the report; both images' one object is detected."""
+    images = {path.stem: str(path) for path in draw_images(tmp_path / "images", 2)}
+    box = (10, 10, 40, 40)
+    objects = {name: [make_object("cat", box)] for name in images}
+    manifest = str(tmp_path / "manifest.parquet")
+    write_annotations(manifest, objects, ("cat",), size=(80, 60), uris=images)
+    found = {name: [("cat", 0.9, box), ("cat", 0.2, (0, 0, 5, 5))] for name in images}
+    detections = write_detections(str(tmp_path / "detections"), manifest, found, ("cat",))
+    analyzed = _run(
+        tmp_path,
+        *("jobs/analyze.py", "detections", "--detections", detections, "--manifest", manifest),
+        *("--output", str(tmp_path / "analysis"), "--resamples", "10"),
+    )
+    assert analyzed.returncode == 0, analyzed.stderr
+    metrics = json.loads((tmp_path / "analysis" / "metrics.json").read_text())
+    assert (metrics["voc_map50"], metrics["detections"]) == (1.0, 4)
+    assert (tmp_path / "analysis" / "report" / "index.html").is_file()
 
 
 @pytest.mark.parametrize("job", ["compress", "demo", "detect", "train"])

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import datasets
 import duckdb
 import pyarrow as pa
 import pytest
@@ -126,6 +127,28 @@ def test_the_examples_run_as_they_stand(
         assert (python, script) == ("python", "jobs/analyze.py")
         assert run_job("analyze", *arguments) == 0
         assert re.search(r"cat\W+5", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("job", ["propose", "detect"])
+def test_hugging_face_reads_the_rows_of_the_parts_alone(
+    tmp_path: Path, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example as it stands, without a network; shards.parquet lies beside the parts."""
+    output, planned = write_output(tmp_path, job)
+    put_card(output, RunRecord(job, {}), SUMMARY, planned[0].part_name)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    example = _get_code((Path(output) / CARD_NAME).read_text(), "Hugging Face")
+    assert "load_dataset" in example
+    values: dict[str, Any] = {}
+    exec(example.replace("OUTPUT", output), values)
+    rows = values["rows"]
+    assert isinstance(rows, datasets.Dataset)
+    assert sorted(rows["image_id"]) == ["a", "b", "c", "d", "e"]
+    if job == "propose":
+        assert rows[0]["boxes"] == [[10, 10, 40, 40], [50, 50, 90, 90], [0, 0, 100, 100]]
+    else:
+        assert [found["label"] for found in rows[0]["detections"]] == ["cat", "dog"]
 
 
 def test_the_columns_are_those_of_the_part(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ def _print_outcome(console: Console, outcome: Outcome, output: Path) -> None:
     assert stopped is not None
     verdict = "every image is there exactly once" if outcome.is_right else "WRONG, see the table"
     for line in (
-        f"nodes: {outcome.nodes_started} started, {outcome.nodes_killed} killed while it worked",
+        f"nodes: {outcome.nodes_started} started, {outcome.nodes_killed} killed when "
+        f"{outcome.parts_at_kill} of {outcome.parts} parts were committed",
         f"the stopped job reported {stopped.reported} of {stopped.images} images as committed; submitted "
         f"again, it went on from {stopped.resumed_from}",
         f"result: {verdict}",

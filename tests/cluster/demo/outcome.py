@@ -85,8 +85,10 @@ class Outcome:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     nodes_started: int = 0
     nodes_killed: int = 0
+    parts: int = 0
+    """Parts of the detections at the end."""
     parts_at_kill: int = 0
-    """Parts of the detections that were committed when the node was killed."""
+    """Those that were committed when the node was killed."""
     stopped_job: StoppedJob | None = None
     voc07_map50: float | None = None
     """Mean average precision of the detections, by VOC 2007's rule."""
@@ -95,10 +97,14 @@ class Outcome:
 
     @property
     def is_right(self) -> bool:
-        """Whether every output has every image once, although a job was stopped and a node killed."""
+        """Whether every output has every image once, although a job was stopped and a node killed.
+
+        Both must have happened in the middle: a node that is lost after the last part disturbs nothing.
+        """
         is_each_once = bool(self.outputs) and all(count.is_right for count in self.outputs)
+        was_at_work = self.nodes_killed > 0 and 0 < self.parts_at_kill < self.parts
         stopped = self.stopped_job
-        return is_each_once and self.nodes_killed > 0 and stopped is not None and stopped.is_right
+        return is_each_once and was_at_work and stopped is not None and stopped.is_right
 
     def to_json(self) -> dict[str, Any]:
         """The content of cluster-demo.json; its first counts are sums over the outputs."""

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from pipeline import storage
 from pipeline.sources.drawn_dataset import draw_dataset
+from tests.chaos.outputs import list_parts
 from tests.cluster.demo.disturbances import (
     find_resumed_from,
     lose_node,
@@ -27,6 +28,7 @@ from tests.cluster.submission import RayJobs, Submission
 ROOT = Path(__file__).parents[3]
 BUCKET = "demo"
 DATASET, RUN = f"s3://{BUCKET}/dataset", f"s3://{BUCKET}/run"
+SPLITS = ("train", "test")
 SHARD_SIZE = 4
 PREPARE = (
     "python jobs/prepare.py voc --root {dataset} --split {split} --output {run}/{split}.parquet"
@@ -51,6 +53,12 @@ ANALYZE = (
 
 class JobFailed(RuntimeError):
     """A submitted job did not succeed."""
+
+
+def list_commands() -> list[list[str]]:
+    """The words of the commands that the demo submits, in order."""
+    prepare = [_format_command(PREPARE, split=split) for split in SPLITS]
+    return [*prepare, *map(_format_command, (PROPOSE, TRAIN, DETECT, ANALYZE))]
 
 
 def _format_command(command: str, **values: str) -> list[str]:
@@ -109,13 +117,13 @@ class Walkthrough:
         store, _ = storage.get_filesystem(DATASET)
         store.put(str(folder), DATASET, recursive=True)
         self._say(f"{self.train_images} + {self.test_images} images in VOC layout: {DATASET}")
-        lists = [folder / "ImageSets" / "Main" / f"{split}.txt" for split in ("train", "test")]
+        lists = [folder / "ImageSets" / "Main" / f"{split}.txt" for split in SPLITS]
         train, test = (path.read_text().split() for path in lists)
         return train, test
 
     def _run_jobs(self, jobs: RayJobs, cluster: LocalCluster) -> None:
         with self._measure("prepare"):
-            for split in ("train", "test"):
+            for split in SPLITS:
                 self._finish(
                     f"prepare-{split}", jobs.submit(*_format_command(PREPARE, split=split))
                 )
@@ -146,11 +154,12 @@ class Walkthrough:
         self.outcome.stopped_job = replace(stopped, resumed_from=find_resumed_from(resumed))
 
     def _check(self, train_ids: Sequence[str], test_ids: Sequence[str]) -> None:
-        """Count the rows of the store's parts, and copy the metrics and the report to the disk."""
+        """Count the parts in the store and their rows; copy the metrics and the report to the disk."""
         self.outcome.outputs = [
             count_rows(f"{RUN}/proposals/train", train_ids),
             count_rows(f"{RUN}/detections", test_ids),
         ]
+        self.outcome.parts = len(list_parts(f"{RUN}/detections"))
         store, _ = storage.get_filesystem(RUN)
         store.get(f"{RUN}/analysis/report/", f"{self.folder}/report/", recursive=True)
         metrics = storage.read(f"{RUN}/analysis/metrics.json")
