@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline import imaging, storage
+from pipeline.baselines import svm
 from pipeline.baselines.checkpoint import load_baseline
 from pipeline.baselines.feature_table import read_features
 from pipeline.baselines.fine_tuning import FineTuningState
 from pipeline.baselines.predictor import BaselinePredictor
+from pipeline.baselines.regions import build_region_features
 from pipeline.baselines.settings import System
 from pipeline.baselines.window_sampling import index_windows
 from pipeline.detector.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
-from pipeline.engine.baselines import fine_tuning_stage
+from pipeline.engine.baselines import fine_tuning_stage, svm_stage
 from pipeline.engine.baselines.fine_tuning_stage import STATE, run_fine_tuning
 from pipeline.engine.baselines.plan import BaselinePlan
 from pipeline.engine.baselines.stage_network import FINE_TUNED
@@ -61,7 +64,61 @@ def test_all_stages_end_in_a_checkpoint_that_detects(system: System, tmp_path: P
         load_checkpoint(plan.output)
 
 
-def test_stored_features_are_those_of_the_checkpoint_s_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", ["rcnn", "sppnet"])
+def test_the_checkpoint_computes_what_its_stages_stored_and_learned(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features from the image, and the outputs of SVMs and regressors, which learned from scaled features."""
+    trainers: list[svm.HardNegativeTrainer] = []
+    fitted: list[tuple[np.ndarray, np.ndarray]] = []
+
+    class Recorded(svm.HardNegativeTrainer):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            trainers.append(self)
+
+    fit = svm_stage._fit_regressors
+
+    def record_fit(*arguments: Any) -> Any:
+        weight, bias, pairs = fit(*arguments)
+        fitted.append((weight, bias))
+        return weight, bias, pairs
+
+    monkeypatch.setattr(svm, "HardNegativeTrainer", Recorded)
+    monkeypatch.setattr(svm_stage, "_fit_regressors", record_fit)
+    plan = build_plan(tmp_path, system, images=3)
+    maps = extract(plan, "maps") if system == "sppnet" else None
+    run_fine_tuning(plan, maps)
+    parts = extract(plan, "features", maps)
+    scale = np.float32(svm_stage.run_svm_training(plan, parts)["feature_scale"])
+    svm_stage.run_box_regression(plan, parts)
+
+    trained = load_baseline(plan.output)
+    regions = build_region_features(
+        trained.network, plan.preprocessing, plan.regions, torch.device("cpu"), torch.float32
+    )
+    shard = plan.dataset.read(0)
+    (weight, bias), scores = fitted[0], trainers[0].scores
+    for uri, stored in zip(
+        shard.uris, read_features(next(parts.read_tables()), "part"), strict=True
+    ):
+        assert stored is not None
+        image = imaging.decode_image(Path(uri).read_bytes())
+        vectors = regions.compute(image, stored.boxes)
+        np.testing.assert_allclose(vectors.numpy(), stored.vectors, rtol=1e-3, atol=1e-3)
+        scaled = stored.vectors * scale
+        with torch.inference_mode():
+            own_scores = trained.network.cls_score(vectors)[:, 1:].numpy()
+            own_deltas = trained.network.bbox_pred(vectors)[:, 4:].numpy()
+        np.testing.assert_allclose(own_scores, scores.compute(scaled), rtol=1e-2, atol=1e-2)
+        deltas = np.einsum("nd,kcd->nkc", scaled, weight) + bias
+        np.testing.assert_allclose(
+            own_deltas, deltas.reshape(len(deltas), -1), rtol=1e-2, atol=1e-2
+        )
+    assert abs(scale - 1) > 0.1  # else nothing here would show a scale that is left out
+
+
+def test_stored_features_are_those_of_the_images_windows(tmp_path: Path) -> None:
     """One row per image; objects follow the proposals with their class."""
     plan = build_plan(tmp_path, "rcnn", images=2)
     parts = extract(plan, "features")

@@ -37,6 +37,13 @@ def test_context_outside_the_image_is_filled() -> None:
     assert (window[7] == FILL).all()
 
 
+def test_context_outside_the_image_is_filled_as_wide_as_the_box_is_stretched() -> None:
+    """A box of 4 pixels becomes 8 of 16: columns -2 to 6, so 2 missing ones fill 4 of the window."""
+    window = warp_window(draw_ramp(20, 20) + 50, np.array([0, 8, 4, 12]), 16, 4, FILL)
+    assert (window[:, :4] == FILL).all()
+    assert (window[:, 4:] >= 50).all()
+
+
 def test_context_is_stretched_with_the_box() -> None:
     """A box of 8 x 2 pixels in 4 x 4: context 2 of 8 is 4 pixels of the image across and 1 along."""
     image = np.zeros((40, 40, 3), np.uint8)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.detector.timing import LAYERS
-from tests.benchmarks.paper_rows import DETECTION, IMAGE, TITLES, TRAINING, Row
+from tests.benchmarks.paper_rows import DETECTION, IMAGE, TITLES, TRAINING, Row, format_number
 
 BLUE, ORANGE = "#4878a8", "#d0803a"
 
@@ -73,8 +73,8 @@ def _draw_bars(axes: Any, rows: Sequence[Row], label: str) -> None:
         return
     values = [row.figures[label] for row in shown]
     bars = axes.barh(range(len(shown)), values, color=BLUE)
-    axes.bar_label(bars, [f" {value:.3g}" for value in values])
-    axes.set_xlim(0, 1.15 * max(values))
+    axes.bar_label(bars, [f" {format_number(value)}" for value in values])
+    axes.set_xlim(0, 1.3 * max(values))
     _name_rows(axes, shown)
     axes.set_xlabel(label)
 

@@ -17,6 +17,7 @@ from tests.benchmarks.paper_rows import (
     TITLES,
     TRAINING,
     Row,
+    format_number,
 )
 
 LASTING = ("trained on", "tested on", "proposals", "recipe")
@@ -24,9 +25,12 @@ LASTING = ("trained on", "tested on", "proposals", "recipe")
 _SYSTEMS = {"R-CNN": "rcnn", "SPPnet": "sppnet", "Fast R-CNN": "fast_rcnn"}
 _NOTE = (
     "mAP at IoU 0.5, 11 points. Differences are from the first row of a table, or from the row that the "
-    "column `compared with` names. The 95 % interval is that of the difference, in a row without one that of "
-    "the mAP itself, from a bootstrap over the test images. Values are means over the seeds of a row; if two "
-    "rows have different numbers of seeds, each seed of one is compared with each of the other."
+    "column `compared with` names. mAP and difference are means over the seeds of a row; if two rows have "
+    "different numbers of seeds, each seed of one is compared with each of the other. The 95 % interval is "
+    "that of the difference, in a row without one that of the mAP itself, from a bootstrap over the test "
+    "images: the mean of its ends over these comparisons. It leaves out the variation between seeds, whose "
+    "values are in paper.json. Seconds per step, and times of `scales` and `fixed_proposals`, are those of "
+    "the first seed."
 )
 
 
@@ -145,10 +149,12 @@ def format_table(rows: Sequence[Row]) -> list[str]:
     """The lines of one table; only columns that a row fills."""
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
     has_map = any(row.map50 is not None for row in rows)
+    has_seeds = has_map or any(row.seeds > 1 for row in rows)
     others = [row.name for row in rows if row.compared_with not in ("", rows[0].name)]
     headers = [
         "",
-        *(["mAP", "difference", "95 % interval", "seeds"] if has_map else []),
+        *(["mAP", "difference", "95 % interval"] if has_map else []),
+        *(["seeds"] if has_seeds else []),
         *(["compared with"] if others else []),
         *names,
         "the paper",
@@ -158,6 +164,8 @@ def format_table(rows: Sequence[Row]) -> list[str]:
         cells = [row.name]
         if has_map:
             cells += _format_score(row)
+        if has_seeds:
+            cells.append(str(row.seeds))
         if others:
             cells.append(row.compared_with)
         cells += [format_number(row.figures[name]) if name in row.figures else "" for name in names]
@@ -166,19 +174,13 @@ def format_table(rows: Sequence[Row]) -> list[str]:
 
 
 def _format_score(row: Row) -> list[str]:
-    """mAP, difference, interval and number of seeds."""
+    """mAP, difference and interval."""
     form = "{:.3f}" if row.difference is None else "{:+.3f}"
     return [
         "" if row.map50 is None else f"{row.map50:.3f}",
         "" if row.difference is None else f"{row.difference:+.3f}",
         "" if row.interval is None else " to ".join(map(form.format, row.interval)),
-        str(row.seeds),
     ]
-
-
-def format_number(value: float) -> str:
-    """Three significant digits, or all digits before the point."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _join(cells: Sequence[str]) -> str:

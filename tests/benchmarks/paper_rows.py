@@ -1,6 +1,7 @@
 """A row of the paper's tables, and the figures that the paper gives beside it.
 
-Figures are those of Girshick, "Fast R-CNN" (ICCV 2015), of its network L, VGG16, on VOC 2007 unless noted.
+Figures are those of Girshick, "Fast R-CNN" (ICCV 2015), on VOC 2007, of its networks S, M and L (CaffeNet,
+VGG_CNN_M_1024 and VGG16), in this order, or of L alone.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Row:
     """What limits these figures, such as a time that was measured on a part of the images."""
     commands: Sequence[str] = ()
     """The jobs that this row rests on, in their order."""
+    map50_by_seed: Sequence[float] = ()
+    """The mAP of each seed."""
 
     @property
     def measure(self) -> str:
@@ -61,6 +64,7 @@ class Row:
         stored = {name: value for name, value in values.items() if name in names}
         if stored.get("interval") is not None:
             stored["interval"] = tuple(stored["interval"])
+        stored["map50_by_seed"] = tuple(stored.get("map50_by_seed", ()))
         return cls(**stored, map50=values["value"] if values["measure"] == "mAP" else None)
 
 
@@ -80,35 +84,38 @@ TITLES = {
 
 NOTES = {
     "speed": (
-        "Training: seconds by the clock, on all cores, start-up of workers included; CPU seconds of the "
-        "workers. Detection: seconds of the detectors, one per core or GPU, summed over them "
-        "and without their start-up; reading images is not in them, proposals are stored before."
+        "Training: seconds by the clock, start-up of workers included, on all cores but for the stages svm "
+        "and boxes, which use one; CPU seconds of the workers. How long each system is trained was chosen, "
+        "so the ratio of training times is not the paper's. Detection: seconds of the detectors, one per "
+        "core or GPU, summed over them and without their start-up; reading images is not in them, "
+        "proposals are stored before. The paper's times are of one NVIDIA K40."
     ),
     "scales": "Detection: seconds of the detectors, one per core or GPU, summed over them.",
     "svd": (
-        "mAP is that of the test images. Times by layer are from `jobs/compress.py`: medians of repeated "
-        "passes over one image of random noise with random boxes, of which none becomes a detection."
+        "mAP is that of the test images. Times by layer are from `jobs/compress.py` with the first seed: "
+        "medians of repeated passes over one image of random noise with random boxes, of which none becomes "
+        "a detection."
     ),
     "sampling": (
-        "The median time of a step, forward and backward. A quarter of one RoI is none, so the steps of 128 "
-        "images take an object from each: their time does not depend on what a RoI shows."
+        "The median time of a whole step, waiting for its images included. A quarter of one RoI is none, so "
+        "the steps of 128 images take an object from each: their time does not depend on what a RoI shows."
     ),
     "fixed_proposals": (
-        "Proposals: seconds of the processes that compute them; detection: seconds of the detectors; each "
-        "summed over its workers."
+        "Proposals: seconds of the processes that compute them, all that are stored; detection: seconds of "
+        "the detectors, which score the best of them; each summed over its workers."
     ),
 }
 """How the figures of a table were measured."""
 
 PAPER = {
-    ("speed", "rcnn"): "84 h training, 47.0 s per image",
-    ("speed", "sppnet"): "25 h training, 2.3 s per image",
-    ("speed", "fast_rcnn"): "9.5 h training, 0.32 s per image",
-    ("speed", "whole"): "0.32 s per image",
-    ("speed", "factorised"): "0.22 s per image with SVD",
-    ("quality", "rcnn"): "66.0 mAP",
-    ("quality", "sppnet"): "63.1 mAP",
-    ("quality", "fast_rcnn"): "66.9 mAP",
+    ("speed", "rcnn"): "22 / 28 / 84 h training, 9.8 / 12.1 / 47.0 s per image (S / M / L)",
+    ("speed", "sppnet"): "25 h training, 2.3 s per image (L)",
+    ("speed", "fast_rcnn"): "1.2 / 2.0 / 9.5 h training, 0.10 / 0.15 / 0.32 s per image",
+    ("speed", "whole"): "0.10 / 0.15 / 0.32 s per image",
+    ("speed", "factorised"): "0.06 / 0.08 / 0.22 s per image with SVD",
+    ("quality", "rcnn"): "58.5 / 60.2 / 66.0 mAP (S / M / L)",
+    ("quality", "sppnet"): "63.1 mAP (L)",
+    ("quality", "fast_rcnn"): "57.1 / 59.2 / 66.9 mAP",
     ("layers", "head only"): "61.4 mAP from fc6 on",
     ("layers", "middle"): "66.9 mAP from conv3_1 on",
     ("layers", "all layers"): "67.2 mAP from conv2_1 on, 1.3x the training time",
@@ -116,6 +123,7 @@ PAPER = {
     ("multi_task", "joint, own boxes"): "53.3 / 55.5 / 63.4 mAP",
     ("multi_task", "stage-wise"): "54.6 / 56.6 / 64.0 mAP",
     ("multi_task", "joint"): "57.1 / 59.2 / 66.9 mAP",
+    ("multi_task", "joint, against stage-wise"): "+2.5 / +2.6 / +2.9 mAP",
     ("scales", "1"): "57.1 / 59.2 / 66.9 mAP, 0.10 / 0.15 / 0.32 s per image (S / M / L)",
     ("scales", "5"): "58.4 / 60.7 mAP, 0.39 / 0.64 s per image (S / M)",
     ("svd", "whole"): (
@@ -126,8 +134,16 @@ PAPER = {
     ),
     ("svm", "softmax"): "57.1 / 59.2 / 66.9 mAP (S / M / L)",
     ("svm", "svm"): "56.3 / 58.7 / 66.8 mAP",
-    ("proposals", ""): "mAP rises, then falls slightly; average recall rises throughout",
+    (
+        "proposals",
+        "",
+    ): "mAP rises, then falls slightly, from 1k to 10k boxes (M); average recall rises",
     ("sampling", ""): "2 images x 64 RoIs: 64x faster than 128 images x 1 RoI",
     ("fixed_proposals", ""): "times of table 4 leave selective search out",
 }
 """What the paper reports, by table and row."""
+
+
+def format_number(value: float) -> str:
+    """Three significant digits, or all digits before the point."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

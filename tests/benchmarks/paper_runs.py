@@ -74,7 +74,7 @@ class Runs:
 
     def train_svm(self, name: str, checkpoint: str, seed: int = 0) -> str:
         """Train SVMs on the features of a Fast R-CNN."""
-        output = str(self.folder / "trained" / _name(name, seed))
+        output = str(self.folder / "trained" / name_seed(name, seed))
         self.steps.run_job(
             *("train", *self._list_training_data(), "--recipe", self.size.recipe),
             *("--system", "fast-rcnn-svm", "--weights", checkpoint),
@@ -84,7 +84,7 @@ class Runs:
         return output
 
     def _train(self, name: str, options: Sequence[str], seed: int) -> str:
-        output = str(self.folder / "trained" / _name(name, seed))
+        output = str(self.folder / "trained" / name_seed(name, seed))
         weights = () if self.options.weights is None else ("--weights", self.options.weights)
         self.steps.run_job(
             *("train", *self._list_training_data(), "--recipe", self.size.recipe, *weights),
@@ -106,7 +106,7 @@ class Runs:
     def detect_each(self, name: str, checkpoints: Sequence[str], *changed: str) -> list[str]:
         """Detect with the checkpoint of each seed."""
         return [
-            self.detect(_name(name, seed), checkpoint, *changed)
+            self.detect(name_seed(name, seed), checkpoint, *changed)
             for seed, checkpoint in enumerate(checkpoints)
         ]
 
@@ -116,6 +116,10 @@ class Runs:
             self.train(name, *changed, seed=seed, as_paper=as_paper)
             for seed in range(self.options.seeds)
         ]
+
+    def list_seeds(self, system: str) -> range:
+        """The seeds of a system's trainings: R-CNN's takes too long to be repeated."""
+        return range(1 if system == "rcnn" else self.options.seeds)
 
     @property
     def default_freeze(self) -> str:
@@ -162,6 +166,7 @@ class Runs:
             PAPER.get((table, paper), ""),
             note,
             self.steps.list_commands(*rests_on, *(score.output for score in scores)),
+            tuple(score.map50 for score in scores[: len(outputs)]),
         )
 
     def _score_each(self, outputs: Sequence[str], baseline: Reference | None) -> list[Score]:
@@ -189,7 +194,8 @@ class Runs:
         )
 
 
-def _name(name: str, seed: int) -> str:
+def name_seed(name: str, seed: int) -> str:
+    """The name of a seed's output: the first seed has none of its own."""
     return f"{name}-{seed}" if seed else name
 
 

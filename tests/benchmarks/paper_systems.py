@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from statistics import mean
 
 from pipeline.detector.timing import LAYERS
 from tests.benchmarks.paper_rows import (
@@ -16,7 +16,7 @@ from tests.benchmarks.paper_rows import (
     TRAINING_CPU,
     Row,
 )
-from tests.benchmarks.paper_runs import Reference, Runs
+from tests.benchmarks.paper_runs import Reference, Runs, name_seed
 from tests.benchmarks.paper_seconds import describe_sample, measure_detection, read_summary
 
 SYSTEMS = {"rcnn": "R-CNN", "sppnet": "SPPnet", "fast_rcnn": "Fast R-CNN"}
@@ -30,10 +30,13 @@ def measure_speed(runs: Runs) -> list[Row]:
     """Training time, stages, stored bytes and seconds per image of the three systems."""
     rows = []
     for system, title in SYSTEMS.items():
-        checkpoint = runs.train_system(system)
-        detections = runs.detect(system, checkpoint)
-        figures = _measure_training(checkpoint) | measure_detection(detections)
-        rows.append(_build_speed_row(runs, title, detections, figures, system))
+        checkpoints = [runs.train_system(system, seed) for seed in runs.list_seeds(system)]
+        outputs = runs.detect_each(system, checkpoints)
+        measured = [
+            _measure_training(checkpoint) | measure_detection(output)
+            for checkpoint, output in zip(checkpoints, outputs, strict=True)
+        ]
+        rows.append(_build_speed_row(runs, title, outputs, measured, system))
     return [*_add_ratios(rows), *_measure_compressed_speed(runs)]
 
 
@@ -50,15 +53,35 @@ def _measure_training(checkpoint: str) -> dict[str, float]:
 
 
 def _build_speed_row(
-    runs: Runs, name: str, detections: str, figures: Mapping[str, float], paper: str
+    runs: Runs,
+    name: str,
+    outputs: Sequence[str],
+    measured: Sequence[Mapping[str, float]],
+    paper: str,
 ) -> Row:
+    """A row of means over seeds.
+
+    Args:
+        runs: the jobs.
+        name: of the row.
+        outputs: detections, one per seed.
+        measured: figures of each seed.
+        paper: the row's key in `PAPER`.
+    """
     return Row(
         name,
-        figures=figures,
+        seeds=len(outputs),
+        figures=_average(measured),
         paper=PAPER["speed", paper],
-        note=describe_sample(detections),
-        commands=runs.steps.list_commands(detections),
+        note="; ".join(dict.fromkeys(note for note in map(describe_sample, outputs) if note)),
+        commands=runs.steps.list_commands(*outputs),
     )
+
+
+def _average(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over the seeds that have it."""
+    names = dict.fromkeys(name for figures in measured for name in figures)
+    return {name: mean(figures[name] for figures in measured if name in figures) for name in names}
 
 
 def _add_ratios(rows: list[Row]) -> list[Row]:
@@ -80,16 +103,18 @@ def _add_ratios(rows: list[Row]) -> list[Row]:
 
 def _measure_compressed_speed(runs: Runs) -> list[Row]:
     """Seconds per image of Fast R-CNN with fc6 and fc7, whole and factorised."""
+    pairs = [_train_fully_connected(runs, seed) for seed in runs.list_seeds("fast_rcnn")]
     rows: list[Row] = []
-    for title, checkpoint in zip(
-        ("whole", "factorised"), _train_fully_connected(runs), strict=True
+    for title, key, checkpoints in zip(
+        ("whole", "factorised"), ("fully-connected", "svd"), zip(*pairs, strict=True), strict=True
     ):
-        detections = runs.detect(Path(checkpoint).name, checkpoint)
-        figures = measure_detection(detections)
-        if rows and DETECTION in figures and DETECTION in rows[0].figures:
-            figures[SPEED_UP] = rows[0].figures[DETECTION] / figures[DETECTION]
+        outputs = runs.detect_each(key, checkpoints)
         name = f"Fast R-CNN with fc6 and fc7, {title}"
-        rows.append(_build_speed_row(runs, name, detections, figures, title))
+        row = _build_speed_row(runs, name, outputs, list(map(measure_detection, outputs)), title)
+        if rows and DETECTION in row.figures and DETECTION in rows[0].figures:
+            speed_up = rows[0].figures[DETECTION] / row.figures[DETECTION]
+            row = replace(row, figures=dict(row.figures) | {SPEED_UP: speed_up})
+        rows.append(row)
     return rows
 
 
@@ -97,12 +122,12 @@ def measure_quality(runs: Runs) -> list[Row]:
     """The mAP of the three systems, and of Fast R-CNN with the paper's recipe.
 
     Fast R-CNN is the first row, with which the others are compared: each of its seeds with the one training
-    of R-CNN and of SPPnet.
+    of R-CNN.
     """
     rows: list[Row] = []
     baseline: Reference | None = None
     for system in ("fast_rcnn", "rcnn", "sppnet"):
-        seeds = range(runs.options.seeds if system == "fast_rcnn" else 1)
+        seeds = runs.list_seeds(system)
         outputs = runs.detect_each(system, [runs.train_system(system, seed) for seed in seeds])
         rows.append(runs.build_row("quality", SYSTEMS[system], outputs, baseline, paper=system))
         baseline = baseline or Reference(SYSTEMS[system], outputs)
@@ -116,19 +141,20 @@ def measure_quality(runs: Runs) -> list[Row]:
 
 def measure_svd(runs: Runs) -> list[Row]:
     """fc6 and fc7 whole and factorised, without any training afterwards: mAP, and time by layer."""
-    source, small = _train_fully_connected(runs)
-    whole, ranked = (runs.detect(Path(c).name, c) for c in (source, small))
-    figures = read_summary(small)["figures"]
+    pairs = [_train_fully_connected(runs, seed) for seed in runs.list_seeds("fast_rcnn")]
+    sources, small = zip(*pairs, strict=True)
+    whole, ranked = runs.detect_each("fully-connected", sources), runs.detect_each("svd", small)
+    figures = read_summary(small[0])["figures"]
     before, after = (_divide_time(figures, network) for network in ("before", "after"))
     after[SPEED_UP] = before[IMAGE] / after[IMAGE]
     fc6, fc7 = runs.size.ranks
     title = "fc6 and fc7 whole"
-    first = runs.build_row("svd", title, [whole], paper="whole", figures=before, rests_on=[small])
+    first = runs.build_row("svd", title, whole, paper="whole", figures=before, rests_on=small[:1])
     second = runs.build_row(
         "svd",
         f"fc6 and fc7 of rank {fc6} and {fc7}",
-        [ranked],
-        Reference(title, [whole]),
+        ranked,
+        Reference(title, whole),
         paper="factorised",
         figures=after,
     )
@@ -142,10 +168,11 @@ def _divide_time(figures: Mapping[str, Mapping[str, float]], network: str) -> di
     return {IMAGE: whole} | shares
 
 
-def _train_fully_connected(runs: Runs) -> tuple[str, str]:
+def _train_fully_connected(runs: Runs, seed: int) -> tuple[str, str]:
     """A network with fc6 and fc7, and the same with both factorised."""
-    source = runs.train("fully-connected", "--fc-widths", *map(str, runs.size.fc_widths))
-    small = str(runs.folder / "trained" / "svd")
+    widths = map(str, runs.size.fc_widths)
+    source = runs.train("fully-connected", "--fc-widths", *widths, seed=seed)
+    small = str(runs.folder / "trained" / name_seed("svd", seed))
     fc6, fc7 = map(str, runs.size.ranks)
     runs.steps.run_job(
         *("compress", "--checkpoint", source, "--output", small, "--fc6", fc6, "--fc7", fc7),

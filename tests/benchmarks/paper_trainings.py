@@ -38,14 +38,15 @@ def measure_layers(runs: Runs) -> list[Row]:
         outputs = runs.detect_each(key, checkpoints)
         figures = {STEP: measure_step_seconds(checkpoints[0])}
         rows.append(runs.build_row("layers", name, outputs, baseline, paper=paper, figures=figures))
-        baseline = baseline or Reference(name, outputs)
+        baseline = Reference(name, outputs)  # each row shows what its layers add
     return rows
 
 
 def measure_multi_task(runs: Runs) -> list[Row]:
     """The four columns of table 6: each network is one training, tested with or without its boxes.
 
-    Stage-wise training is classification only, then the box layer alone for as many epochs again.
+    Stage-wise training is classification only, then the box layer alone for as many epochs again. A fifth
+    row compares joint training with it.
     """
     epochs = str(runs.size.epochs)
     joint = runs.train_each("joint")
@@ -60,11 +61,16 @@ def measure_multi_task(runs: Runs) -> list[Row]:
     )
     rows: list[Row] = []
     baseline: Reference | None = None
+    detected: dict[str, Reference] = {}
     for name, paper, checkpoints, options in columns:
         key = {"joint": "fast_rcnn", "joint, own boxes": "own-boxes"}.get(paper, paper)
         outputs = runs.detect_each(key, checkpoints, *options)
         rows.append(runs.build_row("multi_task", name, outputs, baseline, paper=paper))
-        baseline = baseline or Reference(name, outputs)
+        detected[paper] = Reference(name, outputs)
+        baseline = baseline or detected[paper]
+    name, outputs = "joint training, against stage-wise", detected["joint"].outputs
+    paper = "joint, against stage-wise"
+    rows.append(runs.build_row("multi_task", name, outputs, detected["stage-wise"], paper=paper))
     return rows
 
 
@@ -101,28 +107,35 @@ def measure_scales(runs: Runs) -> list[Row]:
 
 
 def measure_proposals(runs: Runs) -> list[Row]:
-    """Trained and tested with the best N proposals, beside the average recall of these boxes."""
+    """Trained and tested with the best N proposals, beside the average recall of these boxes.
+
+    Each row is compared with that of the other tables' number, or of the largest N if that is not among them.
+    """
     recall, recall_output = analyze_proposals(runs)
-    rows: list[Row] = []
-    baseline: Reference | None = None
-    for count in runs.size.proposal_counts:
-        if count == runs.size.proposals:
-            outputs = runs.detect_each("fast_rcnn", runs.train_each("joint"))
-        else:
-            key, option = f"proposals-{count}", ("--max-proposals", str(count))
-            outputs = runs.detect_each(key, runs.train_each(key, *option), *option)
-        name = f"{count} proposals"
-        row = runs.build_row(
+    counts, usual = runs.size.proposal_counts, runs.size.proposals
+    outputs = {count: _detect_with_best(runs, count) for count in counts}
+    base = usual if usual in outputs else max(counts)
+    reference = Reference(f"{base} proposals", outputs[base])
+    return [
+        runs.build_row(
             "proposals",
-            name,
-            outputs,
-            baseline,
-            figures={"average recall": find_average_recall(recall, count)},
+            f"{count} proposals",
+            outputs[count],
+            None if count == base else reference,
+            paper="" if count == counts[0] else "none",
+            figures={"average recall": interpolate_recall(recall, count)},
             rests_on=[recall_output],
         )
-        rows.append(row)
-        baseline = baseline or Reference(name, outputs)
-    return rows
+        for count in counts
+    ]
+
+
+def _detect_with_best(runs: Runs, count: int) -> list[str]:
+    """Detections of each seed, trained and tested with the best `count` proposals."""
+    if count == runs.size.proposals:
+        return runs.detect_each("fast_rcnn", runs.train_each("joint"))
+    key, option = f"proposals-{count}", ("--max-proposals", str(count))
+    return runs.detect_each(key, runs.train_each(key, *option), *option)
 
 
 def measure_sampling(runs: Runs) -> list[Row]:
@@ -158,9 +171,11 @@ def measure_fixed_proposals(runs: Runs) -> list[Row]:
     proposals = runs.options.test_proposals
     proposing = measure_image_seconds(proposals, "propose")
     detecting = measure_image_seconds(detections)
+    count = runs.size.proposals
     figures = {
-        "recall of all boxes at IoU 0.5": recall["recall50"],
-        "recall of all boxes at IoU 0.7": recall["recall70"],
+        f"recall of the best {count} at IoU 0.5": interpolate_recall(recall, count, "recall50"),
+        f"recall of the best {count} at IoU 0.7": interpolate_recall(recall, count, "recall70"),
+        "recall of all stored boxes at IoU 0.5": recall["recall50"],
     }
     if proposing is not None:
         figures["proposals, worker-s per image"] = proposing
@@ -190,8 +205,10 @@ def analyze_proposals(runs: Runs) -> tuple[Mapping[str, Any], str]:
     return read_json(output / "metrics.json"), str(output)
 
 
-def find_average_recall(recall: Mapping[str, Any], count: int) -> float:
-    """The average recall of the best `count` boxes, interpolated between the budgets that were scored."""
-    points = [(p["boxes"], p["average_recall"]) for p in recall["curve"] if p["boxes"] is not None]
+def interpolate_recall(
+    recall: Mapping[str, Any], count: int, name: str = "average_recall"
+) -> float:
+    """A recall of the best `count` boxes, interpolated between the budgets that were scored."""
+    points = [(p["boxes"], p[name]) for p in recall["curve"] if p["boxes"] is not None]
     budgets, recalls = zip(*points, strict=True)
     return float(np.interp(count, budgets, recalls))

@@ -55,9 +55,9 @@ RECALL = {
     "recall50": 0.9,
     "recall70": 0.7,
     "curve": [
-        {"boxes": 10, "average_recall": 0.2},
-        {"boxes": 5000, "average_recall": 0.6},
-        {"boxes": None, "average_recall": 0.7},
+        {"boxes": 10, "average_recall": 0.2, "recall50": 0.5, "recall70": 0.1},
+        {"boxes": 5000, "average_recall": 0.6, "recall50": 0.9, "recall70": 0.5},
+        {"boxes": None, "average_recall": 0.7, "recall50": 0.95, "recall70": 0.6},
     ],
 }
 
@@ -151,10 +151,21 @@ def check_written_report(written: Mapping[str, Any]) -> None:
     assert whole == {IMAGE: 4.0} | {f"{name}, %": 25.0 for name in LAYERS}
     assert small[paper_systems.SPEED_UP] == 2.0
     assert written["tables"]["speed"][-1]["figures"][paper_systems.SPEED_UP] == 1.0
-    assert written["tables"]["speed"][-2]["paper"] == "0.32 s per image"
+    assert written["tables"]["speed"][-2]["paper"] == "0.10 / 0.15 / 0.32 s per image"
     few, many = (row["figures"] for row in written["tables"]["sampling"])
     assert few == {STEP: 0.5, paper_trainings.SPEED_UP: 16.0}
     assert many == {STEP: 8.0}
+    layers, joint = written["tables"]["layers"], written["tables"]["multi_task"][-1]
+    assert [row["compared_with"] for row in layers] == ["", "head only", "from block 7"]
+    assert joint["compared_with"] == "stage-wise training"
+    assert joint["paper"] == "+2.5 / +2.6 / +2.9 mAP"
+    proposals = written["tables"]["proposals"]
+    # The other tables' 300 is not among them, so the largest number takes its place.
+    assert [row["compared_with"] for row in proposals] == [*["4000 proposals"] * 3, ""]
+    (fixed,) = written["tables"]["fixed_proposals"]
+    # 300 lies between 10 and 5000 boxes, where the recall rises from .5 to .9.
+    expected = 0.5 + 0.4 * 290 / 4990
+    assert fixed["figures"]["recall of the best 300 at IoU 0.5"] == pytest.approx(expected)
     compared = [row["compared_with"] for row in written["tables"]["svm"]]
     assert compared == ["", "softmax", "softmax", "softmax, the paper's recipe"]
 
@@ -174,6 +185,7 @@ def test_a_row_has_the_commands_of_what_it_rests_on(
         ["classification", "joint"],
         ["classification", "stage-wise"],
         ["classification", "joint"],
+        ["stage-wise", "joint"],
     ]
     assert [list_trainings(row) for row in tables["scales"]] == [
         ["joint"],
@@ -240,8 +252,24 @@ def test_seeds_are_compared_one_by_one_or_all_with_all(
     first = Reference("first", ["a", "a-1"])
     row = runs.build_row("quality", "one seed", ["b"], first)
     assert (row.map50, row.difference, row.seeds) == (0.25, 0.25 - 0.625, 1)
+    assert row.map50_by_seed == (0.25,)
     row = runs.build_row("quality", "two seeds", ["b", "b-1"], first)
     assert (row.map50, row.difference, row.compared_with) == (0.375, 0.375 - 0.625, "first")
+    assert row.map50_by_seed == (0.25, 0.5)
+
+
+def test_each_seed_but_r_cnn_s_is_trained_and_timed(
+    tmp_path: Path, commands: list[list[str]]
+) -> None:
+    paper.run(build_options(tmp_path, "tiny", "--only", "speed,svd", "--seeds", "2"))
+    outputs = [Path(c[c.index("--output") + 1]).name for c in commands if c[0] == "train"]
+    assert outputs == [
+        *("rcnn", "sppnet", "sppnet-1", "joint", "joint-1"),
+        *("fully-connected", "fully-connected-1"),
+    ]
+    tables = json.loads((tmp_path / "paper.json").read_text())["tables"]
+    assert [row["seeds"] for row in tables["speed"]] == [1, 2, 2, 2, 2]
+    assert [row["seeds"] for row in tables["svd"]] == [2, 2]
 
 
 def test_an_unknown_table_is_rejected_by_name() -> None:

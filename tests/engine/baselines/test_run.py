@@ -16,7 +16,9 @@ from pipeline.detector.architecture import Architecture
 from pipeline.detector.network import build_network
 from pipeline.engine.output_status import read_output_status
 from pipeline.training import training_files
-from tests.benchmarks import paper
+from tests.benchmarks import paper, paper_systems
+from tests.benchmarks.paper_rows import DETECTION, DETECTION_CPU, STORED, TRAINING, TRAINING_CPU
+from tests.benchmarks.paper_seconds import measure_detection
 from tests.jobs.command import read_error_output, run_job
 
 
@@ -51,6 +53,7 @@ def test_three_systems_are_trained_and_compared_and_r_cnn_resumes(
     assert len((folder / "steps.jsonl").read_text().splitlines()) == finished  # nothing ran again
 
     output = folder / "trained" / "rcnn"
+    check_figures(folder)
     summary = read_summary(output)
     stages = ["fine-tune", "features", "svm", "boxes"]
     assert [stage["name"] for stage in summary["stages"]] == stages
@@ -72,6 +75,23 @@ def test_three_systems_are_trained_and_compared_and_r_cnn_resumes(
 def read_summary(output: Path) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads((output / "summary.json").read_text())
     return summary
+
+
+def check_figures(folder: Path) -> None:
+    """The table of speed finds its figures in what the jobs wrote."""
+    for system, name, stages in (
+        ("rcnn", "rcnn", 4),
+        ("sppnet", "sppnet", 5),
+        ("joint", "fast_rcnn", 1),
+    ):
+        training = paper_systems._measure_training(str(folder / "trained" / system))
+        assert training[TRAINING] > 0
+        assert training[TRAINING_CPU] > 0
+        assert training["stages"] == stages
+        assert (training[STORED] > 0) == (stages > 1)
+        detection = measure_detection(str(folder / "detected" / name))
+        assert detection[DETECTION] > 0
+        assert detection[DETECTION_CPU] > 0
 
 
 def write_totals(output: Path) -> None:
