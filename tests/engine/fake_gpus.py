@@ -12,9 +12,10 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -42,6 +43,7 @@ from pipeline.runs.options import RunOptions
 from pipeline.training import logs
 from pipeline.training.recipe import Recipe
 from pipeline.training.recipes import get_recipe
+from tests.chaos.processes import send_signal, wait_until
 from tests.engine.drawn_images import draw_images, write_random_checkpoint
 from tests.training.training_dataset import write_dataset
 
@@ -92,28 +94,40 @@ def _read_records(folder: Path, kind: str) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: record["at"])
 
 
-def detect(folder: Path) -> dict[str, Any]:
-    """Detect with three detectors of half a GPU each; all are killed after a few parts.
+def _lose_detector(folder: Path, output: Path) -> list[int]:
+    """Kill the detector that has a GPU for itself once parts are committed; returns its process id.
 
-    If one survived, it might be done with the rest before another has started.
+    The others stand still until another has taken its place: alone they might finish before.
     """
+
+    def are_at_work() -> bool:
+        records = _read_records(folder, "detector")
+        return len(records) == DETECTORS and len(list(output.glob("part-*"))) >= 2
+
+    wait_until(are_at_work, "two parts by three detectors", 120)
+    records = _read_records(folder, "detector")
+    used = Counter(record["gpus"][0] for record in records)
+    alone = next(record["pid"] for record in records if used[record["gpus"][0]] == 1)
+    others = [record["pid"] for record in records if record["pid"] != alone]
+    send_signal(others, signal.SIGSTOP)
+    try:
+        os.kill(alone, signal.SIGKILL)
+        wait_until(
+            lambda: len(_read_records(folder, "detector")) > DETECTORS, "another detector", 120
+        )
+    finally:
+        send_signal(others, signal.SIGCONT)
+    return [alone]
+
+
+def detect(folder: Path) -> dict[str, Any]:
+    """Detect with three detectors of half a GPU each, of which one is lost."""
     rows = [ManifestRow(p.stem, str(p), 80, 60, None) for p in draw_images(folder / "p", IMAGES)]
     manifest = str(folder / "manifest.parquet")
     write_manifest(manifest, rows, None)
-    output, killed = folder / "detections", list[int]()
-
-    def kill_all() -> None:
-        deadline = time.monotonic() + 120
-        while not killed and time.monotonic() < deadline:
-            records = _read_records(folder, "detector")
-            if len(records) == DETECTORS and len(list(output.glob("part-*"))) >= 2:
-                killed.extend(record["pid"] for record in records)
-                for pid in killed:
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.005)
-
-    killer = threading.Thread(target=kill_all, daemon=True)
-    killer.start()
+    output = folder / "detections"
+    killer = ThreadPoolExecutor(1)
+    killed = killer.submit(_lose_detector, folder, output)
     with patch("pipeline.engine.detect.run.choose_actor_resources", _choose_resources):
         run_detection(
             manifest,
@@ -126,13 +140,12 @@ def detect(folder: Path) -> dict[str, Any]:
             options=RunOptions(shard_size=1),
             actors=ActorOptions(DETECTORS, gpus_per_actor=0.5),
         )
-    killer.join()
     parts = shards.open_parts(str(output)).read_tables()
     statuses = [row["status"] for table in parts for row in table.to_pylist()]
     summary = json.loads((output / "summary.json").read_text())
     return {
         "statuses": statuses,
-        "killed": killed,
+        "killed": killed.result(),
         "detectors": _read_records(folder, "detector"),
         "summary": summary,
     }

@@ -39,7 +39,7 @@ def measure_feeding(
     yield "core seconds per image", seconds
     fastest: dict[str, float] = {}
     for name, values in figures.items():
-        if " batch " in name:
+        if " batch " in name and "images_per_second" in values:
             network = name.split()[0]
             fastest[network] = max(fastest.get(network, 0.0), values["images_per_second"])
     decoding = seconds["decode"] + seconds["resize"]

@@ -28,6 +28,10 @@ class Load:
     images: list[np.ndarray]
     proposals: list[np.ndarray]
 
+    def take(self, count: int) -> Load:
+        """The first images of it."""
+        return Load(self.images[:count], self.proposals[:count])
+
 
 def list_networks(setting: Setting) -> tuple[str, ...]:
     """The backbones to measure."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_pool
 
-from pipeline.detector.pooling import LAST_PIXEL, roi_max_pool
+from pipeline.detector.pooling import roi_max_pool
 from pipeline.detector.postprocessing import select_detections
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.predictor import Predictor
@@ -26,6 +26,8 @@ from tests.detector.networks import (
 from tests.gpu.checks import Setting, measure_error
 
 SIZE = (200, 300)
+LAST_PIXEL = (0.0, 0.0, 0.0, 1.0, 1.0)
+"""What the released layer, whose boxes include their last pixel, has less in each RoI."""
 
 
 def check_roi_pooling(setting: Setting) -> dict[str, Any]:

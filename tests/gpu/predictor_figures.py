@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from pipeline.detector.checkpoint import TrainedNetwork
 from pipeline.detector.predictor import Predictor
 from pipeline.errors import InvalidConfiguration
 from tests.gpu.checks import Setting
 from tests.gpu.figure_inputs import Load, build_trained, draw_load, list_networks
 from tests.gpu.plain_loop import PlainLoop, has_plain_loop
-from tests.gpu.timing import measure_busy_share, measure_peak_bytes, time_call
+from tests.gpu.timing import measure_busy_share, measure_peak_bytes, synchronise, time_call
 
 PAPER_SECONDS = 0.32
 """Of L per image with 2000 RoIs, without proposals (Fast R-CNN, table 4)."""
@@ -19,27 +21,56 @@ PAPER_SECONDS = 0.32
 
 def measure_predictors(setting: Setting) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield a name and figures for each network, precision and batch; images are decoded."""
-    load = draw_load(setting, 2 if setting.is_quick else 16)
+    load = draw_load(setting, 2 if setting.is_quick else 64)
     for network in list_networks(setting):
         trained = build_trained(setting, network)
         if has_plain_loop(network):
             yield from _measure_plainly(setting, trained, load)
         for precision, batches in _list_batches(setting, network).items():
+            # A batch is prepared while the one before is computed: several are needed to keep a GPU busy.
+            few = load.take(16) if precision == "fp32" else load
             for batch in batches:
-                try:
-                    predictor = Predictor(
-                        trained,
-                        device=str(setting.device),
-                        precision=precision,
-                        max_images_per_batch=batch,
-                    )
-                except InvalidConfiguration as error:
-                    yield f"{network} {precision}", {"skipped": str(error)}
-                    break
-                figures = _measure(setting, predictor, load)
-                if network == "vgg16":
-                    figures["over_paper"] = PAPER_SECONDS / figures["seconds_per_image"]
-                yield f"{network} {precision} batch {batch}", figures
+                name = f"{network} {precision} batch {batch}"
+                yield name, _measure_or_explain(setting, trained, precision, batch, few)
+        if setting.on_gpu:
+            yield from _measure_threads(setting, trained, load)
+
+
+def _measure_or_explain(
+    setting: Setting, trained: TrainedNetwork, precision: str, batch: int, load: Load
+) -> dict[str, Any]:
+    """The figures, or why there are none: the others still count."""
+    try:
+        predictor = Predictor(
+            trained,
+            device=str(setting.device),
+            precision=precision,
+            max_images_per_batch=batch,
+        )
+        figures = _measure(setting, predictor, load)
+        if trained.network.architecture.backbone == "vgg16":
+            figures["over_paper"] = PAPER_SECONDS / figures["seconds_per_image"]
+        return figures
+    except InvalidConfiguration as error:
+        return {"skipped": str(error)}
+    except Exception as error:  # such as full memory, or fp16 out of its range
+        synchronise(setting)
+        return {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
+
+
+def _measure_threads(
+    setting: Setting, trained: TrainedNetwork, load: Load
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The threads that resize images: a detector has two."""
+    own = torch.get_num_threads()
+    name = trained.network.architecture.backbone
+    try:
+        for threads in (2, 4, 8):
+            torch.set_num_threads(threads)
+            figures = _measure_or_explain(setting, trained, "bf16", 8, load)
+            yield f"{name} bf16, {threads} threads", figures
+    finally:
+        torch.set_num_threads(own)
 
 
 def _list_batches(setting: Setting, network: str) -> dict[str, tuple[int, ...]]:
@@ -55,10 +86,12 @@ def _measure(setting: Setting, predictor: Predictor, load: Load) -> dict[str, An
     def detect() -> None:
         predictor(load.images, load.proposals)
 
+    found = [len(of_image.scores) for of_image in predictor(load.images, load.proposals)]
     seconds = time_call(setting, detect) / len(load.images)
     return {
         "images_per_second": 1 / seconds,
         "seconds_per_image": seconds,
+        "detections_per_image": sum(found) / len(found),
         "busy_share": measure_busy_share(setting, detect),
         "peak_bytes": measure_peak_bytes(setting, detect),
         "images_at_once": predictor.network.image_limit.rows or predictor.max_images_per_batch,
@@ -70,7 +103,7 @@ def _measure_plainly(
     setting: Setting, trained: TrainedNetwork, load: Load
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     name = trained.network.architecture.backbone
-    few = Load(load.images[:8], load.proposals[:8])
+    few = load.take(8)
     for autocast in (False,) if setting.is_quick else (False, True):
         plain = PlainLoop(setting, trained, autocast=autocast)
         seconds = time_call(setting, lambda: plain(few.images, few.proposals)) / len(few.images)  # noqa: B023

@@ -13,6 +13,7 @@ import torch
 from tests.gpu import __main__ as command
 from tests.gpu.checks import Setting, SkippedCheck, run_checks
 from tests.gpu.figures import measure_figures
+from tests.gpu.timing import measure_union
 
 ROOT = Path(__file__).parents[2]
 NEEDS_CUDA = {"nms_of_many_boxes"}
@@ -106,3 +107,8 @@ def test_nothing_else_is_needed() -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "imported\n"
+
+
+def test_kernels_that_overlap_count_once() -> None:
+    assert measure_union([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (1.5, 1.6)]) == 4.0
+    assert measure_union([]) == 0.0

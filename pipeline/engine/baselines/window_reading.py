@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import geometry, imaging
+from pipeline import geometry, imaging, storage
 from pipeline.engine.baselines.plan import BaselinePlan
 from pipeline.errors import AccessDenied, MissingObject, UnreadableImage
 from pipeline.image_members import read_members
@@ -87,6 +87,7 @@ class PooledWindowReader:
 
         self._network = StageNetwork(plan)
         self._maps = maps
+        self._sizes = storage.list_sizes(maps.uri)
         self._first_rows = np.array([shard.first_row for shard in maps.shards])
         self.width = self._network.channels * count_cells(plan.settings.pyramid)
         """Length of a pooled pyramid."""
@@ -113,7 +114,7 @@ class PooledWindowReader:
             if own != ordinal or table is None or maps is None:
                 ordinal, table = own, self._maps.read(shard)
                 maps = read_maps(table, self._network.channels, shard.part_name)
-                self.bytes_read += table.nbytes
+                self.bytes_read += self._sizes.get(shard.part_name, 0)
             of_image = maps[row - shard.first_row]
             if of_image is None:
                 continue

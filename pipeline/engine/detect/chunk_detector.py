@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     ]
     """A network at work: images `(H, W, 3)` and their proposals `(R, 4)` to each image's detections."""
 
-MAX_GROUP_IMAGES = 16
-"""Images decoded together: the next group is decoded while the network detects in this one."""
+GROUP_ON_CORES, GROUP_ON_GPU = 16, 128
+"""Images decoded together: the next group is decoded while the network detects in this one. A GPU has nothing
+to do between two groups, and a small one has few images of one size, which a GPU detects in together."""
 MAX_GROUP_BYTES = 256_000_000
 """Decoded pixels of a group; a larger image forms a group of its own."""
 
@@ -60,6 +61,7 @@ class ChunkDetector:
         """
         self._detect = detect
         self._one_by_one = one_by_one
+        self._group_images = GROUP_ON_CORES if one_by_one else GROUP_ON_GPU
         self._image_seconds = image_seconds
         self._threads = ThreadPoolExecutor(max(1, threads))
         self._decode = partial(_decode, decoding=decoding)
@@ -75,7 +77,8 @@ class ChunkDetector:
         # One limit over all of it that each step puts off: a decoder that holds the interpreter's lock may
         # stop this thread at any moment.
         with time_limit(self._image_seconds):
-            for group, images in self._decode_ahead(split_into_groups(encoded_images), report):
+            groups = split_into_groups(encoded_images, self._group_images)
+            for group, images in self._decode_ahead(groups, report):
                 end_after(self._image_seconds)
                 with report.time_stage("detect"):
                     detections.extend(self._detect_group(group, images))
@@ -136,7 +139,7 @@ class ChunkDetector:
 
 
 def split_into_groups(
-    encoded_images: Iterable[EncodedImage], max_images: int = MAX_GROUP_IMAGES
+    encoded_images: Iterable[EncodedImage], max_images: int
 ) -> Iterator[list[EncodedImage]]:
     """Split images, in order, into groups of at most `max_images` and `MAX_GROUP_BYTES` decoded bytes.
 

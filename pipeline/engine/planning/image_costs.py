@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline import store_options
-from pipeline.engine.detect.chunk_detector import ChunkDetector, split_into_groups
+from pipeline.engine.detect.chunk_detector import GROUP_ON_GPU, ChunkDetector, split_into_groups
 from pipeline.engine.detect.plan import DetectionPlan
 from pipeline.engine.planning.time_spent import TimeSpent
 from pipeline.engine.propose.memory import compute_memory_limit
@@ -212,7 +212,7 @@ class _Sampler:
         assert isinstance(self._plan, DetectionPlan)
         on_cpu = self._plan.resources.device == "cpu"
         detections: list[ImageDetections | None] = []
-        groups = list(split_into_groups(encoded_images, 1 if on_cpu else 16))
+        groups = list(split_into_groups(encoded_images, 1 if on_cpu else GROUP_ON_GPU))
         self._detector.detect(list(groups[0]), Report())  # the first image loads more kernels
         first = 0
         for group in groups:

@@ -184,7 +184,7 @@ def test_groups_are_bounded_in_number_and_bytes() -> None:
     ]
     assert groups == ["sll", "l", "h", "sus"]
     assert [len(group) for group in split_into_groups([small] * 7, 3)] == [3, 3, 1]
-    assert list(split_into_groups([])) == []
+    assert list(split_into_groups([], 3)) == []
 
 
 HOLDS_THE_LOCK = """
