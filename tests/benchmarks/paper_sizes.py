@@ -22,7 +22,7 @@ class Size:
     """Options of a training of Fast R-CNN at one scale."""
     epochs: float
     paper_rates: tuple[str, ...]
-    """Learning rates of the paper's recipe: its 0.001 is for 40 000 steps, these trainings are shorter."""
+    """Learning rates of the paper's recipe: its 0.001, or more for a network that starts from little."""
     fc_widths: tuple[int, int]
     """fc6 and fc7 of the table of SVD, and of SPPnet."""
     ranks: tuple[int, int]
@@ -52,7 +52,7 @@ SIZES = {
         recipe="mobilenet_v2",
         single_scale=("--short-sides", "384", "--max-side", "640"),
         epochs=6.0,
-        paper_rates=("--learning-rate", "0.01", "--pretrained-learning-rate", "0.01"),
+        paper_rates=("--learning-rate", "0.001", "--pretrained-learning-rate", "0.001"),
         fc_widths=(1024, 1024),
         ranks=(256, 64),
         scales=(304, 368, 440, 552, 768),
