@@ -1,1 +1,1 @@
-"""Detection under every fault that one machine can provoke, compared with an undisturbed run."""
+"""The jobs under every fault that one machine can provoke, compared with an undisturbed run."""

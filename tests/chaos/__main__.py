@@ -1,6 +1,6 @@
 """The fault suite: python -m tests.chaos [--only NAME ...] (or `make chaos`).
 
-Runs the detect job, and the train job, on drawn images under each fault, compares the output with an
+Runs the detect, propose and train jobs on drawn images under each fault, compares the output with an
 undisturbed run and prints a table. The exit code is 0 if each output holds every image once, with the
 expected row, or the expected network.
 """
@@ -37,6 +37,7 @@ ON_DISK: dict[str, Fault] = {
     "driver_killed": process_faults.kill_driver,
     "driver_killed_stored_proposals": process_faults.kill_driver_with_stored_proposals,
     "driver_killed_reuse": reuse_faults.kill_reusing_driver,
+    "node_killed_propose_reuse": reuse_faults.kill_node_of_reusing_run,
     "proposal_worker_killed": process_faults.kill_proposal_worker,
     "detector_killed": process_faults.kill_detector,
     "node_killed_another_joins": process_faults.kill_node_and_add_another,
@@ -67,6 +68,7 @@ IN_STORE: dict[str, Fault] = {
     "store_restarted": store_faults.restart_store,
     "store_500": store_faults.build_store_fault("500", share=0.7),
     "store_503": store_faults.build_store_fault("503"),
+    "store_503_reuse": reuse_faults.disturb_store_of_reusing_run,
     "store_slow": store_faults.build_store_fault("slow", seconds=4.0),
     "store_reset": store_faults.build_store_fault("reset", share=0.7),
     "store_silent": store_faults.build_store_fault("silent"),

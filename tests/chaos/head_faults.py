@@ -7,10 +7,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.chaos.outcome import Outcome, Trial
+from tests.chaos import outputs
+from tests.chaos.driver import Driver
+from tests.chaos.outcome import Outcome
 from tests.chaos.raylets import Raylets
-from tests.chaos.stage import Driver, Stage
+from tests.chaos.stage import Stage
 from tests.chaos.state_store import SERVERS, find_server, keep_in_redis, keep_in_rocksdb
+from tests.chaos.trial import Trial
 
 DOWN_SECONDS = 10
 """Between the death of the head and its restart; nodes wait for it for a minute."""
@@ -41,14 +44,22 @@ def _restart(stage: Stage, name: str, variables: Mapping[str, str], note: str) -
         trial = Trial(stage, name, begin=False)
         trial.driver = _start_on_node(trial)
         trial.wait_for_third()
-        cluster.kill_node(cluster.head)
-        time.sleep(DOWN_SECONDS)
-        cluster.start_head()
-        trial.wait_for_end()
-        if trial.codes[-1]:
+        with trial.hold_workers():  # else a short run ends without the head
+            cluster.kill_node(cluster.head)
+            time.sleep(DOWN_SECONDS)
+            cluster.start_head()
+            trial.check_at_work("the head was back")
             trial.remember_parts()
+        trial.wait_for_end()
+        committed = len(outputs.list_parts(trial.output)) - len(trial.committed)
+        if committed <= 0:
+            raise AssertionError(
+                f"no part was committed after the head was back:\n{trial.driver.read_log()[-3000:]}"
+            )
         trial.rerun_until_done()
-        return trial.compare(note=note)
+        return trial.compare(
+            note=f"{note}; {committed} of {trial.shards} parts after the head was back"
+        )
 
 
 def lose_head(stage: Stage) -> Outcome:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.chaos.outcome import Outcome, Trial
+from tests.chaos.outcome import Outcome
 from tests.chaos.stage import SHARD_SIZE, Stage
+from tests.chaos.trial import Trial
 
 DEEDS = ("crash", "memory", "hang", "detector")
 LIMITS = ("--image-seconds", "10", "--max-failed-fraction", "0.5")

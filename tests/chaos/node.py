@@ -49,9 +49,11 @@ class Node:
         """The pids of workers that belong to a job, without Ray's own agents and spare workers."""
         return sorted({*self.list_workers("")} - {p for t in _IDLE for p in self.list_workers(t)})
 
-    def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to all processes of the node."""
-        send_signal([self.process.pid, *list_descendants(self.process.pid)], number)
+    def send_signal(self, *numbers: signal.Signals) -> None:
+        """Send signals, one after the other, to all processes of the node."""
+        pids = [self.process.pid, *list_descendants(self.process.pid)]
+        for number in numbers:
+            send_signal(pids, number)
 
 
 def find_free_ports(count: int) -> int:

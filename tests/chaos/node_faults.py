@@ -6,11 +6,12 @@ import signal
 import subprocess
 import time
 
-from tests.chaos.outcome import Outcome, Trial
+from tests.chaos.outcome import Outcome
 from tests.chaos.processes import wait_until
 from tests.chaos.stage import AT_WORK, Stage
+from tests.chaos.trial import Trial
 
-NOTICE_SECONDS = 15
+NOTICE_SECONDS = 5
 """Between the notice and the end of a node; spot instances get 30 s to two minutes."""
 CLOCK_SHIFT = 1_000_000
 """Seconds by which a node's clocks are ahead."""
@@ -22,25 +23,35 @@ SHIFTED = (
 
 
 def preempt_node(stage: Stage) -> Outcome:
-    """Drain a node with a notice and terminate it at the deadline, while a new one joins."""
+    """Drain a node with a notice, let a new one join, and terminate the first at its deadline."""
     trial = Trial(stage, "node_preempted")
     trial.wait_for_third()
     victim = stage.cluster.nodes[-1]
-    stage.cluster.drain_node(victim, NOTICE_SECONDS)
-    deadline = time.monotonic() + NOTICE_SECONDS
-    stage.cluster.add_node()
-    time.sleep(max(0.0, deadline - time.monotonic()))
-    stage.cluster.terminate_node(victim)
+    with trial.hold_workers():
+        stage.cluster.drain_node(victim, NOTICE_SECONDS)
+        deadline = time.monotonic() + NOTICE_SECONDS
+        stage.cluster.add_node()
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        try:
+            trial.check_at_work("the node did")
+        finally:
+            stage.cluster.terminate_node(victim)
     return _finish(trial)
 
 
 def terminate_nodes(stage: Stage) -> Outcome:
-    """SIGTERM one node after the other, each after a third of the rest, while new ones join."""
+    """SIGTERM one node without a notice, and the other one as soon as a new node has joined."""
     trial = Trial(stage, "nodes_terminated")
     trial.wait_for_third()
-    for victim in stage.cluster.nodes[1:]:
-        stage.cluster.terminate_node(victim)
+    first, second = stage.cluster.nodes[1:3]
+    # The new node cannot end the run before `second` ends: its detector takes seconds to load.
+    with trial.hold_workers():
+        trial.check_at_work("the first node did")
+        stage.cluster.terminate_node(first)
         stage.cluster.add_node()
+        trial.check_at_work("the second node did")
+        stage.cluster.terminate_node(second)
+    stage.cluster.add_node()
     return _finish(trial)
 
 

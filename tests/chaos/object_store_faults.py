@@ -12,11 +12,12 @@ from dataclasses import replace
 from pipeline.manifest_writer import write_manifest
 from pipeline.manifests import ManifestRow
 from tests.chaos.node_faults import UNSHARE
-from tests.chaos.outcome import Outcome, Trial
+from tests.chaos.outcome import Outcome
 from tests.chaos.outputs import move_rows
 from tests.chaos.processes import kill_tree, wait_until
 from tests.chaos.raylets import Raylets
 from tests.chaos.stage import Inputs, Stage
+from tests.chaos.trial import Trial
 
 STORE_BYTES = 80_000_000
 """About the smallest that Ray allows."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import time
+from collections.abc import Collection
 
 from tests.chaos import outputs
-from tests.chaos.outcome import Outcome, Trial
+from tests.chaos.outcome import Outcome
 from tests.chaos.processes import send_signal, wait_until
 from tests.chaos.raylets import QUIET
 from tests.chaos.stage import Stage
+from tests.chaos.trial import Trial
 
 
 def kill_driver(stage: Stage) -> Outcome:
@@ -27,10 +27,7 @@ def kill_driver_with_stored_proposals(stage: Stage) -> Outcome:
 
 def _kill_driver(trial: Trial) -> Outcome:
     trial.wait_for_third()
-    os.kill(trial.driver.process.pid, signal.SIGKILL)
-    trial.wait_for_end()
-    time.sleep(3)  # tasks in flight may still write
-    trial.remember_parts()
+    trial.kill_driver()
     trial.rerun_until_done()
     return trial.compare(allowed_reruns=1)
 
@@ -56,6 +53,7 @@ def _kill_worker(stage: Stage, fault: str, title: str) -> Outcome:
 
     wait_until(find_victim, f"start of a worker at {title}", interval=0.0)
     send_signal(victims, signal.SIGKILL)
+    trial.check_at_work("its worker did")
     trial.wait_for_end()
     trial.rerun_until_done()
     return trial.compare()
@@ -65,27 +63,36 @@ def kill_node_and_add_another(stage: Stage) -> Outcome:
     """SIGKILL one of two raylets; a new one joins during the run, and the run uses it."""
     trial = Trial(stage, "node_killed_another_joins")
     trial.wait_for_third()
-    stage.cluster.kill_node(stage.cluster.nodes[-1])
-    # Stop the remaining workers, so that the run cannot end before the new node joins.
-    remaining = stage.cluster.list_workers("")
-    send_signal(remaining, signal.SIGSTOP)
-    new_node = stage.cluster.add_node()
-    used: set[str] = set()
-
-    def uses_new_node() -> bool:
-        used.update(
-            title for title in ("read_piece", "DetectorActor") if new_node.list_workers(title)
-        )
-        return len(used) == 2
-
-    try:
-        wait_until(uses_new_node, "tasks and a detector on the new node", 300, interval=0.0)
-        trial.remember_parts()
-    finally:
-        send_signal(remaining, signal.SIGCONT)
+    replace_node(trial, ("read_piece", "DetectorActor"))
     trial.wait_for_end()
     trial.rerun_until_done()
     return trial.compare()
+
+
+def replace_node(trial: Trial, titles: Collection[str]) -> None:
+    """SIGKILL the last node of a run, and let a new one join that the run uses.
+
+    Args:
+        trial: the run, which is at work.
+        titles: those of the workers that the new node must have had.
+
+    Raises:
+        AssertionError: the run has ended.
+        TimeoutError: the new node did not have such workers.
+    """
+    cluster = trial.stage.cluster
+    used: set[str] = set()
+    with trial.hold_workers():
+        trial.check_at_work("its node did")
+        cluster.kill_node(cluster.nodes[-1])
+        new_node = cluster.add_node()
+
+        def uses_new_node() -> bool:
+            used.update(title for title in titles if new_node.list_workers(title))
+            return len(used) == len(titles)
+
+        wait_until(uses_new_node, f"{', '.join(titles)} on the new node", 300, interval=0.0)
+        trial.remember_parts()
 
 
 def kill_all_nodes(stage: Stage) -> Outcome:
@@ -93,8 +100,9 @@ def kill_all_nodes(stage: Stage) -> Outcome:
     trial = Trial(stage, "all_nodes_killed", "--no-capacity-after", "20")
     trial.wait_for_third()
     count = len(stage.cluster.nodes) - 1
-    for node in stage.cluster.nodes[1:]:
-        stage.cluster.kill_node(node)
+    with trial.hold_workers():  # else the last node may end a short run
+        for node in stage.cluster.nodes[1:]:
+            stage.cluster.kill_node(node)
     code = trial.wait_for_end()
     log = trial.driver.read_log()
     for _ in range(count):
@@ -129,11 +137,8 @@ def kill_overwriting_driver(stage: Stage) -> Outcome:
     trial = Trial(stage, "overwrite_killed", begin=False)
     old = outputs.list_parts(output)
     trial.driver = trial.start_job("--overwrite")
-    trial.driver.wait_for_parts(stage.third_of_parts, beside=old)
-    os.kill(trial.driver.process.pid, signal.SIGKILL)
-    trial.wait_for_end()
-    time.sleep(3)
-    trial.remember_parts()
+    trial.driver.wait_for_parts(trial.third_of_parts, beside=old)
+    trial.kill_driver()
     trial.rerun_until_done()
     return trial.compare(allowed_reruns=1)
 

@@ -157,8 +157,11 @@ class Raylets:
         )
 
     def terminate_node(self, node: Node, seconds: float = 30) -> None:
-        """SIGTERM all processes of a node, as a machine that shuts down does, and SIGKILL what is left."""
-        node.send_signal(signal.SIGTERM)
+        """SIGTERM all processes of a node, as a machine that shuts down does, and SIGKILL what is left.
+
+        Processes that were stopped get SIGTERM before they go on.
+        """
+        node.send_signal(signal.SIGTERM, signal.SIGCONT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             node.process.wait(seconds)
         self.kill_node(node)

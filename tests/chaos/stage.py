@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pytest
 
@@ -18,8 +18,9 @@ from pipeline import storage
 from pipeline.manifest_writer import write_manifest
 from pipeline.manifests import ManifestRow
 from tests.chaos import outputs
+from tests.chaos.driver import Driver
 from tests.chaos.outputs import Row
-from tests.chaos.processes import kill_tree, wait_until
+from tests.chaos.processes import kill_tree
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.raylets import Raylets
 from tests.engine.drawn_images import draw_images, write_random_checkpoint
@@ -36,49 +37,7 @@ PROPOSING = (
     *("--shard-size", str(SHARD_SIZE)),
 )
 DETECTING = ("--precision", "fp32", "--score-threshold", "0.0", "--max-per-image", "5")
-SETTINGS = (*PROPOSING, *DETECTING)
-DRIVER_SECONDS = 1500
-
-
-@dataclass
-class Driver:
-    """A detect job in a separate process."""
-
-    process: subprocess.Popen[bytes]
-    output: str
-    log: Path
-
-    def wait_for_parts(self, count: int, beside: Collection[str] = ()) -> dict[str, Any]:
-        """Wait until `count` parts are committed besides old ones, and return all parts.
-
-        Raises:
-            RuntimeError: the job ended earlier.
-        """
-        parts: dict[str, Any] = {}
-
-        def has_enough() -> bool:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the job ended too early:\n{self.read_log()[-3000:]}")
-            parts.clear()
-            parts.update(outputs.list_parts(self.output))
-            return len(parts.keys() - set(beside)) >= count
-
-        wait_until(
-            has_enough, f"{count} parts; the job printed {self.read_log()[-2000:]}", DRIVER_SECONDS
-        )
-        return dict(parts)
-
-    def wait(self) -> int:
-        """Wait until the job ends, and return its exit code."""
-        try:
-            return self.process.wait(DRIVER_SECONDS)
-        except subprocess.TimeoutExpired:
-            kill_tree(self.process)
-            raise RuntimeError(f"the job did not end:\n{self.read_log()[-3000:]}") from None
-
-    def read_log(self) -> str:
-        """The job's output so far."""
-        return self.log.read_text(errors="replace")
+Job = Literal["detect", "propose"]
 
 
 @dataclass(frozen=True)
@@ -120,11 +79,6 @@ class Stage:
         finally:
             self.cluster = previous
 
-    @property
-    def third_of_parts(self) -> int:
-        """The number of parts after which a fault strikes."""
-        return len(self.images) // SHARD_SIZE // 3
-
     def locate_output(self, name: str, inputs: Inputs | None = None) -> str:
         """The URI of an output folder."""
         return f"{(inputs or self.local).outputs}/{name}"
@@ -134,23 +88,33 @@ class Stage:
         output: str,
         *options: str,
         inputs: Inputs | None = None,
+        job: Job = "detect",
         environment: dict[str, str] | None = None,
-        settings: tuple[str, ...] = SETTINGS,
+        settings: tuple[str, ...] | None = None,
         before: tuple[str, ...] = (),
     ) -> Driver:
-        """Start the detect job into an output."""
+        """Start a job into an output.
+
+        Args:
+            output: its URI.
+            options: more options of the job.
+            inputs: images, checkpoint and folder of outputs; by default those on disk.
+            job: the job.
+            environment: its variables beside those of this process; by default the cluster's.
+            settings: options that decide the rows; by default those of the suite.
+            before: a command that runs the job, such as `unshare`.
+        """
         inputs = inputs or self.local
-        arguments = (
-            *("--manifest", inputs.manifest, "--checkpoint", inputs.checkpoint),
-            *("--output", output),
-        )
-        if "--proposals" in options:
-            settings = DETECTING
+        arguments = ["--manifest", inputs.manifest, "--output", output]
+        if job == "detect":
+            arguments += ["--checkpoint", inputs.checkpoint]
+        if settings is None:
+            settings = choose_settings(job, has_proposals="--proposals" in options)
         log = self.folder / f"driver-{len(self.drivers)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [
-                    *(*before, sys.executable, str(ROOT / "jobs/detect.py")),
+                    *(*before, sys.executable, str(ROOT / "jobs" / f"{job}.py")),
                     *(*arguments, *settings, *options),
                 ],
                 cwd=self.folder,
@@ -167,26 +131,28 @@ class Stage:
         """The proposals of the images on disk; the first call runs the propose job."""
         output = self.locate_output("proposals")
         if not Path(output).is_dir():
-            arguments = ("--manifest", self.local.manifest, "--output", output, *PROPOSING)
-            subprocess.run(
-                [sys.executable, str(ROOT / "jobs/propose.py"), *arguments],
-                cwd=self.folder,
-                env=os.environ | self.cluster.environment,
-                capture_output=True,
-                check=True,
-            )
+            self.run_job(output, job="propose")
         return output
 
-    def run_job(self, output: str, *options: str, inputs: Inputs | None = None) -> Driver:
-        """Run the detect job and wait until it succeeds.
+    def run_job(
+        self, output: str, *options: str, inputs: Inputs | None = None, job: Job = "detect"
+    ) -> Driver:
+        """Run a job and wait until it succeeds.
 
         Raises:
             RuntimeError: it failed.
         """
-        driver = self.start_job(output, *options, inputs=inputs)
+        driver = self.start_job(output, *options, inputs=inputs, job=job)
         if code := driver.wait():
             raise RuntimeError(f"exit code {code}:\n{driver.read_log()[-3000:]}")
         return driver
+
+
+def choose_settings(job: Job, *, has_proposals: bool) -> tuple[str, ...]:
+    """The options of a job that decide its rows; a detect job with stored proposals computes none."""
+    if job == "propose":
+        return PROPOSING
+    return DETECTING if has_proposals else (*PROPOSING, *DETECTING)
 
 
 @contextlib.contextmanager

@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator
 
 from tests.chaos import outputs
-from tests.chaos.outcome import Outcome, Trial
+from tests.chaos.outcome import Outcome
 from tests.chaos.processes import send_signal
 from tests.chaos.raylets import Raylets
 from tests.chaos.stage import AT_WORK, Stage
+from tests.chaos.trial import Trial
 
 LATE_SECONDS = 5
 """How long to wait for what a driver that has ended may still write."""
@@ -40,7 +41,7 @@ def stop_overwritten_driver(stage: Stage) -> Outcome:
     """Stop a driver, finish its output with other settings and `--overwrite`, and continue it."""
     trial = Trial(stage, "driver_stopped_overwritten", begin=False)
     stopped = trial.start_job("--seed", "7")
-    stopped.wait_for_parts(stage.third_of_parts)
+    stopped.wait_for_parts(trial.third_of_parts)
     with _finish_elsewhere(trial, [stopped.process.pid]):
         trial.driver = trial.start_job("--overwrite")
     code, log = stopped.wait(), stopped.read_log()
