@@ -14,8 +14,8 @@ RUN_START_SECONDS = 1.0
 TRAIN_START_SECONDS = 4.0
 """The same for a training, whose controller and workers start one after the other."""
 RAY_CORES = 0.15
-"""Cores of each node that Ray's own processes and the driver take while all cores have work; estimated from the
-CPU time of a machine of two cores beside that of its workers."""
+"""Cores of each node that Ray's own processes and the driver take while all cores have work: what a
+machine of two cores spent beside its workers."""
 TASK_SECONDS = 0.006
 """Core time of Ray's own processes and the driver for a task or actor call."""
 
