@@ -162,11 +162,16 @@ def _run_on_core(config: Mapping[str, Any]) -> None:
 
 def train(folder: Path) -> dict[str, Any]:
     """Train with as many workers as there are GPUs; they meet through gloo, as cores do."""
+    from ray.train.torch import TorchConfig
+
     manifest, proposals, _ = write_dataset(folder / "drawn")
-    with patch.multiple(
-        fit,
-        _run_worker=_run_on_core,
-        _choose_backend=lambda workers: "gloo",
+    # In one dictionary, whose entries `patch.multiple` cannot take: the names are of two modules.
+    with (
+        patch("pipeline.engine.train.fit._run_worker", _run_on_core),
+        patch(
+            "ray.train.torch.TorchConfig",
+            lambda **options: TorchConfig(backend="gloo", **options),
+        ),
     ):
         execution = Execution(checkpoint_every=3, log_every=2)
         output = str(folder / "trained")

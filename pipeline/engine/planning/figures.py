@@ -11,8 +11,8 @@ from pipeline.runs.run_plan import PlannedCluster
 
 RUN_START_SECONDS = 1.0
 """What Ray adds to the start of a run's workers: it places them, starts their processes, connects them."""
-TRAIN_START_SECONDS = 4.0
-"""The same for a training, whose controller and workers start one after the other."""
+TRAIN_START_SECONDS = 5.0
+"""The same for a training, whose driver, controller and workers start one after the other."""
 RAY_CORES = 0.15
 """Cores of each node that Ray's own processes and the driver take while all cores have work: what a
 machine of two cores spent beside its workers."""

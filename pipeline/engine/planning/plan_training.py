@@ -90,7 +90,7 @@ class _MeasuredTraining:
     scale: float
     """Planned workers per measured one."""
     start_seconds: float
-    """Until the workers train: the driver, the controller and the workers load Ray Train in turn."""
+    """Until the workers train: the controller and the workers load Ray Train and torch in turn."""
     validated_images: int
     """Of one validation."""
 
@@ -201,7 +201,7 @@ def _measure(
         first,
         steps,
         workers.count / count,
-        worker + answers[0].base_seconds + 2 * first.ray_train.wall,
+        worker + answers[0].base_seconds + first.ray_train.wall,
         0 if validator is None else min(validator.images, sum(validator.dataset.shard_rows)),
     )
 

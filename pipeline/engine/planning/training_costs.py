@@ -31,7 +31,7 @@ class TrainingCosts:
     """What one worker measured; the first one has the records, which are sums over all workers."""
 
     ray_train: TimeSpent = field(default_factory=TimeSpent)
-    """Importing Ray Train, which driver, controller and workers do."""
+    """Importing Ray Train and torch, which the controller does before the workers do."""
     records: list[TrainingRecord] = field(default_factory=list)
     """One per step."""
     waiting_share: float = 0.0
@@ -61,7 +61,7 @@ class TrainingSample:
         """Load torch, find the other workers and build the network."""
         costs = TrainingCosts()
         with costs.ray_train.measure():
-            import ray.train  # noqa: F401, PLC0415  takes a second
+            import ray.train.torch  # noqa: F401, PLC0415  takes seconds
         import torch  # noqa: PLC0415  (the driver imports this module and must not load torch)
         from torch import distributed  # noqa: PLC0415
 

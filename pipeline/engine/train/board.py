@@ -124,11 +124,11 @@ class TrainingProgress:
     def _update(self) -> bool:
         try:
             records, nodes, self.failure = ray.get(self._board.take.remote(), timeout=20)
+            if records and self._logs is not None:
+                self._hosts = cluster.get_capacity().hosts
         except ray.exceptions.RayError:
             return False  # Ray is shutting down; the run itself reports why
         self._versions.check(nodes)
-        if records and self._logs is not None:
-            self._hosts = cluster.get_capacity().hosts
         if records:
             self._last_heard = monotonic()
         elif monotonic() - self._last_heard > SILENCE:

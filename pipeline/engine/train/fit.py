@@ -108,11 +108,9 @@ def _build_trainer(
     run_config: Any,
 ) -> Any:
     from ray import train  # noqa: PLC0415
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # noqa: PLC0415
+    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
 
-    from pipeline.engine.train.process_group import ProcessGroupConfig  # noqa: PLC0415
-
-    return DataParallelTrainer(
+    return TorchTrainer(
         _run_worker,
         train_loop_config={
             "spec": spec,
@@ -123,11 +121,8 @@ def _build_trainer(
             # A reference: Ray Train stores a record of the rest of this configuration.
             "store_options": ray.put(store_options.get_options()),
         },
-        backend_config=ProcessGroupConfig(
-            _choose_backend(workers),
-            # While the first worker validates, the others wait for it.
-            timeout_seconds=600 if validator is None else 4 * 3600,
-        ),
+        # While the first worker validates, the others wait for it.
+        torch_config=TorchConfig(timeout_s=600 if validator is None else 4 * 3600),
         scaling_config=train.ScalingConfig(  # type: ignore[call-arg]
             num_workers=workers.count,
             use_gpu=workers.gpu,
@@ -136,10 +131,6 @@ def _build_trainer(
         ),
         run_config=run_config,
     )
-
-
-def _choose_backend(workers: Workers) -> str:
-    return "nccl" if workers.gpu else "gloo"
 
 
 def _run_worker(config: dict[str, Any]) -> None:
@@ -158,8 +149,6 @@ def _run_worker(config: dict[str, Any]) -> None:
     if ray.get(board.has_failed.remote()):
         return  # Ray Train retries, but another worker found an error that no retry can repair
     device = get_device()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # NCCL's, for all collectives
     spec, record, validator = config["spec"], config["record"], config["validate"]
     rank = train.get_context().get_world_rank()
     try:
