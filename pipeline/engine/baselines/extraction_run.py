@@ -21,6 +21,7 @@ from pipeline.engine.baselines.extraction import (
 )
 from pipeline.engine.baselines.plan import BaselinePlan
 from pipeline.engine.baselines.stage_network import compute_network_digest
+from pipeline.engine.baselines.task_device import TaskDevice
 from pipeline.engine.shards.node_images import count_on_node
 from pipeline.engine.shards.piece import Piece, commit_or_return
 from pipeline.engine.shards.runner import run_shards
@@ -115,7 +116,8 @@ def describe_extraction(plan: BaselinePlan, dataset: str, digest: str) -> dict[s
 
 def _build_work(plan: ExtractionPlan) -> SingleTaskWork:
     plan_reference = ray.put(plan)
-    extract = _extract_on_gpu if plan.training.gpu else _extract_on_core
+    device = TaskDevice(plan.training.gpu)
+    extract = device.build_task(_extract)
 
     def start_task(flight: Flight) -> ObjectRef[Report]:
         task: ObjectRef[Report] = extract.remote(
@@ -128,13 +130,12 @@ def _build_work(plan: ExtractionPlan) -> SingleTaskWork:
         failed = EncodedImage(listed.image_id, listed.uri, failure=failure, key=listed.key)
         return build_failed_part(plan, failed)
 
-    device = "GPU" if plan.training.gpu else "CPU"
     return SingleTaskWork(
         plan.content,
-        f"{plan.content} on {device}",
+        f"{plan.content} on {'GPU' if device.gpu else 'CPU'}",
         start_task,
         build_failed_row,
-        gpus=1.0 if plan.training.gpu else 0.0,
+        gpus=device.gpus,
     )
 
 
@@ -147,8 +148,3 @@ def _extract(plan: ExtractionPlan, piece: Piece, is_last_chance: bool) -> Report
     commit_or_return(piece, plan.output, table, report)
     report.add_cpu_seconds(plan.content, process_time() - began)
     return report
-
-
-_extract_on_core = ray.remote(num_cpus=1, max_retries=0)(_extract)
-# A worker that has used a GPU keeps some of its memory, and the choice of that GPU: it serves one piece.
-_extract_on_gpu = ray.remote(num_cpus=1, num_gpus=1, max_retries=0, max_calls=1)(_extract)

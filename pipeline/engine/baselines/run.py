@@ -26,6 +26,7 @@ from pipeline.engine.baselines.plan import BaselinePlan
 from pipeline.engine.baselines.stages import STAGES_BY_SYSTEM, Stages, locate_worker_totals
 from pipeline.engine.baselines.summary import BaselineSummary
 from pipeline.engine.baselines.svm_stage import run_box_regression, run_svm_training
+from pipeline.engine.baselines.task_device import TaskDevice
 from pipeline.engine.baselines.training_record import (
     build_record,
     prepare_output,
@@ -38,7 +39,7 @@ from pipeline.json_reader import InvalidJson, parse_fields
 from pipeline.proposals.settings import ProposalSettings
 from pipeline.run_record import RunRecord
 from pipeline.runs.options import RunOptions
-from pipeline.runs.placement import ANYWHERE, Need
+from pipeline.runs.placement import Need
 from pipeline.runs.resume import check_not_taken_over
 from pipeline.runs.run_logs import RunLogs
 from pipeline.runs.start_totals import StartTotals
@@ -93,7 +94,7 @@ def run_baseline_training(
         record = prepare_output(inputs.output, record, overwrite=overwrite)
         cluster.await_core(no_capacity_after)
         uses_gpus = cluster.get_capacity().gpus >= 1 if gpu is None else gpu
-        cluster.check_needs([_build_need(uses_gpus)], no_capacity_after, may_grow=may_grow)
+        cluster.check_needs([TaskDevice(uses_gpus).need], no_capacity_after, may_grow=may_grow)
         recipe = settle_precision(
             recipe, record, inputs.output, gpu=uses_gpus, no_capacity_after=no_capacity_after
         )
@@ -174,9 +175,9 @@ def _run_stages(plan: BaselinePlan, no_capacity_after: float, max_failures: int)
 
     def run_alone(name: str, stage: Stage, content: Content | None) -> Mapping[str, Any]:
         parts = None if content is None else open_stored(content)
-        task = _start_task(plan, name, stage, parts, max_failures)
-        need = _build_need(plan.gpu and stage is run_fine_tuning)
-        return _await_task(plan, name, task, need, no_capacity_after)
+        device = _choose_device(plan, stage)
+        task = device.build_task(_run_stage, max_failures).remote(plan, name, stage, parts)
+        return _await_task(plan, name, task, device.need, no_capacity_after)
 
     maps: Content | None = "maps" if plan.system == "sppnet" else None
     work: dict[str, Callable[[StartTotals], Mapping[str, Any]]] = {
@@ -191,24 +192,11 @@ def _run_stages(plan: BaselinePlan, no_capacity_after: float, max_failures: int)
     return stages
 
 
-def _build_need(gpu: bool) -> Need:
-    """What a task of a training needs of its node."""
-    return ANYWHERE.build_need(CPU=1.0, GPU=1.0 if gpu else 0.0)
-
-
-def _start_task(
-    plan: BaselinePlan, name: str, stage: Stage, parts: Parts | None, max_failures: int
-) -> ObjectRef[Mapping[str, Any]]:
-    """Start a stage as one task, which starts again up to `max_failures` times if its worker dies."""
-    uses_device = stage is run_fine_tuning
-    if uses_device and plan.gpu:
-        # The worker ends with its task: it would keep memory of the GPU.
-        task = ray.remote(num_cpus=1, num_gpus=1, max_calls=1, max_retries=max_failures)(_run_stage)
-    else:
-        cores = plan.threads if uses_device else 1
-        task = ray.remote(num_cpus=cores, max_retries=max_failures)(_run_stage)
-    started: ObjectRef[Mapping[str, Any]] = task.remote(plan, name, stage, parts)
-    return started
+def _choose_device(plan: BaselinePlan, stage: Stage) -> TaskDevice:
+    """The GPU, or all cores of the largest node, for fine-tuning; a core for any other stage of one task."""
+    if stage is not run_fine_tuning:
+        return TaskDevice()
+    return TaskDevice(gpu=True) if plan.gpu else TaskDevice(cores=plan.threads)
 
 
 def _await_task(

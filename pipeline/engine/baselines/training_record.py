@@ -15,6 +15,7 @@ from pipeline.detector.backbones.catalog import is_torchvision_name
 from pipeline.detector.checkpoint_record import WEIGHTS_NAME
 from pipeline.engine import cluster
 from pipeline.engine.baselines.inputs import BaselineInputs
+from pipeline.engine.baselines.task_device import TaskDevice
 from pipeline.run_record import RunRecord
 from pipeline.runs.resume import check_not_taken_over, find_run_to_resume
 from pipeline.training import training_files
@@ -115,15 +116,14 @@ def settle_precision(
         return recipe
     settled: Any = record.resolved.get("precision")
     if settled is None:
-        probe = _find_precision.options(num_gpus=1 if gpu else 0)
-        answer = probe.remote("cuda" if gpu else "cpu")
-        cluster.await_any([answer], no_capacity_after, gpus=float(gpu))
+        device = TaskDevice(gpu)
+        answer = device.build_task(_find_precision).remote("cuda" if gpu else "cpu")
+        cluster.await_any([answer], no_capacity_after, gpus=device.gpus)
         settled = ray.get(answer)
         replace(record, resolved={"precision": settled}).write(output)
     return replace(recipe, precision=settled)
 
 
-@ray.remote(num_cpus=1)
 def _find_precision(device: str) -> str:
     from pipeline.detector.device_selection import (  # noqa: PLC0415
         get_precision_name,

@@ -15,6 +15,7 @@ from pipeline.engine import cluster
 from pipeline.engine.baselines import extraction, run, training_record
 from pipeline.engine.baselines.fine_tuning_stage import run_fine_tuning
 from pipeline.engine.baselines.svm_stage import run_svm_training
+from pipeline.engine.baselines.task_device import TaskDevice
 from pipeline.errors import NoCapacity
 from pipeline.run_record import RunRecord
 from pipeline.runs.report import Report
@@ -25,8 +26,8 @@ from pipeline.training.recipe import Recipe
 def test_precision_is_settled_on_a_device_that_will_compute(
     gpu: bool, device: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe = MagicMock()
-    monkeypatch.setattr(training_record, "_find_precision", probe)
+    remote = MagicMock()
+    monkeypatch.setattr(ray, "remote", remote)
     monkeypatch.setattr(ray, "get", lambda reference: "bf16")
     recipe = Recipe(precision="auto")
     waits: list[Any] = []
@@ -36,8 +37,8 @@ def test_precision_is_settled_on_a_device_that_will_compute(
     )
     assert waits == [{"gpus": float(gpu)}]
     assert settled.precision == "bf16"
-    probe.options.assert_called_once_with(num_gpus=int(gpu))
-    probe.options.return_value.remote.assert_called_once_with(device)
+    assert ("num_gpus" in remote.call_args.kwargs) == gpu
+    remote.return_value.return_value.remote.assert_called_once_with(device)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +54,11 @@ def test_only_fine_tuning_holds_a_gpu_and_its_worker_ends_with_it(
 ) -> None:
     remote = MagicMock()
     monkeypatch.setattr(ray, "remote", remote)
-    run._start_task(Mock(gpu=gpu, threads=8), "name", stage, None, 3)
+    device = run._choose_device(Mock(gpu=gpu, threads=8), stage)
+    device.build_task(Mock(), 3)
     remote.assert_called_once_with(**options)
+    amounts = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0)}
+    assert device.need.amounts == {name: amount for name, amount in amounts.items() if amount}
 
 
 def test_a_stage_without_room_ends_with_what_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +68,7 @@ def test_a_stage_without_room_ends_with_what_is_lacking(monkeypatch: pytest.Monk
     monkeypatch.setattr(cluster, "describe_missing", lambda need: f"{need}")
     task = Mock()
     with pytest.raises(NoCapacity, match="the stage svm has waited 0 s for CPU 1 and GPU 1"):
-        run._await_task(Mock(), "svm", task, run._build_need(True), 0.0)
+        run._await_task(Mock(), "svm", task, TaskDevice(gpu=True).need, 0.0)
     assert cancelled == [task]
 
 
