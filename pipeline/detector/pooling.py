@@ -34,9 +34,8 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
     batch and corners outside the image are not checked.
     """
     inclusive = rois.float().clone()
-    inclusive[:, 3:] -= (
-        1.0  # by a number: a tensor of ordinary memory would make the caller wait for the GPU
-    )
+    # By a number: a tensor of ordinary memory would make the caller wait for the GPU.
+    inclusive[:, 3:] -= 1.0
     if features.device.type != "cpu" or features.dtype not in (torch.float32, torch.bfloat16):
         return _pool_by_torchvision(features, inclusive, size, spatial_scale)
     if torch.is_grad_enabled() and features.requires_grad:

@@ -153,8 +153,6 @@ def run(options: argparse.Namespace) -> None:
         if options.quick:
             stack.enter_context(_share_ray())
             options.recipe = "tiny"
-            if "--workers" not in options.training:  # each worker and detector loads torch first
-                options.training += ["--workers", "1"]
             prepare_drawn_data(options, steps)
         runs = Runs(steps, choose_size(options), options)
         report = Report(steps.folder, _describe(options, runs.size))

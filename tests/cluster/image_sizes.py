@@ -34,18 +34,18 @@ def list_requirements(extras: Iterable[str]) -> dict[str, Distribution | None]:
     left = [Requirement(text) for text in project["dependencies"]]
     for extra in extras:
         left += map(Requirement, project["optional-dependencies"][extra])
-    found: dict[str, Distribution | None] = {}
+    packages: dict[str, Distribution | None] = {}
     seen: set[tuple[str, str]] = set()
     while left:
         needed = left.pop()
         name = canonicalize_name(needed.name)
         for extra in {"", *needed.extras} - {extra for key, extra in seen if key == name}:
             seen.add((name, extra))
-            found[name] = package = _find_package(name)
+            packages[name] = package = _find_package(name)
             texts = () if package is None else package.requires or ()
             requirements = map(Requirement, texts)
             left += [r for r in requirements if not r.marker or r.marker.evaluate({"extra": extra})]
-    return found
+    return packages
 
 
 def _find_package(name: str) -> Distribution | None:
@@ -91,7 +91,8 @@ def main() -> None:
         size = measure_target(target)
         image = (size + BASE_BYTES) / 1e9
         print(f"{target}: {size / 1e9:.2f} GB of packages, an image of about {image:.2f} GB")
-    missing = sorted(name for name, found in list_requirements(extras).items() if found is None)
+    packages = list_requirements(extras)
+    missing = sorted(name for name, package in packages.items() if package is None)
     print(f"not installed here, so not counted: {', '.join(missing) or 'none'}")
 
 

@@ -75,8 +75,8 @@ def test_analyze_needs_no_torch(tmp_path: Path) -> None:
     objects = {name: [make_object("cat", box)] for name in images}
     manifest = str(tmp_path / "manifest.parquet")
     write_annotations(manifest, objects, ("cat",), size=(80, 60), uris=images)
-    found = {name: [("cat", 0.9, box), ("cat", 0.2, (0, 0, 5, 5))] for name in images}
-    detections = write_detections(str(tmp_path / "detections"), manifest, found, ("cat",))
+    boxes = {name: [("cat", 0.9, box), ("cat", 0.2, (0, 0, 5, 5))] for name in images}
+    detections = write_detections(str(tmp_path / "detections"), manifest, boxes, ("cat",))
     analyzed = _run(
         tmp_path,
         *("jobs/analyze.py", "detections", "--detections", detections, "--manifest", manifest),

@@ -86,12 +86,12 @@ def _measure(setting: Setting, predictor: Predictor, load: Load) -> dict[str, An
     def detect() -> None:
         predictor(load.images, load.proposals)
 
-    found = [len(of_image.scores) for of_image in predictor(load.images, load.proposals)]
+    detections = [len(of_image.scores) for of_image in predictor(load.images, load.proposals)]
     seconds = time_call(setting, detect) / len(load.images)
     return {
         "images_per_second": 1 / seconds,
         "seconds_per_image": seconds,
-        "detections_per_image": sum(found) / len(found),
+        "detections_per_image": sum(detections) / len(detections),
         "busy_share": measure_busy_share(setting, detect),
         "peak_bytes": measure_peak_bytes(setting, detect),
         "images_at_once": predictor.network.image_limit.rows or predictor.max_images_per_batch,
