@@ -10,29 +10,12 @@ from typing import cast
 import pytest
 
 from pipeline import storage, uris
-from pipeline.detector.loss_names import TOTAL
 from pipeline.training import logs, state
 from pipeline.training.logs import TrainingRecord
 from tests.chaos.raylets import Raylets
 from tests.chaos.stage import Inputs, Stage
 from tests.chaos.training_trial import STEPS, TrainingTrial, count_redone_steps
-
-
-def _make_record(step: int, seconds: float = 0.5) -> TrainingRecord:
-    return TrainingRecord(
-        step=step,
-        epoch=step / 4,
-        losses={TOTAL: 1.0},
-        learning_rate=0.1,
-        gradient_norm=1.0,
-        foreground=16.0,
-        background=48.0,
-        images=20,
-        skipped=0,
-        images_per_second=20 / seconds,
-        data_wait=0.0,
-        seconds=seconds,
-    )
+from tests.training.training_records import make_record
 
 
 def _put_log(output: str, records: list[TrainingRecord]) -> None:
@@ -48,14 +31,14 @@ def trial(tmp_path: Path) -> TrainingTrial:
 
 
 def test_a_training_that_resumed_keeps_the_records_of_its_state() -> None:
-    before = [_make_record(step) for step in (10, 20, 30, 40)]
-    resumed = [*before, _make_record(50), _make_record(60)]
+    before = [make_record(step) for step in (10, 20, 30, 40)]
+    resumed = [*before, make_record(50), make_record(60)]
     assert count_redone_steps(before, resumed) == 0
     assert count_redone_steps([], resumed) == 0
 
 
 def test_steps_behind_the_first_record_that_was_written_again_are_redone() -> None:
-    before = [_make_record(step) for step in (10, 20, 30, 40)]
+    before = [make_record(step) for step in (10, 20, 30, 40)]
     from_start = [replace(record, seconds=0.6) for record in before]
     assert count_redone_steps(before, from_start) == 40
     assert count_redone_steps(before, [*before[:2], *from_start[2:]]) == 20
@@ -64,7 +47,7 @@ def test_steps_behind_the_first_record_that_was_written_again_are_redone() -> No
 
 
 def test_records_behind_the_state_are_not_remembered(trial: TrainingTrial) -> None:
-    records = [_make_record(step, step / 7) for step in (10, 20, 30, 40)]
+    records = [make_record(step, seconds=step / 7) for step in (10, 20, 30, 40)]
     _put_log(trial.output, records)
     state.set_latest_state(trial.output, 20, is_finished=False)
     trial.remember_state()
@@ -75,7 +58,7 @@ def test_records_behind_the_state_are_not_remembered(trial: TrainingTrial) -> No
 def test_a_fault_before_the_first_state_or_after_the_last_did_not_strike(
     step: int | None, trial: TrainingTrial
 ) -> None:
-    _put_log(trial.output, [_make_record(10)])
+    _put_log(trial.output, [make_record(10)])
     if step is not None:
         state.set_latest_state(trial.output, step, is_finished=False)
     with pytest.raises(AssertionError, match="the fault struck at"):

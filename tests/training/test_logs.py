@@ -7,23 +7,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipeline.errors import InvalidCheckpoint
 from pipeline.training import logs
-from pipeline.training.logs import TrainingLog, TrainingRecord
+from pipeline.training.logs import TrainingLog
+from tests.training.training_records import make_record
 
 
 def record(step):
-    return TrainingRecord(
-        step=step,
-        epoch=0.5,
-        losses={"total": 1.0 / step, "class": 0.75 / step, "box": 0.25 / step},
-        learning_rate=1e-3,
-        gradient_norm=2.0,
-        foreground=16.0,
-        background=48.0,
-        images=40,
-        skipped=0,
-        images_per_second=4.0,
-        data_wait=0.01,
-    )
+    return make_record(step, losses={"total": 1.0 / step, "class": 0.75 / step, "box": 0.25 / step})
 
 
 def test_a_resumed_log_drops_the_records_after_its_state(tmp_path):

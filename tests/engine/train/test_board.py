@@ -15,21 +15,11 @@ from pipeline.engine.train import board
 from pipeline.engine.train.board import ProgressBoard, TrainingProgress
 from pipeline.training.logs import TrainingRecord
 from tests.project_log import read_project_log
+from tests.training.training_records import make_record
 
 
 def record(step: int, **changed: Any) -> TrainingRecord:
-    values = {
-        "step": step,
-        "epoch": step / 100,
-        "losses": {"total": 1.5, "class": 1.0, "box": 0.5},
-        "learning_rate": 0.001,
-        "images_per_second": 8.0,
-        "data_wait": 0.04,
-        "skipped": 0,
-        **changed,
-    }
-    values = {name: values.get(name, 0) for name in TrainingRecord.__dataclass_fields__}
-    return TrainingRecord(**{**values, "voc07_map50": changed.get("voc07_map50")})
+    return make_record(step, **{"images_per_second": 8.0, **changed})
 
 
 def test_samples_tell_images_and_how_long_workers_waited() -> None:
