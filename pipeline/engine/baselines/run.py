@@ -88,13 +88,13 @@ def run_baseline_training(
         log.info("%s", line)
     may_grow = not cluster.is_local()
     with cluster.connect_to_cluster():
+        uses_gpus = cluster.get_capacity().gpus >= 1 if gpu is None else gpu
+        cluster.check_needs([TaskDevice(uses_gpus).need], no_capacity_after, may_grow=may_grow)
         options = RunOptions(overwrite=overwrite, no_capacity_after=no_capacity_after)
         dataset = _open_dataset(inputs, compute or ProposalSettings(), options)
         record = build_record(inputs, dataset, recipe, settings, seed)
         record = prepare_output(inputs.output, record, overwrite=overwrite)
         cluster.await_core(no_capacity_after)
-        uses_gpus = cluster.get_capacity().gpus >= 1 if gpu is None else gpu
-        cluster.check_needs([TaskDevice(uses_gpus).need], no_capacity_after, may_grow=may_grow)
         recipe = settle_precision(
             recipe, record, inputs.output, gpu=uses_gpus, no_capacity_after=no_capacity_after
         )

@@ -14,6 +14,7 @@ import safetensors.torch
 from pipeline import storage
 from pipeline.detector.architecture import Architecture
 from pipeline.detector.network import build_network
+from pipeline.engine import cluster
 from pipeline.engine.output_status import read_output_status
 from pipeline.training import training_files
 from tests.benchmarks import paper, paper_systems
@@ -68,6 +69,7 @@ def test_three_systems_are_trained_and_compared_and_r_cnn_resumes(
     _, *command = next(line["command"] for line in lines if "rcnn" in line["command"])
     check_resume(output, part, command)
     check_rejections(tmp_path, output, command, capsys)
+    check_that_a_missing_gpu_harms_nothing(output, command, capsys)
     training_files.clear_training(str(output))  # what --overwrite removes
     assert training_files.list_training_files(str(output)) == []
 
@@ -92,6 +94,18 @@ def check_figures(folder: Path) -> None:
         detection = measure_detection(str(folder / "detected" / name))
         assert detection[DETECTION] > 0
         assert detection[DETECTION_CPU] > 0
+
+
+def check_that_a_missing_gpu_harms_nothing(
+    output: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no node can join, the training that --overwrite would remove is still there."""
+    before = (output / "summary.json").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "is_local", lambda: True)
+        assert run_job("train", *command, "--gpu", "True", "--overwrite") == 1
+    assert "this machine lacks GPU 1" in read_error_output(capsys)
+    assert (output / "summary.json").read_bytes() == before
 
 
 def write_totals(output: Path) -> None:
