@@ -12,7 +12,9 @@ from pipeline.runs.run_plan import PlannedCluster
 RUN_START_SECONDS = 1.0
 """What Ray adds to the start of a run's workers: it places them, starts their processes, connects them."""
 TRAIN_START_SECONDS = 5.0
-"""The same for a training, whose driver, controller and workers start one after the other."""
+"""The same for a training, and what Ray Train takes to end."""
+TRAIN_PROCESSES = 4
+"""Processes that a training starts beside its controller and workers."""
 RAY_CORES = 0.15
 """Cores of each node that Ray's own processes and the driver take while all cores have work: what a
 machine of two cores spent beside its workers."""

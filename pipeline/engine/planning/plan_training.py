@@ -11,7 +11,12 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.engine.planning.figures import TRAIN_START_SECONDS, build_figures, compute_slowdown
+from pipeline.engine.planning.figures import (
+    TRAIN_PROCESSES,
+    TRAIN_START_SECONDS,
+    build_figures,
+    compute_slowdown,
+)
 from pipeline.engine.planning.processes import measure_together
 from pipeline.engine.planning.this_machine import (
     choose_cluster,
@@ -38,7 +43,8 @@ from pipeline.training.training_files import list_training_files
 log = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 2
-"""Steps of each phase that are not counted: they load kernels and allocate memory."""
+"""First steps of each phase, which load kernels and allocate memory: what they take beyond others is not
+multiplied by the number of steps."""
 FEWEST_STEPS = 8
 SLACK_SECONDS = 600.0
 """How long the measuring may take beyond `--plan-seconds`."""
@@ -81,7 +87,7 @@ def plan_training(request: TrainingRequest, plan_options: GpuPlanOptions) -> Run
 
 
 @dataclass(frozen=True)
-class _MeasuredTraining:
+class MeasuredTraining:
     """What the measured steps say."""
 
     costs: TrainingCosts
@@ -89,8 +95,10 @@ class _MeasuredTraining:
     """Measured of each phase, after those that warm up."""
     scale: float
     """Planned workers per measured one."""
-    start_seconds: float
-    """Until the workers train: the controller and the workers load Ray Train and torch in turn."""
+    base_seconds: float
+    """CPU seconds of a process that loads nothing of a training."""
+    worker_seconds: float
+    """Of a worker, until it trains: it loads Ray Train and torch, and builds the network."""
     validated_images: int
     """Of one validation."""
 
@@ -103,6 +111,18 @@ class _MeasuredTraining:
     def boxes(self) -> list[TrainingRecord]:
         """Steps that train the box layer alone."""
         return self.costs.records[2 * WARM_UP_STEPS + self.steps :]
+
+    @property
+    def start_seconds(self) -> float:
+        """Until the workers train, which the controller and other processes precede one by one."""
+        controller = self.base_seconds + self.costs.ray_train.wall
+        return TRAIN_PROCESSES * self.base_seconds + controller + self.worker_seconds
+
+    def compute_warm_up(self) -> NDArray[np.float64]:
+        """CPU and wall seconds that the first steps of all take beyond as many later ones."""
+        first = _list_values(self.costs.records[:WARM_UP_STEPS])
+        beyond = first.sum(axis=0) - len(first) * _list_values(self.joint).mean(axis=0)
+        return np.maximum(0.0, beyond[:2])
 
 
 def _check_plannable(request: TrainingRequest) -> None:
@@ -160,7 +180,7 @@ def _count_measured_steps(spec: TrainingSpec, images: int) -> int:
 
 def _measure(
     inputs: TrainingInputs, spec: TrainingSpec, workers: Workers, steps: int, seconds: float
-) -> _MeasuredTraining:
+) -> MeasuredTraining:
     """Measure as many of the workers as this machine can hold."""
     own = count_gpus() if workers.gpu else count_cores() // workers.cpus
     count = max(1, min(workers.count, own))
@@ -197,11 +217,12 @@ def _measure(
     validator = inputs.validator
     first: TrainingCosts = answers[0].value
     worker = max(answer.base_seconds + answer.prepare_seconds for answer in answers)
-    return _MeasuredTraining(
+    return MeasuredTraining(
         first,
         steps,
         workers.count / count,
-        worker + answers[0].base_seconds + first.ray_train.wall,
+        answers[0].base_seconds,
+        worker,
         0 if validator is None else min(validator.images, sum(validator.dataset.shard_rows)),
     )
 
@@ -213,7 +234,7 @@ def _count_states(spec: TrainingSpec) -> int:
 def _build_figures(
     spec: TrainingSpec,
     workers: Workers,
-    measured: _MeasuredTraining,
+    measured: MeasuredTraining,
     cluster: PlannedCluster,
     options: GpuPlanOptions,
 ) -> dict[str, Estimate]:
@@ -224,6 +245,8 @@ def _build_figures(
     )
     strata = [MeasuredStratum(count, _list_values(records)) for count, records in phases if count]
     cpu_seconds, step_seconds, bytes_read = resample_totals(strata).T
+    warm_up_cpu, warm_up_seconds = measured.compute_warm_up()
+    cpu_seconds, step_seconds = cpu_seconds + warm_up_cpu, step_seconds + warm_up_seconds
     step_seconds = step_seconds * (1 - min(costs.waiting_share, 0.99))
     if not workers.gpu:
         step_seconds = step_seconds * compute_slowdown(cluster)

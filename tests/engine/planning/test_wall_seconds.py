@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,12 +12,17 @@ from pipeline.engine.planning.figures import (
     RAY_CORES,
     RUN_START_SECONDS,
     TASK_SECONDS,
+    TRAIN_PROCESSES,
     compute_slowdown,
 )
 from pipeline.engine.planning.plan_detection import Slots
+from pipeline.engine.planning.plan_training import MeasuredTraining
 from pipeline.engine.planning.sampled_run import MeasuredRun, StartSeconds
+from pipeline.engine.planning.time_spent import TimeSpent
+from pipeline.engine.planning.training_costs import TrainingCosts
 from pipeline.runs.run_plan import PlannedCluster
 from pipeline.shards import Shard
+from tests.training.training_records import make_record
 
 NOTHING = np.zeros(1)
 SHARDS = [Shard(0, "0" * 24, 0, 6), Shard(1, "1" * 24, 6, 4)]
@@ -68,3 +75,17 @@ def test_stages_with_devices_of_their_own_go_side_by_side(propose: float, detect
     )
     seconds = plan_detection.compute_wall_seconds(measured, slots)
     assert seconds == pytest.approx([RUN_START_SECONDS + 4.5 + slower])
+
+
+def test_first_steps_count_once_and_processes_of_a_training_start_in_turn() -> None:
+    seconds = ((9.0, 5.0), (6.0, 3.0), (4.0, 2.0), (2.0, 1.0))
+    records = [
+        make_record(n, cpu_seconds=cpu, seconds=wall) for n, (cpu, wall) in enumerate(seconds)
+    ]
+    costs = TrainingCosts(TimeSpent(wall=3.0), records)
+    measured = MeasuredTraining(costs, 2, 1.0, 0.5, worker_seconds=7.0, validated_images=0)
+    # Two of 15 and 8 seconds together, where two later ones take 6 and 3.
+    assert measured.compute_warm_up() == pytest.approx([9.0, 5.0])
+    assert measured.start_seconds == pytest.approx(0.5 * TRAIN_PROCESSES + 3.5 + 7.0)
+    quick = dataclasses.replace(measured, costs=TrainingCosts(TimeSpent(), records[::-1]))
+    assert quick.compute_warm_up() == pytest.approx([0.0, 0.0])
