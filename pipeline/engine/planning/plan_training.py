@@ -121,8 +121,9 @@ class MeasuredTraining:
     def compute_warm_up(self) -> NDArray[np.float64]:
         """CPU and wall seconds that the first steps of all take beyond as many later ones."""
         first = _list_values(self.costs.records[:WARM_UP_STEPS])
-        beyond = first.sum(axis=0) - len(first) * _list_values(self.joint).mean(axis=0)
-        return np.maximum(0.0, beyond[:2])
+        later = _list_values(self.joint).mean(axis=0)
+        beyond: NDArray[np.float64] = np.maximum(0.0, first.sum(axis=0) - len(first) * later)
+        return beyond[:2]
 
 
 def _check_plannable(request: TrainingRequest) -> None:
