@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,9 +138,12 @@ def _prepare_datasets(options: argparse.Namespace, folder: Path) -> Iterator[tup
         roots["bccd"] = ("--root", options.bccd, "--split", "train")
     if options.drawn:
         drawn = folder / "drawn"
-        if not (drawn / "JPEGImages").is_dir():
-            draw_dataset(drawn, options.drawn, 1)
-            _enlarge_some(drawn)
+        if not drawn.is_dir():
+            begun = folder / "drawn-begun"
+            shutil.rmtree(begun, ignore_errors=True)
+            draw_dataset(begun, options.drawn, 1)
+            _enlarge_some(begun)
+            begun.rename(drawn)
         roots["drawn"] = ("--root", str(drawn), "--split", "train")
     for name, arguments in roots.items():
         manifest = str(folder / f"{name}.parquet")
