@@ -222,19 +222,8 @@ def _describe(options: argparse.Namespace, size: Size) -> dict[str, Any]:
         "proposals": f"the best {size.proposals} of {options.proposals}",
         "recipe": f"{options.recipe}, {size.epochs:g} epochs; {size.fine_tune_steps} steps of fine-tuning",
         "seeds": options.seeds,
-        "machine": f"{os.cpu_count()} cores, {_find_processor()}; networks in {_find_precision()}",
+        "machine": f"{os.cpu_count()} cores, {_find_processor()}",
     }
-
-
-def _find_precision() -> str:
-    """What `--precision auto` chooses here."""
-    from pipeline.detector.device_selection import (
-        get_precision_name,
-        select_device,
-        select_dtype,
-    )
-
-    return get_precision_name(select_dtype("auto", select_device("auto")))
 
 
 def _find_processor() -> str:

@@ -19,6 +19,7 @@ from tests.benchmarks.paper_rows import (
     Row,
     format_number,
 )
+from tests.benchmarks.paper_steps import read_json
 
 LASTING = ("trained on", "tested on", "proposals", "recipe")
 """Facts that all tables of a folder share; the others are listed for every start that had others."""
@@ -59,19 +60,27 @@ class Report:
         """Put a table in its place, draw its figure and write the report."""
         measured = {**self.tables, name: list(rows)}
         self.tables = {title: measured[title] for title in TITLES if title in measured}
+        facts = {**self.facts, "networks compute in": list_precisions(self._folder)}
         values = {
-            "facts": self.facts,
+            "facts": facts,
             "systems": build_systems(self.tables),
             "tables": {name: [row.as_json() for row in rows] for name, rows in self.tables.items()},
         }
         figures = self._folder / "figures"
         figures.mkdir(exist_ok=True)
         draw_figure(figures / f"{name}.png", name, rows)
-        markdown = format_markdown(self.tables, self.facts)
+        markdown = format_markdown(self.tables, facts)
         storage.put(
             str(self._folder / "paper.json"), (json.dumps(values, indent=2) + "\n").encode()
         )
         storage.put(str(self._folder / "paper.md"), markdown.encode())
+
+
+def list_precisions(folder: Path) -> list[str]:
+    """The precisions that the records of all trainings and detections in a folder name."""
+    records = [read_json(path) for path in folder.glob("*/*/run.json")]
+    found = {record.get("resolved", {}).get("precision") for record in records}
+    return sorted(found - {None})
 
 
 def _read_stored(path: Path) -> Mapping[str, Any]:

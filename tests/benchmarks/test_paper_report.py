@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.run_record import RunRecord
 from tests.benchmarks import paper_systems, paper_tables
-from tests.benchmarks.paper_report import Report, build_systems, format_markdown, format_table
+from tests.benchmarks.paper_report import (
+    Report,
+    build_systems,
+    format_markdown,
+    format_table,
+    list_precisions,
+)
 from tests.benchmarks.paper_rows import DETECTION, NOTES, PAPER, STORED, TITLES, TRAINING, Row
 
 
@@ -55,6 +62,16 @@ def test_a_report_of_one_table_has_its_figure_and_systems(tmp_path: Path) -> Non
     assert "| R-CNN | 0.500 | -0.250 |" in (tmp_path / "paper.md").read_text()
 
 
+def test_a_report_names_the_precisions_of_its_runs(tmp_path: Path) -> None:
+    for output, values in (("trained/joint", {"precision": "fp32"}), ("detected/joint", {})):
+        RunRecord("train", {}, resolved=values).write(str(tmp_path / output))
+    assert list_precisions(tmp_path) == ["fp32"]
+    RunRecord("detect", {}, resolved={"precision": "bf16"}).write(str(tmp_path / "detected/svd"))
+    Report(tmp_path, {}).add("quality", [Row("Fast R-CNN", 0.75)])
+    lines = (tmp_path / "paper.md").read_text().splitlines()
+    assert lines[2:4] == ["- networks compute in: bf16", "- networks compute in: fp32"]
+
+
 def test_a_later_start_joins_its_tables_with_those_of_the_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,7 +85,7 @@ def test_a_later_start_joins_its_tables_with_those_of_the_folder(
     assert report.tables["quality"][0].interval == (0.5, 1.0)
     written = json.loads((tmp_path / "paper.json").read_text())
     assert list(written["tables"]) == ["speed", "quality"]
-    assert written["facts"] == {"recipe": "tiny", "seeds": [3, 1]}
+    assert written["facts"] == {"recipe": "tiny", "seeds": [3, 1], "networks compute in": []}
     assert written["systems"]["fast_rcnn"]["map"] == 0.75
     assert written["systems"]["fast_rcnn"]["seconds_per_image"] == 0.5
     with pytest.raises(SystemExit, match="2"):

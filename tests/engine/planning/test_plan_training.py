@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from pipeline.engine.planning.plan_training import plan_training
+from pipeline.engine.planning.plan_training import MeasuredTraining, plan_training
 from pipeline.engine.train.run import run_training
 from pipeline.engine.train.training_request import Execution, TrainingRequest
 from pipeline.errors import InvalidConfiguration, MismatchedOutput
@@ -55,12 +56,18 @@ def test_a_training_is_planned_from_its_first_steps(data: tuple[str, str], tmp_p
         _plan(data, tmp_path / "out")
 
 
-def test_steps_of_the_box_layer_alone_are_measured_apart(
-    data: tuple[str, str], tmp_path: Path
+def test_steps_of_the_box_layer_and_the_first_ones_of_all_are_measured_apart(
+    data: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    warm_up = np.array([1000.0, 2000.0])
+    monkeypatch.setattr(MeasuredTraining, "compute_warm_up", lambda _: warm_up)
+    monkeypatch.setattr(MeasuredTraining, "start_seconds", 4000.0)
     recipe = dataclasses.replace(QUICK, iterations=6, box_epochs=5.0)  # 20 steps of two images
     plan = _plan(data, tmp_path / "out", recipe=recipe)
     assert (plan.images, plan.sampled) == (2 * (6 + 20), 2 * 6)
+    assert 3600 * plan.figures["core_hours"].value > 1000
+    # Of the 2000, the share is left out in which others had the cores.
+    assert plan.figures["wall_seconds"].value > 4000 + 500
 
 
 @pytest.mark.parametrize(
