@@ -12,10 +12,12 @@ from pipeline import storage
 from tests.benchmarks.paper_figures import draw_figure
 from tests.benchmarks.paper_rows import (
     DETECTION,
+    FINER,
     NOTES,
     STORED,
     TITLES,
     TRAINING,
+    Estimate,
     Row,
     format_number,
 )
@@ -26,12 +28,13 @@ LASTING = ("trained on", "tested on", "proposals", "recipe")
 _SYSTEMS = {"R-CNN": "rcnn", "SPPnet": "sppnet", "Fast R-CNN": "fast_rcnn"}
 _NOTE = (
     "mAP at IoU 0.5, 11 points. Differences are from the first row of a table, or from the row that the "
-    "column `compared with` names. mAP and difference are means over the seeds of a row; if two rows have "
-    "different numbers of seeds, each seed of one is compared with each of the other. The 95 % interval is "
-    "that of the difference, in a row without one that of the mAP itself, from a bootstrap over the test "
-    "images: the mean of its ends over these comparisons. It leaves out the variation between seeds, whose "
-    "values are in paper.json. Seconds per step, and times of `scales` and `fixed_proposals`, are those of "
-    "the first seed."
+    "column `compared with` names, seed by seed; values and differences are means over the seeds of a row. "
+    "The 95 % interval is that of the difference, in a row without one that of the mAP itself, from a "
+    "bootstrap over the test images: the mean of its ends over seeds. It leaves out the variation between "
+    "seeds, whose differences (in a row without one, mAP) are in the column `by seed`. Area mAP is the area "
+    "below all points of the precision-recall curve at IoU 0.5, COCO AP the mean over IoU 0.5 to 0.95; both "
+    "move less with single detections than 11 points, and have their difference and its interval in the "
+    "same cell. Times are those of the first seed."
 )
 
 
@@ -159,11 +162,15 @@ def format_table(rows: Sequence[Row]) -> list[str]:
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
     has_map = any(row.map50 is not None for row in rows)
     has_seeds = has_map or any(row.seeds > 1 for row in rows)
+    has_several = any(len(row.map50_by_seed) > 1 for row in rows)
+    scores = [score for score in FINER if any(score in row.finer for row in rows)]
     others = [row.name for row in rows if row.compared_with not in ("", rows[0].name)]
     headers = [
         "",
         *(["mAP", "difference", "95 % interval"] if has_map else []),
+        *(FINER[score] for score in scores),
         *(["seeds"] if has_seeds else []),
+        *(["by seed"] if has_several else []),
         *(["compared with"] if others else []),
         *names,
         "the paper",
@@ -173,8 +180,11 @@ def format_table(rows: Sequence[Row]) -> list[str]:
         cells = [row.name]
         if has_map:
             cells += _format_score(row)
+        cells += [_format_estimate(row.finer.get(score)) for score in scores]
         if has_seeds:
             cells.append(str(row.seeds))
+        if has_several:
+            cells.append(_format_seeds(row))
         if others:
             cells.append(row.compared_with)
         cells += [format_number(row.figures[name]) if name in row.figures else "" for name in names]
@@ -190,6 +200,23 @@ def _format_score(row: Row) -> list[str]:
         "" if row.difference is None else f"{row.difference:+.3f}",
         "" if row.interval is None else " to ".join(map(form.format, row.interval)),
     ]
+
+
+def _format_seeds(row: Row) -> str:
+    """The difference of each seed, or its mAP in a row without differences."""
+    if row.differences_by_seed:
+        return " ".join(f"{difference:+.3f}" for difference in row.differences_by_seed)
+    return " ".join(f"{map50:.3f}" for map50 in row.map50_by_seed)
+
+
+def _format_estimate(estimate: Estimate | None) -> str:
+    """A score, and its difference with the interval."""
+    if estimate is None:
+        return ""
+    value = f"{estimate.value:.3f}"
+    if estimate.difference is None:
+        return value
+    return f"{value}, {estimate.difference:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
 
 def _join(cells: Sequence[str]) -> str:

@@ -18,6 +18,23 @@ IMAGE = "an image, s"
 """Names of figures; `NOTES` say how the clocks differ."""
 
 
+MAP = "voc07_map50"
+FINER = {"voc_map50": "area mAP", "coco_ap": "COCO AP"}
+"""Scores beside mAP, by their names in `metrics.json`, with their titles. With 11 recall levels, mAP jumps
+where a class gains or loses a level, by up to 0.03 with three classes; these move with each detection."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score, and its difference from another run's."""
+
+    value: float
+    low: float
+    high: float
+    """95 % interval of the difference, or of the value if there is none."""
+    difference: float | None = None
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of a table."""
@@ -26,10 +43,10 @@ class Row:
     map50: float | None = None
     """mAP at IoU 0.5, 11 points, on the test images; the mean over seeds."""
     difference: float | None = None
-    """From the mAP of the row `compared_with`; the mean over all pairs of seeds that were compared."""
+    """From the mAP of the row `compared_with`, seed by seed; the mean over seeds."""
     interval: tuple[float, float] | None = None
     """95 % of the difference, or of the mAP in a row without one, by a bootstrap over the test images;
-    the mean of the ends over seeds or pairs of them."""
+    the mean of the ends over seeds."""
     seeds: int = 1
     """Trainings that the values are means over."""
     compared_with: str = ""
@@ -44,6 +61,10 @@ class Row:
     """The jobs that this row rests on, in their order."""
     map50_by_seed: Sequence[float] = ()
     """The mAP of each seed."""
+    finer: Mapping[str, Estimate] = field(default_factory=dict)
+    """The scores of `FINER`: means over seeds, as for mAP."""
+    differences_by_seed: Sequence[float] = ()
+    """The difference of each seed's mAP."""
 
     @property
     def measure(self) -> str:
@@ -64,7 +85,10 @@ class Row:
         stored = {name: value for name, value in values.items() if name in names}
         if stored.get("interval") is not None:
             stored["interval"] = tuple(stored["interval"])
-        stored["map50_by_seed"] = tuple(stored.get("map50_by_seed", ()))
+        for name in ("map50_by_seed", "differences_by_seed"):
+            stored[name] = tuple(stored.get(name, ()))
+        finer = stored.get("finer", {})
+        stored["finer"] = {score: Estimate(**values) for score, values in finer.items()}
         return cls(**stored, map50=values["value"] if values["measure"] == "mAP" else None)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from statistics import mean
 
 from pipeline.detector.backbones.catalog import BACKBONES
 from pipeline.training.recipes import get_recipe
-from tests.benchmarks.paper_rows import PAPER, Row
+from tests.benchmarks.paper_rows import FINER, MAP, PAPER, Estimate, Row
 from tests.benchmarks.paper_sizes import PAPER_RECIPE, Size
 from tests.benchmarks.paper_steps import Score, Steps
 
@@ -112,14 +111,12 @@ class Runs:
 
     def train_each(self, name: str, *changed: str, as_paper: bool = False) -> list[str]:
         """Train Fast R-CNN with each seed."""
-        return [
-            self.train(name, *changed, seed=seed, as_paper=as_paper)
-            for seed in range(self.options.seeds)
-        ]
+        return [self.train(name, *changed, seed=seed, as_paper=as_paper) for seed in self.seeds]
 
-    def list_seeds(self, system: str) -> range:
-        """The seeds of a system's trainings: R-CNN's takes too long to be repeated."""
-        return range(1 if system == "rcnn" else self.options.seeds)
+    @property
+    def seeds(self) -> range:
+        """Of the trainings of each row."""
+        return range(self.options.seeds)
 
     @property
     def default_freeze(self) -> str:
@@ -154,32 +151,34 @@ class Runs:
             rests_on: other outputs that they are from.
         """
         scores = self._score_each(outputs, baseline)
-        differences = [score.difference for score in scores if score.difference is not None]
+        means = {
+            score: average_estimates([seed.estimates[score] for seed in scores])
+            for score in (MAP, *FINER)
+        }
+        map50 = means.pop(MAP)
+        differences = (score.estimates[MAP].difference for score in scores)
         return Row(
             name,
-            mean(score.map50 for score in scores),
-            mean(differences) if differences else None,
-            (mean(score.low for score in scores), mean(score.high for score in scores)),
+            map50.value,
+            map50.difference,
+            (map50.low, map50.high),
             len(outputs),
             "" if baseline is None else baseline.name,
             figures or {},
             PAPER.get((table, paper), ""),
             note,
             self.steps.list_commands(*rests_on, *(score.output for score in scores)),
-            tuple(score.map50 for score in scores[: len(outputs)]),
+            tuple(score.estimates[MAP].value for score in scores),
+            means,
+            tuple(difference for difference in differences if difference is not None),
         )
 
     def _score_each(self, outputs: Sequence[str], baseline: Reference | None) -> list[Score]:
-        """Scores of seeds compared one by one, or of all pairs if one side has more of them."""
+        """Scores of each seed, compared with the baseline's same seed."""
         manifest = self.options.test_manifest
         if baseline is None:
             return [self.steps.score(output, manifest) for output in outputs]
-        is_paired = len(baseline.outputs) == len(outputs)
-        pairs = (
-            zip(baseline.outputs, outputs, strict=True)
-            if is_paired
-            else product(baseline.outputs, outputs)
-        )
+        pairs = zip(baseline.outputs, outputs, strict=True)
         return [self.steps.compare(*pair, manifest) for pair in pairs]
 
     @property
@@ -192,6 +191,17 @@ class Runs:
             *("--manifest", self.options.manifest),
             *("--proposals", self.options.proposals),
         )
+
+
+def average_estimates(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of each number; all have a difference, or none has."""
+    differences = [e.difference for e in estimates if e.difference is not None]
+    return Estimate(
+        mean(e.value for e in estimates),
+        mean(e.low for e in estimates),
+        mean(e.high for e in estimates),
+        mean(differences) if differences else None,
+    )
 
 
 def name_seed(name: str, seed: int) -> str:

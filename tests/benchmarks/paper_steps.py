@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from tests.benchmarks.paper_inputs import identify_input, list_inputs
+from tests.benchmarks.paper_rows import FINER, MAP, Estimate
 
 ROOT = Path(__file__).parents[2]
 STOP_SECONDS = 60
@@ -22,16 +23,12 @@ STOP_SECONDS = 60
 
 @dataclass(frozen=True)
 class Score:
-    """The mAP of a run's detections, alone or compared with another run's."""
+    """The scores of a run's detections, alone or compared with another run's."""
 
-    map50: float
-    low: float
-    high: float
-    """95 % interval of the difference, or of the mAP."""
     output: str
-    """Of the job that computed it."""
-    difference: float | None = None
-    """From the other run's mAP."""
+    """Of the job that computed them."""
+    estimates: Mapping[str, Estimate]
+    """By `MAP` and the names of `FINER`."""
 
 
 class Steps:
@@ -97,26 +94,31 @@ class Steps:
         return list(listed)
 
     def score(self, detections: str, manifest: str) -> Score:
-        """The mAP of a run's detections with its own interval."""
+        """The scores of a run's detections with their own intervals."""
         output = self.folder / "scored" / Path(detections).name
         self.run_job(
             *("analyze", "detections", "--detections", detections, "--manifest", manifest),
             *("--no-report", "--output", output),
         )
         metrics = read_json(output / "metrics.json")
-        low, high = metrics["intervals"]["voc07_map50"]
-        return Score(metrics["voc07_map50"], low, high, str(output))
+        intervals = metrics["intervals"]
+        estimates = {name: Estimate(metrics[name], *intervals[name]) for name in (MAP, *FINER)}
+        return Score(str(output), estimates)
 
     def compare(self, first: str, second: str, manifest: str) -> Score:
-        """The mAP of the second of two runs, and its difference from the first's."""
+        """The scores of the second of two runs, and their differences from the first's."""
         output = self.folder / "compared" / f"{Path(first).name}-{Path(second).name}"
         self.run_job(
             *("analyze", "compare", "--detections", first, second, "--manifest", manifest),
             *("--no-report", "--output", output),
         )
-        values = read_json(output / "comparison.json")["voc07_map50"]
-        ends = values["low"], values["high"]
-        return Score(values["second"], *ends, str(output), values["difference"])
+        compared = read_json(output / "comparison.json")
+        estimates = {}
+        for name in (MAP, *FINER):
+            values = compared[name]
+            ends = values["low"], values["high"]
+            estimates[name] = Estimate(values["second"], *ends, values["difference"])
+        return Score(str(output), estimates)
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

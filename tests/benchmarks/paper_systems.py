@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from statistics import mean
 
 from pipeline.detector.timing import LAYERS
 from tests.benchmarks.paper_rows import (
@@ -30,13 +29,10 @@ def measure_speed(runs: Runs) -> list[Row]:
     """Training time, stages, stored bytes and seconds per image of the three systems."""
     rows = []
     for system, title in SYSTEMS.items():
-        checkpoints = [runs.train_system(system, seed) for seed in runs.list_seeds(system)]
-        outputs = runs.detect_each(system, checkpoints)
-        measured = [
-            _measure_training(checkpoint) | measure_detection(output)
-            for checkpoint, output in zip(checkpoints, outputs, strict=True)
-        ]
-        rows.append(_build_speed_row(runs, title, outputs, measured, system))
+        checkpoint = runs.train_system(system)
+        detections = runs.detect(system, checkpoint)
+        figures = _measure_training(checkpoint) | measure_detection(detections)
+        rows.append(_build_speed_row(runs, title, detections, figures, system))
     return [*_add_ratios(rows), *_measure_compressed_speed(runs)]
 
 
@@ -53,35 +49,15 @@ def _measure_training(checkpoint: str) -> dict[str, float]:
 
 
 def _build_speed_row(
-    runs: Runs,
-    name: str,
-    outputs: Sequence[str],
-    measured: Sequence[Mapping[str, float]],
-    paper: str,
+    runs: Runs, name: str, detections: str, figures: Mapping[str, float], paper: str
 ) -> Row:
-    """A row of means over seeds.
-
-    Args:
-        runs: the jobs.
-        name: of the row.
-        outputs: detections, one per seed.
-        measured: figures of each seed.
-        paper: the row's key in `PAPER`.
-    """
     return Row(
         name,
-        seeds=len(outputs),
-        figures=_average(measured),
+        figures=figures,
         paper=PAPER["speed", paper],
-        note="; ".join(dict.fromkeys(note for note in map(describe_sample, outputs) if note)),
-        commands=runs.steps.list_commands(*outputs),
+        note=describe_sample(detections),
+        commands=runs.steps.list_commands(detections),
     )
-
-
-def _average(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each figure over the seeds that have it."""
-    names = dict.fromkeys(name for figures in measured for name in figures)
-    return {name: mean(figures[name] for figures in measured if name in figures) for name in names}
 
 
 def _add_ratios(rows: list[Row]) -> list[Row]:
@@ -103,14 +79,16 @@ def _add_ratios(rows: list[Row]) -> list[Row]:
 
 def _measure_compressed_speed(runs: Runs) -> list[Row]:
     """Seconds per image of Fast R-CNN with fc6 and fc7, whole and factorised."""
-    pairs = [_train_fully_connected(runs, seed) for seed in runs.list_seeds("fast_rcnn")]
     rows: list[Row] = []
-    for title, key, checkpoints in zip(
-        ("whole", "factorised"), ("fully-connected", "svd"), zip(*pairs, strict=True), strict=True
+    for title, key, checkpoint in zip(
+        ("whole", "factorised"),
+        ("fully-connected", "svd"),
+        _train_fully_connected(runs, 0),
+        strict=True,
     ):
-        outputs = runs.detect_each(key, checkpoints)
+        detections = runs.detect(key, checkpoint)
         name = f"Fast R-CNN with fc6 and fc7, {title}"
-        row = _build_speed_row(runs, name, outputs, list(map(measure_detection, outputs)), title)
+        row = _build_speed_row(runs, name, detections, measure_detection(detections), title)
         if rows and DETECTION in row.figures and DETECTION in rows[0].figures:
             speed_up = rows[0].figures[DETECTION] / row.figures[DETECTION]
             row = replace(row, figures=dict(row.figures) | {SPEED_UP: speed_up})
@@ -121,14 +99,13 @@ def _measure_compressed_speed(runs: Runs) -> list[Row]:
 def measure_quality(runs: Runs) -> list[Row]:
     """The mAP of the three systems, and of Fast R-CNN with the paper's recipe.
 
-    Fast R-CNN is the first row, with which the others are compared: each of its seeds with the one training
-    of R-CNN.
+    Fast R-CNN is the first row, with which the others are compared.
     """
     rows: list[Row] = []
     baseline: Reference | None = None
     for system in ("fast_rcnn", "rcnn", "sppnet"):
-        seeds = runs.list_seeds(system)
-        outputs = runs.detect_each(system, [runs.train_system(system, seed) for seed in seeds])
+        checkpoints = [runs.train_system(system, seed) for seed in runs.seeds]
+        outputs = runs.detect_each(system, checkpoints)
         rows.append(runs.build_row("quality", SYSTEMS[system], outputs, baseline, paper=system))
         baseline = baseline or Reference(SYSTEMS[system], outputs)
     if runs.options.own_recipe:
@@ -141,7 +118,7 @@ def measure_quality(runs: Runs) -> list[Row]:
 
 def measure_svd(runs: Runs) -> list[Row]:
     """fc6 and fc7 whole and factorised, without any training afterwards: mAP, and time by layer."""
-    pairs = [_train_fully_connected(runs, seed) for seed in runs.list_seeds("fast_rcnn")]
+    pairs = [_train_fully_connected(runs, seed) for seed in runs.seeds]
     sources, small = zip(*pairs, strict=True)
     whole, ranked = runs.detect_each("fully-connected", sources), runs.detect_each("svd", small)
     figures = read_summary(small[0])["figures"]

@@ -166,7 +166,8 @@ def measure_sampling(runs: Runs) -> list[Row]:
 
 def measure_fixed_proposals(runs: Runs) -> list[Row]:
     """The recall ceiling of the boxes against the mAP, and the share of time spent in them."""
-    detections = runs.detect("fast_rcnn", runs.train("joint"))
+    outputs = runs.detect_each("fast_rcnn", runs.train_each("joint"))
+    detections = outputs[0]
     recall, recall_output = analyze_proposals(runs)
     proposals = runs.options.test_proposals
     proposing = measure_image_seconds(proposals, "propose")
@@ -187,7 +188,7 @@ def measure_fixed_proposals(runs: Runs) -> list[Row]:
     row = runs.build_row(
         "fixed_proposals",
         "joint training",
-        [detections],
+        outputs,
         figures=figures,
         note="; ".join(note for note in notes if note),
         rests_on=[recall_output],

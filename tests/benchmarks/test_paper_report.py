@@ -16,7 +16,16 @@ from tests.benchmarks.paper_report import (
     format_table,
     list_precisions,
 )
-from tests.benchmarks.paper_rows import DETECTION, NOTES, PAPER, STORED, TITLES, TRAINING, Row
+from tests.benchmarks.paper_rows import (
+    DETECTION,
+    NOTES,
+    PAPER,
+    STORED,
+    TITLES,
+    TRAINING,
+    Estimate,
+    Row,
+)
 
 
 def test_a_table_without_times_is_still_drawn(tmp_path: Path) -> None:
@@ -37,9 +46,24 @@ def test_a_table_has_the_columns_that_a_row_fills() -> None:
         "| small | 0.250 | -0.250 | -0.500 to +0.125 | 3 | 1250 | 0.5 |  |",
     ]
     assert format_table([Row("a", figures={"x": 1.0})])[0] == "|  | x | the paper |"
+    finer = {"coco_ap": Estimate(0.25, -0.125, 0.0, -0.0625)}
+    header, _, first, second = format_table([Row("a", 0.5), Row("b", 0.25, finer=finer)])
+    assert header.split(" | ")[4:6] == ["COCO AP", "seeds"]
+    assert first.split(" | ")[4] == ""
+    assert second.split(" | ")[4] == "0.250, -0.062 (-0.125 to +0.000)"
     others = [*rows, Row("third", 0.5, 0.25, (0.0, 0.5), compared_with="small")]
     names = [line.split(" | ")[5] for line in format_table(others)]
     assert names == ["compared with", "---", "", "whole", "small"]
+
+
+def test_a_table_of_several_seeds_has_the_values_of_each() -> None:
+    rows = [
+        Row("first", 0.5, None, (0.25, 0.75), 2, map50_by_seed=(0.375, 0.625)),
+        Row("second", 0.5, 0.0, map50_by_seed=(0.5, 0.5), differences_by_seed=(0.125, -0.125)),
+    ]
+    header, _, *lines = format_table(rows)
+    assert header.split(" | ")[4:6] == ["seeds", "by seed"]
+    assert [line.split(" | ")[5] for line in lines] == ["0.375 0.625", "+0.125 -0.125"]
 
 
 def test_the_times_of_each_system_are_multiples_of_fast_rcnn_s() -> None:
@@ -75,7 +99,8 @@ def test_a_report_names_the_precisions_of_its_runs(tmp_path: Path) -> None:
 def test_a_later_start_joins_its_tables_with_those_of_the_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quality = [Row("Fast R-CNN", 0.75, None, (0.5, 1.0), 3, note="n", commands=["c"])]
+    finer = {"coco_ap": Estimate(0.25, 0.125, 0.5)}
+    quality = [Row("Fast R-CNN", 0.75, None, (0.5, 1.0), 3, note="n", commands=["c"], finer=finer)]
     Report(tmp_path, {"recipe": "tiny", "seeds": 3}).add("quality", quality)
     report = Report(tmp_path, {"recipe": "tiny", "seeds": 1})
     figures = {TRAINING: 2.0, "stages": 1, STORED: 0, DETECTION: 0.5}
