@@ -111,6 +111,13 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds", type=_parse_count, default=1, help="trainings of Fast R-CNN per row"
     )
+    parser.add_argument(
+        "--rule",
+        choices=("paper", "default"),
+        default="paper",
+        help="how boxes become detections, as in jobs/detect.py (default: paper). Choose default where images "
+        "have more than about ten objects of a class: the best 100 boxes of a class may leave some out",
+    )
     parser.add_argument("--images", type=_parse_count, help="with --quick: images that are drawn")
     parser.add_argument(
         "--only",
@@ -221,6 +228,7 @@ def _describe(options: argparse.Namespace, size: Size) -> dict[str, Any]:
         "tested on": tested,
         "proposals": f"the best {size.proposals} of {options.proposals}",
         "recipe": f"{options.recipe}, {size.epochs:g} epochs; {size.fine_tune_steps} steps of fine-tuning",
+        "rule of detection": options.rule,
         "seeds": options.seeds,
         "machine": f"{os.cpu_count()} cores, {_find_processor()}",
     }

@@ -23,7 +23,7 @@ from tests.benchmarks.paper_rows import (
 )
 from tests.benchmarks.paper_steps import read_json
 
-LASTING = ("trained on", "tested on", "proposals", "recipe")
+LASTING = ("trained on", "tested on", "proposals", "recipe", "rule of detection")
 """Facts that all tables of a folder share; the others are listed for every start that had others."""
 _SYSTEMS = {"R-CNN": "rcnn", "SPPnet": "sppnet", "Fast R-CNN": "fast_rcnn"}
 _NOTE = (

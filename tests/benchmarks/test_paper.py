@@ -134,6 +134,7 @@ def test_every_job_accepts_its_command(tmp_path: Path, commands: list[list[str]]
     assert own == {name: getattr(PAPER_RECIPE, name) for name in differing}
     assert len(options_by_name["scales"].fields.short_sides) == 5
     assert options_by_name["sampling-128"].fields.rois_per_image == 1
+    assert {c[c.index("--rule") + 1] for c in commands if c[0] == "detect"} == {"paper"}
     own_boxes = next(c for c in commands if "--no-refine-boxes" in c)
     assert own_boxes[own_boxes.index("--checkpoint") + 1] == str(tmp_path / "trained" / "joint")
     check_written_report(json.loads((tmp_path / "paper.json").read_text()))
@@ -174,6 +175,13 @@ def check_written_report(written: Mapping[str, Any]) -> None:
     assert fixed["figures"]["recall of the best 300 at IoU 0.5"] == pytest.approx(expected)
     compared = [row["compared_with"] for row in written["tables"]["svm"]]
     assert compared == ["", "softmax", "softmax", "softmax, the paper's recipe"]
+
+
+def test_the_rule_of_detection_is_chosen(tmp_path: Path, commands: list[list[str]]) -> None:
+    paper.run(build_options(tmp_path, "tiny", "--only", "scales", "--rule", "default"))
+    detections = [command for command in commands if command[0] == "detect"]
+    assert detections
+    assert not any("--rule" in command for command in detections)  # that of jobs/detect.py
 
 
 def list_trainings(row: Mapping[str, Any]) -> list[str]:
