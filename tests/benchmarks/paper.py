@@ -108,15 +108,13 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--own-recipe", action="store_true", help="leave out the rows with the paper's recipe"
     )
-    parser.add_argument(
-        "--seeds", type=_parse_count, default=1, help="trainings of Fast R-CNN per row"
-    )
+    parser.add_argument("--seeds", type=_parse_count, default=1, help="trainings per row")
     parser.add_argument(
         "--rule",
         choices=("paper", "default"),
         default="paper",
-        help="how boxes become detections, as in jobs/detect.py (default: paper). Choose default where images "
-        "have more than about ten objects of a class: the best 100 boxes of a class may leave some out",
+        help="how boxes become detections, as in jobs/detect.py (default: paper). Choose default where "
+        "images have more than about ten objects of a class: its best 100 boxes may leave some out",
     )
     parser.add_argument("--images", type=_parse_count, help="with --quick: images that are drawn")
     parser.add_argument(
