@@ -106,9 +106,10 @@ def join_facts(stored: Mapping[str, Any], facts: Mapping[str, Any], folder: Path
     joined: dict[str, Any] = {}
     for name, value in facts.items():
         earlier = stored.get(name, value)
-        if name in LASTING and earlier != value:
+        if name in LASTING and stored and stored.get(name) != value:
+            there = stored.get(name, "not stated")
             print(
-                f"{folder} has tables of other settings ({name}: {earlier} there, {value} now): "
+                f"{folder} has tables of other settings ({name}: {there} there, {value} now): "
                 "choose another --output",
                 file=sys.stderr,
             )

@@ -94,9 +94,10 @@ class Runs:
     def detect(self, name: str, checkpoint: str, *changed: str) -> str:
         """Detect in the test images, with changed options; returns the output."""
         output = str(self.folder / "detected" / name)
-        base = ("--max-proposals", str(self.size.proposals), "--image-seconds", "3600")
-        if self.options.rule == "paper":
-            base += ("--rule", "paper")
+        base = (
+            *("--max-proposals", str(self.size.proposals), "--image-seconds", "3600"),
+            *("--rule", self.options.rule),
+        )
         self.steps.run_job(
             *("detect", "--manifest", self.options.test_manifest),
             *("--proposals", self.options.test_proposals, "--checkpoint", checkpoint),

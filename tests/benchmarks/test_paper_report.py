@@ -116,6 +116,9 @@ def test_a_later_start_joins_its_tables_with_those_of_the_folder(
     with pytest.raises(SystemExit, match="2"):
         Report(tmp_path, {"recipe": "mobilenet_v2", "seeds": 1})
     assert "(recipe: tiny there, mobilenet_v2 now)" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):  # tables of an earlier version do not state the rule
+        Report(tmp_path, {"recipe": "tiny", "rule of detection": "paper"})
+    assert "(rule of detection: not stated there, paper now)" in capsys.readouterr().err
 
 
 def test_the_report_says_what_limits_its_figures() -> None:
