@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,6 +17,13 @@ def stage_array(array: NDArray[Any], device: torch.device) -> Tensor:
     """
     tensor = torch.from_numpy(array)
     return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def stage_image(image: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """A copy of an image, which may be read-only, as a tensor in host memory; see `stage_array`."""
+    staged = torch.empty(image.shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    staged.numpy()[...] = image
+    return staged
 
 
 def move_array(array: NDArray[Any], device: torch.device) -> Tensor:

@@ -1,12 +1,15 @@
 """RoI max pooling (Fast R-CNN, section 2.1) for half-open boxes, as an operator that torch can trace.
 
-`pooling_kernels` computes it on the CPU, torchvision on other devices. It is registered through
-`torch.library`, so that autograd and `torch.compile` treat it like any other operator; autocast leaves
-the dtype of the features unchanged.
+`pooling_kernels` computes it on the CPU; on a GPU `pooling_on_gpu` does without gradients, and torchvision
+with them. It is registered through `torch.library`, so that autograd and `torch.compile` treat it like any
+other operator; autocast leaves the dtype of the features unchanged.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,10 @@ from torch import Tensor
 from torchvision.ops import roi_pool
 
 from pipeline.detector import pooling_kernels
+
+log = logging.getLogger(__name__)
+
+GpuPooling = Callable[[Tensor, Tensor, int, float], Tensor]
 
 
 def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:
@@ -27,7 +34,7 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
         spatial_scale: cells of the feature map per pixel.
 
     Returns:
-        `(R, C, size, size)` of the features' dtype; channels last in memory on the CPU.
+        `(R, C, size, size)` of the features' dtype; channels last in memory, except on a GPU with gradients.
 
     Scaled corners are rounded and the last cell belongs to the RoI, as in the released layer, whose boxes
     include their last pixel: it receives x2 - 1, y2 - 1. A RoI covers at least one cell. The index in the
@@ -36,14 +43,40 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
     inclusive = rois.float().clone()
     # By a number: a tensor of ordinary memory would make the caller wait for the GPU.
     inclusive[:, 3:] -= 1.0
+    needs_gradient = torch.is_grad_enabled() and features.requires_grad
+    if features.device.type == "cuda" and not needs_gradient and features.dtype != torch.float64:
+        pool_on_gpu = _load_gpu_pooling()
+        if pool_on_gpu is not None:
+            return pool_on_gpu(features, inclusive, size, spatial_scale)
     if features.device.type != "cpu" or features.dtype not in (torch.float32, torch.bfloat16):
         return _pool_by_torchvision(features, inclusive, size, spatial_scale)
-    if torch.is_grad_enabled() and features.requires_grad:
+    if needs_gradient:
         wide, _ = _pool_with_argmax(features.float(), inclusive, size, spatial_scale)
         pooled: Tensor = wide.to(features.dtype)
     else:
         pooled = _pool(features, inclusive, size, spatial_scale)
     return pooled
+
+
+@lru_cache(maxsize=1)
+def _load_gpu_pooling() -> GpuPooling | None:
+    """Return the kernel for GPUs, after a first use; None where Triton or the C compiler it needs is missing."""
+    try:
+        from pipeline.detector.pooling_on_gpu import pool_on_gpu  # noqa: PLC0415  needs Triton
+
+        one = torch.zeros((1, 1, 1, 1), device="cuda")
+        pool_on_gpu(one, torch.zeros((1, 5), device="cuda"), 1, 1.0)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines() or [""]
+        log.warning(
+            "RoI pooling by torchvision, which is slower: the kernel of Triton cannot be compiled (%s: %s)",
+            type(error).__name__,
+            reason[0],
+        )
+        return None
+    return pool_on_gpu
 
 
 def _pool_by_torchvision(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:

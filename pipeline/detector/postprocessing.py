@@ -1,13 +1,17 @@
-"""From the scored boxes of an image to its detections: threshold or cap, NMS, order."""
+"""From the scored boxes of images to their detections: threshold or cap, NMS, order."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, nms
 
 from pipeline import geometry
+from pipeline.detector.host_transfer import move_array
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 
 
@@ -29,34 +33,85 @@ def select_detections(
 
     Labels count the classes from 0. Equal scores keep the order of class and RoI.
     """
-    boxes, score, label, _ = select_with_rois(scores, deltas, rois, size, settings)
-    return boxes, score, label
+    selected = select_in_images(scores, deltas, rois, [len(scores)], [size], settings)
+    most = settings.max_per_image if settings.rule == "default" else None
+    return selected.boxes[:most], selected.scores[:most], selected.labels[:most]
 
 
-def select_with_rois(
+class SelectedBoxes(NamedTuple):
+    """Detections of one image or of several; those of an image follow each other, best first."""
+
+    boxes: Tensor
+    """`(D, 4)`."""
+    scores: Tensor
+    """`(D,)`."""
+    labels: Tensor
+    """`(D,)`: classes counted from 0."""
+    rows: Tensor
+    """`(D,)`: rows of their RoIs."""
+    images: Tensor
+    """`(D,)`: index of the image."""
+
+
+def select_in_images(
     scores: Tensor,
     deltas: Tensor,
     rois: Tensor,
-    size: tuple[int, int],
+    counts: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
     settings: PostprocessingSettings,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Select detections as `select_detections` does, and return the row `(D,)` of each one's RoI too."""
-    roi, label = _select_candidates(scores[:, 1:], settings)
-    boxes = rois[roi]
+) -> SelectedBoxes:
+    """Select the detections of several images, as `select_detections` does for one, but without its cap.
+
+    For all images together, since a GPU's host waits as often for many images as for one.
+
+    Args:
+        scores: `(R, K + 1)` softmax of all RoIs, in the order of the images.
+        deltas: `(R, K + 1, 4)`, raw.
+        rois: `(R, 4)` in pixels of their images.
+        counts: number of RoIs of each image.
+        sizes: height and width of each image.
+        settings: thresholds and rule.
+    """
+    device = scores.device
+    row, label = _select_candidates(scores[:, 1:], counts, settings)
+    image_of_row = move_array(np.repeat(np.arange(len(counts)), counts), device)
+    limits = np.array([[width, height, width, height] for height, width in sizes], np.float32)
+    boxes, image = rois[row], image_of_row[row]
     if settings.refine_boxes:
-        boxes = geometry.decode_deltas(deltas[roi, label + 1][:, None], boxes)[:, 0]
-    boxes = geometry.clip(boxes, size[1], size[0])
+        boxes = geometry.decode_deltas(deltas[row, label + 1][:, None], boxes)[:, 0]
+    boxes = boxes.clamp(min=0).minimum(move_array(limits, device).to(boxes.dtype)[image])
     # Indices, not a mask: a GPU's host waits for the number of rows once, not for each tensor.
     solid = torch.nonzero(geometry.is_nonempty(boxes)).squeeze(1)
-    boxes, roi, label = boxes[solid], roi[solid], label[solid]
-    score = scores[roi, label + 1]
-    # Double precision, because `batched_nms` separates the classes by shifting their boxes far apart.
-    limit = _choose_iou_limit(settings, boxes.device)
-    survivors = batched_nms(boxes.double(), score.double(), label, limit).sort().values
+    boxes, row, label, image = boxes[solid], row[solid], label[solid], image[solid]
+    score = scores[row, label + 1]
+    group = image * (scores.shape[1] - 1) + label
+    survivors = _suppress(boxes, score, group, image, settings).sort().values
     order = survivors[score[survivors].argsort(descending=True, stable=True)]
-    if settings.rule == "default":
-        order = order[: settings.max_per_image]
-    return boxes[order], score[order], label[order], roi[order]
+    if len(counts) > 1:
+        order = order[image[order].argsort(stable=True)]
+    return SelectedBoxes(*(values[order] for values in (boxes, score, label, row, image)))
+
+
+MOST_TOGETHER = 20_000
+"""Boxes that NMS compares at once on a GPU: all with all, whatever their groups."""
+
+
+def _suppress(
+    boxes: Tensor, score: Tensor, group: Tensor, image: Tensor, settings: PostprocessingSettings
+) -> Tensor:
+    """Return the indices of the boxes `(M, 4)` that NMS keeps; only those of a group suppress each other."""
+    limit = _choose_iou_limit(settings, boxes.device)
+    # Double precision, because groups are separated by shifting their boxes far apart.
+    boxes, score = boxes.double(), score.double()
+    if not len(boxes) or boxes.device.type == "cpu":
+        return batched_nms(boxes, score, group, limit)
+    if len(boxes) <= MOST_TOGETHER:  # of many boxes `batched_nms` would sort out group by group
+        return nms(boxes + (group * (boxes.max() + 1))[:, None], score, limit)
+    parts = [torch.nonzero(image == number).squeeze(1) for number in image.unique()]
+    return torch.cat(
+        [part[batched_nms(boxes[part], score[part], group[part], limit)] for part in parts]
+    )
 
 
 def list_candidate_scores(scores: Tensor, settings: PostprocessingSettings) -> Tensor:
@@ -81,11 +136,21 @@ def _choose_iou_limit(settings: PostprocessingSettings, device: torch.device) ->
     return float(np.nextafter(number, type(number)(0)))
 
 
-def _select_candidates(scores: Tensor, settings: PostprocessingSettings) -> tuple[Tensor, Tensor]:
-    """Select RoI and class `(M,)` of the boxes that enter NMS, by class, from scores `(R, K)`."""
+def _select_candidates(
+    scores: Tensor, counts: Sequence[int], settings: PostprocessingSettings
+) -> tuple[Tensor, Tensor]:
+    """Select row and class `(M,)` of the boxes that enter NMS, by class and row within an image.
+
+    `scores` are `(R, K)`, of as many rows per image as `counts` says.
+    """
     if settings.rule == "default":
-        label, roi = torch.nonzero(settings.score_threshold <= scores.T, as_tuple=True)
-        return roi, label
-    best = scores.argsort(dim=0, descending=True, stable=True)[: settings.max_per_image]
-    label = torch.arange(scores.shape[1], device=scores.device).repeat_interleave(len(best))
-    return best.T.reshape(-1), label
+        label, row = torch.nonzero(settings.score_threshold <= scores.T, as_tuple=True)
+        return row, label
+    rows, labels, first = [], [], 0
+    for of_image in scores.split(list(counts)):
+        best = of_image.argsort(dim=0, descending=True, stable=True)[: settings.max_per_image]
+        rows.append(best.T.reshape(-1) + first)
+        label = torch.arange(scores.shape[1], device=scores.device)
+        labels.append(label.repeat_interleave(len(best)))
+        first += len(of_image)
+    return torch.cat(rows), torch.cat(labels)

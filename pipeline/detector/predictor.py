@@ -3,8 +3,8 @@
 Apart from the device, it is fast because frozen norms are folded into the filters, ReLUs and shortcuts
 are fused with the convolutions before them, memory is channels last, the processor computes in bf16 if
 it can, RoIs that pool the same cells are computed once, and batches of RoIs are bounded. While a GPU
-computes, threads resize the images of the next batch. With `CascadeSettings.stop_after`, an image's
-scoring stops when further proposals bring no detection.
+computes, threads prepare the next batches, and the boxes of the batch before become detections. With
+`CascadeSettings.stop_after`, an image's scoring stops when further proposals bring no detection.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from pipeline.detector.batch_preparation import BatchPreparation, PreparedBatch
 from pipeline.detector.cascade import ScoredBatch, StepDetections, score_in_steps
 from pipeline.detector.cascade_settings import CascadeSettings
 from pipeline.detector.checkpoint import TrainedNetwork, load_checkpoint
+from pipeline.detector.device_overlap import OverlappedWork
 from pipeline.detector.device_selection import get_precision_name, select_device, select_dtype
 from pipeline.detector.head_outputs import HeadOutputs, join_outputs
 from pipeline.detector.host_transfer import move_array
 from pipeline.detector.image_groups import form_batches, form_groups
 from pipeline.detector.inference import InferenceNetwork
-from pipeline.detector.postprocessing import list_candidate_scores, select_with_rois
+from pipeline.detector.postprocessing import list_candidate_scores, select_in_images
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.pyramid import LevelRois, Pyramid, Size, split_by_level
 from pipeline.detector.rois import clip_proposals
@@ -61,6 +62,17 @@ class ImageDetections(NamedTuple):
         """Return the detections with a score of `min_score` or more."""
         is_good = self.scores >= min_score
         return ImageDetections(self.boxes[is_good], self.scores[is_good], self.labels[is_good])
+
+
+class ScoredImages(NamedTuple):
+    """Images all of whose proposals are scored."""
+
+    indices: list[int]
+    """Among the predictor's images."""
+    outputs: list[tuple[Tensor, Tensor]]
+    """Scores `(R, K + 1)` and deltas `(R, K + 1, 4)` of each."""
+    is_finite: Tensor
+    """Whether the batch's outputs are, on the device."""
 
 
 class Predictor:
@@ -142,21 +154,33 @@ class Predictor:
             return self._detect_in_steps(rois_by_level, images, boxes, sizes)
         outputs: list[list[HeadOutputs]] = [[] for _ in images]
         detections = self._create_empty(len(images))
+
+        def detect(scored: ScoredImages) -> None:
+            self._check_finite(bool(scored.is_finite))
+            chosen = scored.indices
+            found = self._postprocess(
+                scored.outputs, [boxes[index] for index in chosen], [sizes[i] for i in chosen]
+            )
+            for index, (of_image, _) in zip(chosen, found, strict=True):
+                detections[index] = of_image
+
+        work = OverlappedWork(self.device, detect)
         batches = form_batches(rois_by_level, self.max_images_per_batch)
         for batch in self.preparation.prepare_ahead(batches, images, boxes):
+            scores, deltas, is_finite = self._compute_outputs(batch)
+            scored = ScoredImages([], [], is_finite)
             counts = [len(at_level.rows) for at_level in batch.rois_by_image]
-            scores, deltas = (
-                torch.split(values, counts) for values in self._compute_outputs(batch)
-            )
-            for position, at_level in enumerate(batch.rois_by_image):
-                index = at_level.image_index
-                parts = outputs[index]
-                parts.append(HeadOutputs(at_level.rows, scores[position], deltas[position]))
-                if sum(len(part.rows) for part in parts) == len(boxes[index]):
-                    detections[index], _ = self._postprocess(
-                        *join_outputs(parts), boxes[index], sizes[index]
-                    )
-                    outputs[index] = []  # frees the tensors
+            for at_level, *of_image in zip(
+                batch.rois_by_image, scores.split(counts), deltas.split(counts), strict=True
+            ):
+                parts = outputs[at_level.image_index]
+                parts.append(HeadOutputs(at_level.rows, *of_image))
+                if sum(len(part.rows) for part in parts) == len(boxes[at_level.image_index]):
+                    scored.indices.append(at_level.image_index)
+                    scored.outputs.append(join_outputs(parts))
+                    outputs[at_level.image_index] = []  # frees the tensors
+            work.add(scored)
+        work.finish()
         return detections
 
     def _create_empty(self, count: int) -> list[ImageDetections]:
@@ -175,8 +199,8 @@ class Predictor:
         detections = self._create_empty(len(images))
 
         def detect(index: int, scores: Tensor, deltas: Tensor) -> StepDetections:
-            detections[index], rows = self._postprocess(
-                scores, deltas, boxes[index][: len(scores)], sizes[index]
+            ((detections[index], rows),) = self._postprocess(
+                [(scores, deltas)], [boxes[index][: len(scores)]], [sizes[index]]
             )
             return StepDetections(detections[index].scores, rows)
 
@@ -191,8 +215,8 @@ class Predictor:
         for group in groups:
             batches = []
             for batch in itertools.islice(prepared, len(group)):
-                features = self.network.extract_features(self._normalise(batch.images))
-                batches.append(ScoredBatch(batch, partial(self._score_rois, features)))
+                features = self.network.extract_features(self._normalise(batch))
+                batches.append(ScoredBatch(batch, partial(self._score_checked, features)))
             counts = {
                 at_level.image_index: len(boxes[at_level.image_index])
                 for _, batch in group
@@ -204,52 +228,74 @@ class Predictor:
         return detections
 
     @torch.inference_mode()
-    def _compute_outputs(self, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
+    def _compute_outputs(self, batch: PreparedBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Compute softmax scores `(R, K + 1)` and deltas `(R, K + 1, 4)` of all RoIs, in fp32.
 
-        Raises:
-            NotFiniteOutput: a value is not finite.
+        The third value tells whether they are finite: on the device, as asking would wait for it.
         """
-        features = self.network.extract_features(self._normalise(batch.images))
-        scores, deltas = self._score_rois(features, batch.unique)
+        features = self.network.extract_features(self._normalise(batch))
+        scores, deltas, is_finite = self._score_rois(features, batch.unique)
         rows = batch.unique_index.to(self.device, non_blocking=True)
-        return scores[rows], deltas[rows]
+        return scores[rows], deltas[rows], is_finite
 
-    def _score_rois(self, features: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute scores and deltas of distinct RoIs `(U, 5)` in host memory.
-
-        Raises:
-            NotFiniteOutput: a value is not finite.
-        """
+    def _score_rois(self, features: Tensor, rois: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute scores and deltas of distinct RoIs `(U, 5)` in host memory, and whether they are finite."""
         on_device = rois.to(self.device, non_blocking=True)
         scores, deltas = self.network.score_rois(features, on_device, self.max_rois_per_batch)
-        if not torch.isfinite(scores.sum() + deltas.sum()):
-            hint = "; fp32 and bf16 have a larger range" if self.precision == "fp16" else ""
-            raise NotFiniteOutput(f"the network's output in {self.precision} is not finite{hint}")
+        return scores, deltas, torch.isfinite(scores.sum() + deltas.sum())
+
+    def _score_checked(self, features: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute scores and deltas as `_score_rois` does.
+
+        Raises:
+            NotFiniteOutput: a value is not finite.
+        """
+        scores, deltas, is_finite = self._score_rois(features, rois)
+        self._check_finite(bool(is_finite))
         return scores, deltas
 
-    def _normalise(self, images: Tensor) -> Tensor:
-        """Normalise to float32 `(B, 3, h, w)` on the device."""
-        return self.preprocessing.normalise(images.to(self.device, non_blocking=True))
+    def _check_finite(self, is_finite: bool) -> None:
+        if not is_finite:
+            hint = "; fp32 and bf16 have a larger range" if self.precision == "fp16" else ""
+            raise NotFiniteOutput(f"the network's output in {self.precision} is not finite{hint}")
+
+    def _normalise(self, batch: PreparedBatch) -> Tensor:
+        """Resize and normalise to float32 `(B, 3, h, w)` on the device."""
+        return self.preprocessing.normalise(batch.resize(self.device))
 
     @torch.inference_mode()
     def _postprocess(
-        self, scores: Tensor, deltas: Tensor, rois: NDArray[np.float32], size: Size
-    ) -> tuple[ImageDetections, NDArray[np.intp]]:
-        """Return an image's detections, and the RoI of each."""
-        boxes, box_scores, labels, rows = select_with_rois(
-            scores, deltas, move_array(rois, self.device), size, self.postprocessing
-        )
-        candidates = None
-        if self.postprocessing.has_run_thresholds:
-            candidates = list_candidate_scores(scores, self.postprocessing).cpu().numpy()
-        # One transfer: the host waits for each. Labels and rows are exact in float32.
-        numbers = (values[:, None].to(boxes.dtype) for values in (box_scores, labels, rows))
-        selected = torch.cat([boxes, *numbers], dim=1).cpu().numpy()
-        detections = ImageDetections(
-            selected[:, :4].copy(),
-            selected[:, 4].copy(),
-            selected[:, 5].astype(np.int32),
-            candidates,
-        )
-        return detections, selected[:, 6].astype(np.intp)
+        self,
+        outputs: Sequence[tuple[Tensor, Tensor]],
+        rois: Sequence[NDArray[np.float32]],
+        sizes: Sequence[Size],
+    ) -> list[tuple[ImageDetections, NDArray[np.intp]]]:
+        """Return each image's detections, and the RoI of each; `outputs` are scores and deltas per image."""
+        if not outputs:
+            return []
+        scores, deltas = (torch.cat(values) for values in zip(*outputs, strict=True))
+        counts = [len(of_image) for of_image in rois]
+        on_device = move_array(np.concatenate(rois), self.device)
+        selected = select_in_images(scores, deltas, on_device, counts, sizes, self.postprocessing)
+        # One transfer: the host waits for each.
+        columns = [values[:, None].double() for values in selected[1:]]
+        table = torch.cat([selected.boxes.double(), *columns], dim=1).cpu().numpy()
+        images = table[:, 7].astype(np.intp)
+        ends = np.searchsorted(images, np.arange(len(counts)), side="right")
+        first_rows = np.cumsum([0, *counts])
+        most = self.postprocessing.max_per_image if self.postprocessing.rule == "default" else None
+        found = []
+        for index, of_image in enumerate(np.split(table, ends[:-1])):
+            kept = of_image[:most]
+            candidates = None
+            if self.postprocessing.has_run_thresholds:
+                listed = list_candidate_scores(outputs[index][0], self.postprocessing)
+                candidates = listed.cpu().numpy()
+            detections = ImageDetections(
+                kept[:, :4].astype(np.float32),
+                kept[:, 4].astype(np.float32),
+                kept[:, 5].astype(np.int32),
+                candidates,
+            )
+            found.append((detections, (kept[:, 6] - first_rows[index]).astype(np.intp)))
+        return found

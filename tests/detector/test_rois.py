@@ -28,7 +28,6 @@ def test_a_batch_keeps_the_order_and_scales_to_the_resized_images():
         rois.unique, [[0, 0, 0, 20, 40], [1, 40, 40, 360, 360], [1, 0, 0, 40, 80]]
     )
     np.testing.assert_array_equal(rois.unique_index, [0, 1, 2])
-    np.testing.assert_array_equal(rois.image_index, [0, 1, 1])
 
 
 def test_rois_that_pool_the_same_cells_become_one():

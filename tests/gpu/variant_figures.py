@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from pipeline import imaging
+from pipeline.detector import fusion
 from pipeline.detector.checkpoint import TrainedNetwork
 from pipeline.detector.inference import InferenceNetwork
+from pipeline.detector.pooling import _pool_by_torchvision
 from tests.gpu.checks import Setting
 from tests.gpu.figure_inputs import build_trained, draw_load, list_networks
 from tests.gpu.timing import synchronise, time_call
@@ -44,16 +46,19 @@ def _measure_network(setting: Setting, name: str) -> Iterator[tuple[str, dict[st
     with torch.inference_mode():
         features = network.extract_features(batch)
         pooled = network.pool_rois(features, rois)
+        inclusive = rois - rois.new_tensor([0.0, 0.0, 0.0, 1.0, 1.0])
         calls: dict[str, Callable[[], Any]] = {
             "trunk": lambda: network.extract_features(batch),
             "trunk, channels first": _arrange_channels_first(trained, setting, dtype, batch),
+            "trunk, ReLU in cuDNN": _fuse_rectifiers(trained, setting, dtype, batch),
             "trunk, compiled": _compile(network.extract_features, batch),
             "trunk, CUDA graph": _capture(setting, network.extract_features, batch),
             "pooling": lambda: network.pool_rois(features, rois),
-            "head": lambda: network.head(pooled),
-            "head, channels last": lambda: network.head(
-                pooled.to(memory_format=torch.channels_last)
+            "pooling by torchvision": lambda: _pool_by_torchvision(
+                features, inclusive, network.roi_size, network.spatial_scale
             ),
+            "head": lambda: network.head(pooled),
+            "head, channels first": lambda: network.head(pooled.contiguous()),
             "head, compiled": _compile(network.head, pooled),
             "head, CUDA graph": _capture(setting, network.head, pooled),
         }
@@ -67,10 +72,52 @@ def _arrange_channels_first(
     """The trunk with weights and images of the other memory layout, which must agree."""
     other = InferenceNetwork(trained.network, setting.device, dtype)
     backbone = getattr(other._trunk, "__self__", None)  # fused on cores, where the layout is fixed
-    if isinstance(backbone, torch.nn.Module):
+    if isinstance(backbone, nn.Module):
         backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     images = batch.contiguous()
     return lambda: other.extract_features(images)
+
+
+def _fuse_rectifiers(
+    trained: TrainedNetwork, setting: Setting, dtype: torch.dtype, batch: Tensor
+) -> Callable[[], Tensor]:
+    """The trunk with each ReLU in the convolution before it, where cuDNN has that."""
+    other = InferenceNetwork(trained.network, setting.device, dtype)
+    backbone = getattr(other._trunk, "__self__", None)
+    if not setting.on_gpu or not isinstance(backbone, nn.Module):
+        return _require_gpu(setting)
+    traced = fusion._trace(backbone, "trunk", without=(nn.Identity, nn.Dropout))
+    for node in list(traced.graph.nodes):
+        layer, following = fusion._get_layer(traced, node), fusion._get_only_user(node)
+        if type(layer) is not nn.Conv2d or following is None:
+            continue
+        is_layer = isinstance(fusion._get_layer(traced, following), nn.ReLU)
+        if is_layer or following.target in (torch.relu, functional.relu):
+            traced.add_submodule(str(node.target), _RectifiedConvolution(layer))
+            fusion._replace(following, node)
+    fused = fusion._compile(traced)
+    return lambda: fused(batch.to(dtype))
+
+
+def _require_gpu(setting: Setting) -> Callable[[], Any]:
+    def call() -> None:
+        setting.require_gpu()
+
+    return call
+
+
+class _RectifiedConvolution(nn.Module):
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        layer = self.layer
+        rectified: Tensor = torch.cudnn_convolution_relu(
+            *(input, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation),
+            layer.groups,
+        )
+        return rectified
 
 
 def _compile(function: Callable[[Tensor], Tensor], values: Tensor) -> Callable[[], Tensor]:
