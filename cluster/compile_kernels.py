@@ -37,11 +37,15 @@ def compile_analysis() -> None:
 
 
 def compile_pooling() -> None:
-    """Compile RoI pooling on the CPU and its gradient, in the precisions that detectors and trainings use."""
+    """Compile what precedes RoI pooling, and it and its gradient in the precisions that are used on CPUs."""
     import torch  # noqa: PLC0415  (an extra)
 
     from pipeline.detector.pooling import roi_max_pool  # noqa: PLC0415  (loads torch)
+    from pipeline.detector.preprocessing import Preprocessing  # noqa: PLC0415
+    from pipeline.detector.rois import build_roi_batch, clip_proposals  # noqa: PLC0415
 
+    boxes = clip_proposals(np.array([[0.0, 0.0, 8.0, 8.0]]), 8, 8)
+    build_roi_batch([boxes], [(8, 8)], (32, 32), 1 / 16, Preprocessing())
     rois = torch.tensor([[0.0, 0.0, 0.0, 8.0, 8.0], [0.0, 2.0, 2.0, 6.0, 6.0]])
     for dtype in (torch.float32, torch.bfloat16):
         features = torch.zeros((2, 4, 8, 8), dtype=dtype, requires_grad=True)

@@ -1,7 +1,8 @@
-"""Batches in host memory: images and their RoIs. Threads prepare them for a GPU, which resizes by itself."""
+"""Batches in host memory: images and their RoIs. A thread prepares them for a GPU, which resizes by itself."""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from pipeline import imaging
 from pipeline.detector.device_resize import resize_images
-from pipeline.detector.host_transfer import stage_array, stage_image
+from pipeline.detector.host_transfer import stage_array, stage_bytes
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.detector.pyramid import LevelRois, Size
-from pipeline.detector.rois import ImageRois, find_image_rois, join_image_rois
+from pipeline.detector.rois import build_roi_batch
 
 
 BATCHES_AHEAD = 2
@@ -30,8 +31,10 @@ class PreparedBatch(NamedTuple):
     rois_by_image: list[LevelRois]
     shape: Size
     """Height and width to which the images are resized."""
-    images: list[Tensor]
-    """uint8 RGB `(H, W, 3)` of each: as decoded for a GPU, resized for a CPU."""
+    pixels: Tensor
+    """uint8, all images' pixels one after the other: as decoded for a GPU, resized for a CPU."""
+    sizes: list[Size]
+    """Height and width of each image in `pixels`."""
     unique: Tensor
     """`(U, 5)`, see `RoiBatch`."""
     unique_index: Tensor
@@ -39,15 +42,22 @@ class PreparedBatch(NamedTuple):
 
     def resize(self, device: torch.device) -> Tensor:
         """Copy the images to the device and resize them there to uint8 RGB `(B, h, w, 3)`."""
-        on_device = [image.to(device, non_blocking=True) for image in self.images]
-        by_size: dict[torch.Size, list[int]] = {}
-        for position, image in enumerate(on_device):
-            by_size.setdefault(image.shape, []).append(position)
-        resized: dict[int, Tensor] = {}
-        for positions in by_size.values():
-            stacked = torch.stack([on_device[position] for position in positions])
-            resized.update(zip(positions, resize_images(stacked, self.shape), strict=True))
-        return torch.stack([resized[position] for position in range(len(on_device))])
+        images = _split_pixels(self.pixels.to(device, non_blocking=True), self.sizes)
+        if len(images) == 1:
+            return resize_images(images[0], self.shape)
+        resized = [resize_images(alike, self.shape) for alike in images]
+        return torch.cat(resized)
+
+
+def _split_pixels(pixels: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
+    """View pixels as images `(B, H, W, 3)`: one tensor for each group of neighbours of one size."""
+    images, start = [], 0
+    for (height, width), alike in itertools.groupby(sizes):
+        count = len(list(alike))
+        end = start + count * height * width * 3
+        images.append(pixels[start:end].view(count, height, width, 3))
+        start = end
+    return images
 
 
 class BatchPreparation:
@@ -66,9 +76,8 @@ class BatchPreparation:
         self._preprocessing = preprocessing
         self._spatial_scale = spatial_scale
         self._device = device
-        # Threads start with their first task.
-        self._of_batches = ThreadPoolExecutor(1)
-        self._of_images = ThreadPoolExecutor(torch.get_num_threads())
+        # One thread, which starts with its first task: several would wait for Python's lock.
+        self._preparing = ThreadPoolExecutor(1)
 
     def prepare_ahead(
         self,
@@ -89,7 +98,7 @@ class BatchPreparation:
             return
         pending: deque[Future[PreparedBatch]] = deque()
         for shape, batch in batches:
-            pending.append(self._of_batches.submit(self._prepare, shape, batch, images, boxes))
+            pending.append(self._preparing.submit(self._prepare, shape, batch, images, boxes))
             if len(pending) > BATCHES_AHEAD:
                 yield pending.popleft().result()
         while pending:
@@ -102,29 +111,28 @@ class BatchPreparation:
         images: Sequence[NDArray[np.uint8]],
         boxes: Sequence[NDArray[np.float32]],
     ) -> PreparedBatch:
-        def prepare_one(at_level: LevelRois) -> tuple[Tensor, ImageRois]:
-            image = images[at_level.image_index]
-            rois = find_image_rois(
-                boxes[at_level.image_index][at_level.rows],
-                (image.shape[0], image.shape[1]),
-                shape,
-                self._spatial_scale,
-                self._preprocessing,
-            )
-            return self._stage_image(image, shape), rois
-
-        on_cpu = self._device.type == "cpu"
-        prepared = list((map if on_cpu else self._of_images.map)(prepare_one, batch))
-        rois = join_image_rois([of_image for _, of_image in prepared])
+        of_batch = [images[at_level.image_index] for at_level in batch]
+        rois = build_roi_batch(
+            [boxes[at_level.image_index][at_level.rows] for at_level in batch],
+            [(image.shape[0], image.shape[1]) for image in of_batch],
+            shape,
+            self._spatial_scale,
+            self._preprocessing,
+        )
+        pixels, stored_sizes = self._stage_images(of_batch, shape)
         return PreparedBatch(
             batch,
             shape,
-            [image for image, _ in prepared],
+            pixels,
+            stored_sizes,
             stage_array(rois.unique, self._device),
             stage_array(rois.unique_index, self._device),
         )
 
-    def _stage_image(self, image: NDArray[np.uint8], shape: Size) -> Tensor:
+    def _stage_images(
+        self, images: Sequence[NDArray[np.uint8]], shape: Size
+    ) -> tuple[Tensor, list[Size]]:
+        """Copy images to host memory that the device reads, and return their sizes there."""
         if self._device.type == "cpu":  # a core resizes faster than torch does on it
-            image = imaging.resize(image, shape[1], shape[0])
-        return stage_image(image, self._device)
+            images = [imaging.resize(image, shape[1], shape[0]) for image in images]
+        return stage_bytes(images, self._device), [(i.shape[0], i.shape[1]) for i in images]

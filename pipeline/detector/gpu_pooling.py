@@ -7,8 +7,6 @@ the RoIs' cells lie is computed by torch, with torchvision's roundings, so that 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -68,24 +66,25 @@ def compute_bounds(
     for first, last, limit in ((1, 3, height), (0, 2, width)):
         start = corners[:, first, None]
         extent = (corners[:, last, None] - start + 1).clamp(min=1)
-        edges = steps * (extent / size)
+        # By a tensor: CUDA multiplies by the reciprocal of a number, which moves whole edges.
+        edges = steps * (extent / torch.full_like(extent, size))
         columns.append((edges[:, :-1].floor() + start).clamp(0, limit))
         columns.append((edges[:, 1:].ceil() + start).clamp(0, limit))
     return torch.cat(columns, dim=1).int()
 
 
 @triton.jit(do_not_specialize=["height", "width"])  # else it compiles again for other sizes
-def _pool_cell(
-    features: Any,
-    bounds: Any,
-    pooled: Any,
-    channels: Any,
-    height: Any,
-    width: Any,
+def _pool_cell(  # type: ignore[no-untyped-def]  # Triton would evaluate other annotations
+    features,
+    bounds,
+    pooled,
+    channels,
+    height,
+    width,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
     LEAST_VALUE: tl.constexpr,
-) -> None:
+):
     """Pool one cell of one RoI, for a block of channels."""
     cell = tl.program_id(0).to(tl.int64)
     roi, place = cell // (SIZE * SIZE), cell % (SIZE * SIZE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,14 @@ def stage_array(array: NDArray[Any], device: torch.device) -> Tensor:
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
-def stage_image(image: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """A copy of an image, which may be read-only, as a tensor in host memory; see `stage_array`."""
-    staged = torch.empty(image.shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
-    staged.numpy()[...] = image
+def stage_bytes(arrays: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
+    """The bytes of arrays, which may be read-only, one after the other in host memory; see `stage_array`."""
+    total = sum(array.size for array in arrays)
+    staged = torch.empty(total, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    target, start = staged.numpy(), 0
+    for array in arrays:
+        target[start : start + array.size].reshape(array.shape)[...] = array
+        start += array.size
     return staged
 
 

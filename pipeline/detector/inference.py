@@ -38,6 +38,9 @@ class InferenceNetwork:
             cells = (1, own.backbone.channels, own.roi_size, own.roi_size)
             with torch.inference_mode():  # the first small map computes the filters for all of them
                 self._head(torch.zeros(cells, dtype=dtype).to(memory_format=torch.channels_last))
+        elif device.type == "cuda":
+            self._trunk = fuse_for_inference(own.backbone, "trunk", on_gpu=True)
+            self._head = fuse_for_inference(own.backbone, "head", on_gpu=True)
         else:
             self._trunk, self._head = own.backbone.trunk, own.backbone.head
         output_layers = (own.cls_score, own.bbox_pred)

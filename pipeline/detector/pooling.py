@@ -1,15 +1,12 @@
 """RoI max pooling (Fast R-CNN, section 2.1) for half-open boxes, as an operator that torch can trace.
 
-`pooling_kernels` computes it on the CPU; on a GPU `pooling_on_gpu` does without gradients, and torchvision
+`pooling_kernels` computes it on the CPU; on a GPU `gpu_pooling` does without gradients, and torchvision
 with them. It is registered through `torch.library`, so that autograd and `torch.compile` treat it like any
 other operator; autocast leaves the dtype of the features unchanged.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,10 +15,7 @@ from torch import Tensor
 from torchvision.ops import roi_pool
 
 from pipeline.detector import pooling_kernels
-
-log = logging.getLogger(__name__)
-
-GpuPooling = Callable[[Tensor, Tensor, int, float], Tensor]
+from pipeline.detector.gpu_kernels import load_gpu_kernels
 
 
 def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:
@@ -45,9 +39,9 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
     inclusive[:, 3:] -= 1.0
     needs_gradient = torch.is_grad_enabled() and features.requires_grad
     if features.device.type == "cuda" and not needs_gradient and features.dtype != torch.float64:
-        pool_on_gpu = _load_gpu_pooling()
-        if pool_on_gpu is not None:
-            return pool_on_gpu(features, inclusive, size, spatial_scale)
+        kernels = load_gpu_kernels()
+        if kernels is not None:
+            return kernels.pool(features, inclusive, size, spatial_scale)
     if features.device.type != "cpu" or features.dtype not in (torch.float32, torch.bfloat16):
         return _pool_by_torchvision(features, inclusive, size, spatial_scale)
     if needs_gradient:
@@ -56,27 +50,6 @@ def roi_max_pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float
     else:
         pooled = _pool(features, inclusive, size, spatial_scale)
     return pooled
-
-
-@lru_cache(maxsize=1)
-def _load_gpu_pooling() -> GpuPooling | None:
-    """Return the kernel for GPUs, after a first use; None where Triton or the C compiler it needs is missing."""
-    try:
-        from pipeline.detector.pooling_on_gpu import pool_on_gpu  # noqa: PLC0415  needs Triton
-
-        one = torch.zeros((1, 1, 1, 1), device="cuda")
-        pool_on_gpu(one, torch.zeros((1, 5), device="cuda"), 1, 1.0)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        reason = str(error).splitlines() or [""]
-        log.warning(
-            "RoI pooling by torchvision, which is slower: the kernel of Triton cannot be compiled (%s: %s)",
-            type(error).__name__,
-            reason[0],
-        )
-        return None
-    return pool_on_gpu
 
 
 def _pool_by_torchvision(features: Tensor, rois: Tensor, size: int, spatial_scale: float) -> Tensor:

@@ -96,6 +96,10 @@ def split_by_level(
     rois_by_level: list[LevelRois] = []
     for image_index, (rois, size) in enumerate(zip(boxes, sizes, strict=True)):
         shapes = [preprocessing.compute_resized_shape(*size) for preprocessing in levels]
+        if len(set(shapes)) == 1:
+            if len(rois):
+                rois_by_level.append(LevelRois(image_index, shapes[0], np.arange(len(rois))))
+            continue
         levels_of_rois = assign_levels(rois, size, shapes)
         for level in np.unique(levels_of_rois):
             rows = np.flatnonzero(levels_of_rois == level)

@@ -19,7 +19,7 @@ class TimedPredictor:
         self.seconds: dict[str, float] = defaultdict(float)
         self.shape, self.rois = (0, 0), 0
         network = predictor.network
-        self._time(predictor.preparation, "_stage_image", "resize")
+        self._time(predictor.preparation, "_stage_images", "resize")
         self._time(predictor, "_normalise", "resize")
         self._time(network, "extract_features", "trunk")
         self._time(network, "score_rois", "RoIs")

@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from pipeline.detector.backbones.frozen_norm import bake_frozen_norms
-from pipeline.detector.fusion import FusedConv2d, can_fuse, fuse_for_inference, fuse_frozen_layers
+from pipeline.detector.fusion import (
+    CellsLinear,
+    FusedConv2d,
+    can_fuse,
+    fuse_for_inference,
+    fuse_frozen_layers,
+)
 from tests.detector.networks import build_random_network
 
 CPU = torch.device("cpu")
@@ -104,6 +110,31 @@ def test_sums_that_cannot_be_fused_stay_correct():
     module = Shortcuts().requires_grad_(False)
     images = torch.randn(1, 3, 5, 6)
     torch.testing.assert_close(fuse_for_inference(module, "forward")(images), module(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "flattened"),
+    [
+        ("vgg16", True),
+        ("caffenet", True),
+        ("resnet18", False),
+        ("mobilenet_v2", False),
+        ("mobilenet_v2_expanded", False),
+        ("tiny", True),
+    ],
+)
+def test_a_network_fused_for_a_gpu_equals_the_separate_layers(name, flattened):
+    torch.manual_seed(0)
+    network = build_random_network(name).requires_grad_(False).eval()
+    bake_frozen_norms(network.backbone)
+    network.to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, 97, 130).to(memory_format=torch.channels_last)
+    pooled = torch.randn(5, network.backbone.channels, network.roi_size, network.roi_size)
+    for method, values in (("trunk", images), ("head", pooled)):
+        fused = fuse_for_inference(network.backbone, method, on_gpu=True)
+        expected = getattr(network.backbone, method)(values)
+        torch.testing.assert_close(fused(values), expected, rtol=1e-4, atol=1e-4)
+    assert any(isinstance(layer, CellsLinear) for layer in fused.modules()) == flattened
 
 
 def test_only_devices_and_dtypes_with_the_operators_can_fuse():

@@ -79,3 +79,25 @@ def test_the_released_order_pools_the_released_cells(size, shape):
         counts[name] = int((cells != expected).any(axis=1).sum())
     assert counts["released"] == 0
     assert counts["other"] > 0.03 * len(boxes)
+
+
+def test_a_corner_that_is_not_a_number_drops_its_box_alone():
+    boxes = np.array([[0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 9, 9]], np.float64)
+    boxes[1, 2] = np.nan
+    np.testing.assert_array_equal(clip_proposals(boxes, 20, 5), [[0, 0, 5, 9]] * 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_distinct_rois_are_those_that_numpy_finds(seed):
+    rng = np.random.default_rng(seed)
+    boxes = draw_random_boxes(rng, 3000, 40, 60)  # few cells, so that most RoIs are alike
+    rois = build_roi_batch([boxes[:10], boxes], [(40, 60)] * 2, (80, 120), 1 / 16, PLAIN)
+    cells = round_half_away((boxes * 2 - [0, 0, 1, 1]).astype(np.float32) / 16)
+    _, first, inverse = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    of_second = rois.unique[:, 0] == 1
+    np.testing.assert_array_equal(rois.unique[of_second, 1:], boxes[first[order]] * 2)
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order))
+    np.testing.assert_array_equal(rois.unique_index[10:] - (~of_second).sum(), rank[inverse.ravel()])
+    assert 10 < len(first) < 2500

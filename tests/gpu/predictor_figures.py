@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 from pipeline.detector.checkpoint import TrainedNetwork
 from pipeline.detector.predictor import Predictor
 from pipeline.errors import InvalidConfiguration
@@ -15,13 +13,15 @@ from tests.gpu.figure_inputs import Load, build_trained, draw_load, list_network
 from tests.gpu.plain_loop import PlainLoop, has_plain_loop
 from tests.gpu.timing import measure_busy_share, measure_peak_bytes, synchronise, time_call
 
+GROUP_ON_GPU = 128
+"""Images of a call, as in a job (`engine/detect/chunk_detector.py`, which needs Ray)."""
 PAPER_SECONDS = 0.32
 """Of L per image with 2000 RoIs, without proposals (Fast R-CNN, table 4)."""
 
 
 def measure_predictors(setting: Setting) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield a name and figures for each network, precision and batch; images are decoded."""
-    load = draw_load(setting, 2 if setting.is_quick else 64)
+    load = draw_load(setting, 2 if setting.is_quick else GROUP_ON_GPU)
     for network in list_networks(setting):
         trained = build_trained(setting, network)
         if has_plain_loop(network):
@@ -32,8 +32,6 @@ def measure_predictors(setting: Setting) -> Iterator[tuple[str, dict[str, Any]]]
             for batch in batches:
                 name = f"{network} {precision} batch {batch}"
                 yield name, _measure_or_explain(setting, trained, precision, batch, few)
-        if setting.on_gpu:
-            yield from _measure_threads(setting, trained, load)
 
 
 def _measure_or_explain(
@@ -58,25 +56,10 @@ def _measure_or_explain(
         return {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
 
 
-def _measure_threads(
-    setting: Setting, trained: TrainedNetwork, load: Load
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The threads that resize images: a detector has two."""
-    own = torch.get_num_threads()
-    name = trained.network.architecture.backbone
-    try:
-        for threads in (2, 4, 8):
-            torch.set_num_threads(threads)
-            figures = _measure_or_explain(setting, trained, "bf16", 8, load)
-            yield f"{name} bf16, {threads} threads", figures
-    finally:
-        torch.set_num_threads(own)
-
-
 def _list_batches(setting: Setting, network: str) -> dict[str, tuple[int, ...]]:
     """Images per batch by precision: fp32 takes most of the time and is no one's choice for speed."""
     if not setting.is_quick:
-        return {"fp32": (4,), "bf16": (1, 4, 8, 16), "fp16": (8,)}
+        return {"fp32": (4,), "bf16": (1, 8, 16, 32), "fp16": (8,)}
     if network == "tiny":
         return {"fp32": (1, 2), "bf16": (2,), "fp16": (2,)}
     return {"fp32": (2,)}  # without bf16 in hardware, a large network takes seconds per image
@@ -86,14 +69,18 @@ def _measure(setting: Setting, predictor: Predictor, load: Load) -> dict[str, An
     def detect() -> None:
         predictor(load.images, load.proposals)
 
-    detections = [len(of_image.scores) for of_image in predictor(load.images, load.proposals)]
+    found: list[int] = []
+
+    def detect_and_count() -> None:
+        found.extend(len(of.scores) for of in predictor(load.images, load.proposals))
+
     seconds = time_call(setting, detect) / len(load.images)
     return {
         "images_per_second": 1 / seconds,
         "seconds_per_image": seconds,
-        "detections_per_image": sum(detections) / len(detections),
         "busy_share": measure_busy_share(setting, detect),
-        "peak_bytes": measure_peak_bytes(setting, detect),
+        "peak_bytes": measure_peak_bytes(setting, detect_and_count),
+        "detections_per_image": sum(found) / len(found),
         "images_at_once": predictor.network.image_limit.rows or predictor.max_images_per_batch,
         "rois_at_once": predictor.network.roi_limit.rows or predictor.max_rois_per_batch,
     }

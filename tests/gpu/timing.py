@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from tests.gpu.checks import Setting
 
-WARM_UP = 2
+WARM_UP = 1
 MOST_CALLS = 1000
 
 
@@ -23,7 +23,7 @@ def synchronise(setting: Setting) -> None:
         torch.cuda.synchronize(setting.device)
 
 
-def time_call(setting: Setting, call: Callable[[], Any], seconds: float = 1.5) -> float:
+def time_call(setting: Setting, call: Callable[[], Any], seconds: float = 0.8) -> float:
     """Seconds per call, as the mean over about `seconds`, after calls that do not count."""
     for _ in range(WARM_UP):
         call()
@@ -52,7 +52,7 @@ def measure_peak_bytes(setting: Setting, call: Callable[[], Any]) -> int | None:
     return int(torch.cuda.max_memory_allocated(setting.device))
 
 
-def measure_busy_share(setting: Setting, call: Callable[[], Any], calls: int = 3) -> float:
+def measure_busy_share(setting: Setting, call: Callable[[], Any], calls: int = 1) -> float:
     """The share of the time in which the device computes; on a CPU, the share inside torch's operators.
 
     The profiler itself costs time between the kernels, so the share without it is larger.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from pipeline import imaging
 from pipeline.detector import fusion
+from pipeline.detector.backbones.backbone import Backbone
+from pipeline.detector.backbones.frozen_norm import bake_frozen_norms
 from pipeline.detector.checkpoint import TrainedNetwork
 from pipeline.detector.inference import InferenceNetwork
 from pipeline.detector.pooling import _pool_by_torchvision
@@ -35,6 +38,7 @@ def _measure_network(setting: Setting, name: str) -> Iterator[tuple[str, dict[st
     trained = build_trained(setting, name)
     dtype = torch.bfloat16 if setting.on_gpu else torch.float32
     network = InferenceNetwork(trained.network, setting.device, dtype)
+    separate = _build_separate_layers(trained, setting, dtype)
     images, side, rois_of_all = (2, 64, 24) if setting.is_quick else (8, 600, 4096)
     batch = torch.randn(images, 3, side, side * 4 // 3, device=setting.device)
     batch = batch.to(memory_format=torch.channels_last)
@@ -49,44 +53,52 @@ def _measure_network(setting: Setting, name: str) -> Iterator[tuple[str, dict[st
         inclusive = rois - rois.new_tensor([0.0, 0.0, 0.0, 1.0, 1.0])
         calls: dict[str, Callable[[], Any]] = {
             "trunk": lambda: network.extract_features(batch),
+            "trunk, separate layers": lambda: separate.trunk(batch.to(dtype)),
             "trunk, channels first": _arrange_channels_first(trained, setting, dtype, batch),
-            "trunk, ReLU in cuDNN": _fuse_rectifiers(trained, setting, dtype, batch),
-            "trunk, compiled": _compile(network.extract_features, batch),
+            "trunk, ReLU in cuDNN": _rectify_in_cudnn(setting, separate, "trunk", batch.to(dtype)),
+            "trunk, compiled": _compile(separate.trunk, batch.to(dtype)),
             "trunk, CUDA graph": _capture(setting, network.extract_features, batch),
             "pooling": lambda: network.pool_rois(features, rois),
             "pooling by torchvision": lambda: _pool_by_torchvision(
                 features, inclusive, network.roi_size, network.spatial_scale
             ),
             "head": lambda: network.head(pooled),
-            "head, channels first": lambda: network.head(pooled.contiguous()),
-            "head, compiled": _compile(network.head, pooled),
+            "head, separate layers": lambda: separate.head(pooled),
+            "head, channels first": lambda: separate.head(pooled.contiguous()),
+            "head, ReLU in cuDNN": _rectify_in_cudnn(setting, separate, "head", pooled),
+            "head, compiled": _compile(separate.head, pooled),
             "head, CUDA graph": _capture(setting, network.head, pooled),
         }
         milliseconds = {part: _time_or_explain(setting, call) for part, call in calls.items()}
     yield f"variants {name}, {images} images, {rois_of_all} RoIs", milliseconds
 
 
+def _build_separate_layers(
+    trained: TrainedNetwork, setting: Setting, dtype: torch.dtype
+) -> Backbone:
+    """The backbone as torch computes it, layer by layer, channels last in memory."""
+    own = copy.deepcopy(trained.network.backbone).eval().requires_grad_(False)
+    bake_frozen_norms(own)
+    return own.to(setting.device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def _arrange_channels_first(
     trained: TrainedNetwork, setting: Setting, dtype: torch.dtype, batch: Tensor
 ) -> Callable[[], Tensor]:
-    """The trunk with weights and images of the other memory layout, which must agree."""
-    other = InferenceNetwork(trained.network, setting.device, dtype)
-    backbone = getattr(other._trunk, "__self__", None)  # fused on cores, where the layout is fixed
-    if isinstance(backbone, nn.Module):
-        backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    images = batch.contiguous()
-    return lambda: other.extract_features(images)
+    """The trunk with weights and images of the other memory layout."""
+    other = _build_separate_layers(trained, setting, dtype)
+    other.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    images = batch.contiguous().to(dtype)
+    return lambda: other.trunk(images)
 
 
-def _fuse_rectifiers(
-    trained: TrainedNetwork, setting: Setting, dtype: torch.dtype, batch: Tensor
+def _rectify_in_cudnn(
+    setting: Setting, backbone: Backbone, method: str, values: Tensor
 ) -> Callable[[], Tensor]:
-    """The trunk with each ReLU in the convolution before it, where cuDNN has that."""
-    other = InferenceNetwork(trained.network, setting.device, dtype)
-    backbone = getattr(other._trunk, "__self__", None)
-    if not setting.on_gpu or not isinstance(backbone, nn.Module):
+    """Layer by layer, but with each ReLU in the convolution before it, where cuDNN has that."""
+    if not setting.on_gpu:
         return _require_gpu(setting)
-    traced = fusion._trace(backbone, "trunk", without=(nn.Identity, nn.Dropout))
+    traced = fusion._trace(copy.deepcopy(backbone), method, without=(nn.Identity, nn.Dropout))
     for node in list(traced.graph.nodes):
         layer, following = fusion._get_layer(traced, node), fusion._get_only_user(node)
         if type(layer) is not nn.Conv2d or following is None:
@@ -96,7 +108,7 @@ def _fuse_rectifiers(
             traced.add_submodule(str(node.target), _RectifiedConvolution(layer))
             fusion._replace(following, node)
     fused = fusion._compile(traced)
-    return lambda: fused(batch.to(dtype))
+    return lambda: fused(values)
 
 
 def _require_gpu(setting: Setting) -> Callable[[], Any]:
