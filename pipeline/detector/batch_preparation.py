@@ -1,4 +1,4 @@
-"""Batches in host memory: images and their RoIs. A thread prepares them for a GPU, which resizes by itself."""
+"""Batches in host memory: images and their RoIs. A thread prepares them for a GPU, which resizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from pipeline.detector.host_transfer import stage_array, stage_bytes
 from pipeline.detector.preprocessing import Preprocessing
 from pipeline.detector.pyramid import LevelRois, Size
 from pipeline.detector.rois import build_roi_batch
-
 
 BATCHES_AHEAD = 2
 """Batches that are prepared while a GPU computes."""

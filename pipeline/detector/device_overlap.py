@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
 Results = TypeVar("Results")
 
 
-class OverlappedWork:
+class OverlappedWork(Generic[Results]):
     """Runs a function on the results of one batch after the work for the next was queued.
 
     The function waits for the device often, as the number of detections decides what follows. On a stream
@@ -23,7 +23,9 @@ class OverlappedWork:
         """On a CPU, `function` runs at once."""
         self._device = device
         self._function = function
-        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
+        self._stream = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._waiting: list[tuple[Results, torch.cuda.Event]] = []
 
     def add(self, results: Results) -> None:
@@ -31,7 +33,7 @@ class OverlappedWork:
         if self._stream is None:
             self._function(results)
             return
-        computed = torch.cuda.Event()
+        computed = torch.cuda.Event()  # type: ignore[no-untyped-call]
         computed.record(torch.cuda.current_stream(self._device))
         self._waiting.append((results, computed))
         if len(self._waiting) > 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -34,18 +35,19 @@ def finish_convolution(
     rows_together = VALUES // block
     low, high = limits or (-math.inf, math.inf)
     grid = (triton.cdiv(rows, rows_together), triton.cdiv(channels, block))
-    _finish[grid](
-        *(output, bias, output if shortcut is None else shortcut, rows, channels, low, high),
-        HAS_SHORTCUT=shortcut is not None,
-        HAS_LIMITS=limits is not None,
-        ROWS=rows_together,
-        BLOCK=block,
-    )
+    with torch.cuda.device_of(output):  # Triton computes on the current device
+        _finish[grid](
+            *(output, bias, output if shortcut is None else shortcut, rows, channels, low, high),
+            has_shortcut=shortcut is not None,
+            has_limits=limits is not None,
+            rows_together=rows_together,
+            block=block,
+        )
     return output
 
 
 @triton.jit(do_not_specialize=["rows", "low", "high"])
-def _finish(  # type: ignore[no-untyped-def]  # Triton would evaluate other annotations
+def _finish(  # type: ignore[no-untyped-def]  # noqa: PLR0917  # Triton would evaluate other annotations
     output,
     bias,
     shortcut,
@@ -53,22 +55,22 @@ def _finish(  # type: ignore[no-untyped-def]  # Triton would evaluate other anno
     channels,
     low,
     high,
-    HAS_SHORTCUT: tl.constexpr,
-    HAS_LIMITS: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    has_shortcut: tl.constexpr,
+    has_limits: tl.constexpr,
+    rows_together: tl.constexpr,
+    block: tl.constexpr,
 ):
     """Finish a few rows of the output, for a block of channels."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.program_id(0).to(tl.int64) * rows_together + tl.arange(0, rows_together)
+    channel = tl.program_id(1) * block + tl.arange(0, block)
     has_channel = channel < channels
     exists = (row < rows)[:, None] & has_channel[None, :]
     place = row[:, None] * channels + channel[None, :]
     values = tl.load(output + place, mask=exists, other=0.0).to(tl.float32)
     values += tl.load(bias + channel, mask=has_channel, other=0.0).to(tl.float32)[None, :]
-    if HAS_SHORTCUT:
+    if has_shortcut:
         values += tl.load(shortcut + place, mask=exists, other=0.0).to(tl.float32)
-    if HAS_LIMITS:
+    if has_limits:
         # Written so that NaN stays: the caller looks for it.
         values = tl.where(values < low, low, values)
         values = tl.where(values > high, high, values)

@@ -39,13 +39,14 @@ def pool_on_gpu(features: Tensor, rois: Tensor, size: int, spatial_scale: float)
         block = min(WIDEST_BLOCK, triton.next_power_of_2(channels))
         grid = (count * size * size, triton.cdiv(channels, block))
         bounds = compute_bounds(rois, size, spatial_scale, height, width)
-        _pool_cell[grid](
-            *(rows, bounds, pooled, channels, height, width),
-            SIZE=size,
-            BLOCK=block,
-            LEAST_VALUE=LEAST,
-            num_warps=max(1, min(8, block // 128)),
-        )
+        with torch.cuda.device_of(rows):  # Triton computes on the current device
+            _pool_cell[grid](
+                *(rows, bounds, pooled, channels, height, width),
+                size=size,
+                block=block,
+                least_value=LEAST,
+                num_warps=max(1, min(8, block // 128)),
+            )
     return pooled.permute(0, 3, 1, 2)
 
 
@@ -74,32 +75,32 @@ def compute_bounds(
 
 
 @triton.jit(do_not_specialize=["height", "width"])  # else it compiles again for other sizes
-def _pool_cell(  # type: ignore[no-untyped-def]  # Triton would evaluate other annotations
+def _pool_cell(  # type: ignore[no-untyped-def]  # noqa: PLR0917  # Triton would evaluate other annotations
     features,
     bounds,
     pooled,
     channels,
     height,
     width,
-    SIZE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    LEAST_VALUE: tl.constexpr,
+    size: tl.constexpr,
+    block: tl.constexpr,
+    least_value: tl.constexpr,
 ):
     """Pool one cell of one RoI, for a block of channels."""
     cell = tl.program_id(0).to(tl.int64)
-    roi, place = cell // (SIZE * SIZE), cell % (SIZE * SIZE)
-    row, column = place // SIZE, place % SIZE
-    of_roi = bounds + roi * (1 + 4 * SIZE)
+    roi, place = cell // (size * size), cell % (size * size)
+    row, column = place // size, place % size
+    of_roi = bounds + roi * (1 + 4 * size)
     image = tl.load(of_roi).to(tl.int64)
-    top, bottom = tl.load(of_roi + 1 + row), tl.load(of_roi + 1 + SIZE + row)
-    left, right = tl.load(of_roi + 1 + 2 * SIZE + column), tl.load(of_roi + 1 + 3 * SIZE + column)
-    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    top, bottom = tl.load(of_roi + 1 + row), tl.load(of_roi + 1 + size + row)
+    left, right = tl.load(of_roi + 1 + 2 * size + column), tl.load(of_roi + 1 + 3 * size + column)
+    channel = tl.program_id(1) * block + tl.arange(0, block)
     exists = channel < channels
-    best = tl.full((BLOCK,), LEAST_VALUE, tl.float32)
+    best = tl.full((block,), least_value, tl.float32)
     for y in range(top, bottom):
         line = features + ((image * height + y) * width + left) * channels + channel
         for _ in range(left, right):
-            value = tl.load(line, mask=exists, other=LEAST_VALUE)
+            value = tl.load(line, mask=exists, other=least_value)
             best = tl.maximum(best, value.to(tl.float32))
             line += channels
     is_empty = (bottom <= top) | (right <= left)

@@ -33,7 +33,7 @@ def select_detections(
 
     Labels count the classes from 0. Equal scores keep the order of class and RoI.
     """
-    selected = select_in_images(scores, deltas, rois, [len(scores)], [size], settings)
+    selected = select_in_images(scores, deltas, rois, [len(scores)], [size], settings=settings)
     most = settings.max_per_image if settings.rule == "default" else None
     return selected.boxes[:most], selected.scores[:most], selected.labels[:most]
 
@@ -59,6 +59,7 @@ def select_in_images(
     rois: Tensor,
     counts: Sequence[int],
     sizes: Sequence[tuple[int, int]],
+    *,
     settings: PostprocessingSettings,
 ) -> SelectedBoxes:
     """Select the detections of several images, as `select_detections` does for one, but without its cap.
@@ -93,22 +94,25 @@ def select_in_images(
     return SelectedBoxes(*(values[order] for values in (boxes, score, label, row, image)))
 
 
-MOST_TOGETHER = 20_000
-"""Boxes that NMS compares at once on a GPU: all with all, whatever their groups."""
+MOST_TOGETHER = {"cpu": 1000, "cuda": 20_000}
+"""Boxes that NMS compares all with all, whatever their groups; more are compared group by group."""
 
 
 def _suppress(
     boxes: Tensor, score: Tensor, group: Tensor, image: Tensor, settings: PostprocessingSettings
 ) -> Tensor:
     """Return the indices of the boxes `(M, 4)` that NMS keeps; only those of a group suppress each other."""
+    if not len(boxes):
+        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
     limit = _choose_iou_limit(settings, boxes.device)
+    most = MOST_TOGETHER.get(boxes.device.type, MOST_TOGETHER["cpu"])
     # Double precision, because groups are separated by shifting their boxes far apart.
     boxes, score = boxes.double(), score.double()
-    if not len(boxes) or boxes.device.type == "cpu":
-        return batched_nms(boxes, score, group, limit)
-    if len(boxes) <= MOST_TOGETHER:  # of many boxes `batched_nms` would sort out group by group
-        return nms(boxes + (group * (boxes.max() + 1))[:, None], score, limit)
-    parts = [torch.nonzero(image == number).squeeze(1) for number in image.unique()]
+    if len(boxes) <= most:
+        kept: Tensor = nms(boxes + (group * (boxes.max() + 1))[:, None], score, limit)
+        return kept
+    # Image by image, since those of a single image may be few enough.
+    parts = [torch.nonzero(image == number).squeeze(1) for number in torch.unique(image)]
     return torch.cat(
         [part[batched_nms(boxes[part], score[part], group[part], limit)] for part in parts]
     )
@@ -147,7 +151,7 @@ def _select_candidates(
         label, row = torch.nonzero(settings.score_threshold <= scores.T, as_tuple=True)
         return row, label
     rows, labels, first = [], [], 0
-    for of_image in scores.split(list(counts)):
+    for of_image in torch.split(scores, list(counts)):
         best = of_image.argsort(dim=0, descending=True, stable=True)[: settings.max_per_image]
         rows.append(best.T.reshape(-1) + first)
         label = torch.arange(scores.shape[1], device=scores.device)

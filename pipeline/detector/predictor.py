@@ -36,7 +36,6 @@ from pipeline.detector.pyramid import LevelRois, Pyramid, Size, split_by_level
 from pipeline.detector.rois import clip_proposals
 from pipeline.errors import NotFiniteOutput
 
-
 BYTES_PER_VALUE = 64
 """Of a GPU's memory, for each value that is pooled at once: pooled features and what a head makes of them."""
 
@@ -177,7 +176,9 @@ class Predictor:
             scored = ScoredImages([], [], is_finite)
             counts = [len(at_level.rows) for at_level in batch.rois_by_image]
             for at_level, *of_image in zip(
-                batch.rois_by_image, scores.split(counts), deltas.split(counts), strict=True
+                batch.rois_by_image,
+                *(torch.split(v, counts) for v in (scores, deltas)),
+                strict=True,
             ):
                 parts = outputs[at_level.image_index]
                 parts.append(HeadOutputs(at_level.rows, *of_image))
@@ -288,7 +289,9 @@ class Predictor:
         scores, deltas = (torch.cat(values) for values in zip(*outputs, strict=True))
         counts = [len(of_image) for of_image in rois]
         on_device = move_array(np.concatenate(rois), self.device)
-        selected = select_in_images(scores, deltas, on_device, counts, sizes, self.postprocessing)
+        selected = select_in_images(
+            scores, deltas, on_device, counts, sizes, settings=self.postprocessing
+        )
         # One transfer: the host waits for each.
         columns = [values[:, None].double() for values in selected[1:]]
         table = torch.cat([selected.boxes.double(), *columns], dim=1).cpu().numpy()

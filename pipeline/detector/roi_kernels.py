@@ -1,4 +1,4 @@
-"""Loops over proposals, compiled by Numba: without Python's lock, so that a thread runs beside the detector's."""
+"""Loops over proposals, compiled by Numba; they do not hold Python's lock, which the detector needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from pipeline.kernel_cache import njit
 
 @njit(cache=True, nogil=True)
 def clip(boxes: NDArray[np.float32], width: Any, height: Any, kept: NDArray[np.float32]) -> int:
-    """Clip `boxes` `(N, 4)` to the image; those not empty become the first rows of `kept`. Returns their number."""
+    """Clip `boxes` `(N, 4)` to the image.
+
+    Those that are not empty become the first rows of `kept`; returns their number.
+    """
     count = 0
     for row in range(len(boxes)):
         x1, y1, x2, y2 = boxes[row, 0], boxes[row, 1], boxes[row, 2], boxes[row, 3]

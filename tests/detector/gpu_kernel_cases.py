@@ -16,7 +16,13 @@ from pipeline.detector.gpu_pooling import pool_on_gpu
 from tests.detector.networks import draw_random_boxes
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-EDGES = [[0, 0, 400, 300], [399, 299, 400, 300], [8, 8, 24, 24], [-20, -20, 4, 4], [390, 290, 480, 380]]
+EDGES = [
+    [0, 0, 400, 300],
+    [399, 299, 400, 300],
+    [8, 8, 24, 24],
+    [-20, -20, 4, 4],
+    [390, 290, 480, 380],
+]
 
 
 def compare_pooling() -> None:

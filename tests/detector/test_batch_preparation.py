@@ -1,4 +1,4 @@
-"""Batches that threads prepare ahead, and whose images a GPU resizes, are those that are prepared when they are needed."""
+"""Batches prepared ahead, whose images a GPU resizes, are those that are prepared when they are needed."""
 
 import numpy as np
 import pytest

@@ -36,8 +36,8 @@ def test_the_kernels_can_be_translated_for_a_gpu(dtype):
 
     values = dict.fromkeys(["features", "pooled", "output", "bias", "shortcut"], f"*{dtype}")
     numbers = {"low": "fp32", "high": "fp32", "bounds": "*i32"}
-    constants = {"SIZE": 7, "BLOCK": 256, "LEAST_VALUE": LEAST, "ROWS": 16}
-    constants |= {"HAS_SHORTCUT": True, "HAS_LIMITS": True}
+    constants = {"size": 7, "block": 256, "least_value": LEAST, "rows_together": 16}
+    constants |= {"has_shortcut": True, "has_limits": True}
     for kernel in (_pool_cell, _finish):
         signature = {
             name: "constexpr" if name in constants else (values | numbers).get(name, "i32")

@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.detector.postprocessing import list_candidate_scores, select_detections
+from pipeline.detector.postprocessing import (
+    list_candidate_scores,
+    select_detections,
+    select_in_images,
+)
 from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from tests.detector import plain_predictor
 from tests.detector.networks import draw_random_boxes
@@ -140,3 +144,27 @@ def test_records_name_the_regression_only_if_it_is_off():
     """Runs of earlier releases keep their fingerprint."""
     assert "refine_boxes" not in PostprocessingSettings().to_record()
     assert PostprocessingSettings(refine_boxes=False).to_record()["refine_boxes"] is False
+
+
+# Few boxes are compared at once, many image by image.
+@pytest.mark.parametrize("count", [20, 400])
+@pytest.mark.parametrize("rule", ["default", "paper"])
+def test_several_images_together_have_the_detections_of_each_alone(rule, count):
+    settings = PostprocessingSettings(rule=rule, max_per_image=30, score_threshold=0.2)
+    counts, sizes = [count, 1, count // 2], [(200, 300), (90, 80), (120, 250)]
+    drawn = [draw_scored_rois(number, number) for number in counts]
+    scores, deltas, boxes = (torch.cat(values) for values in zip(*drawn, strict=True))
+    together = select_in_images(scores, deltas, boxes, counts, sizes, settings=settings)
+    first_rows = np.cumsum([0, *counts])
+    for number, (of_image, size) in enumerate(zip(drawn, sizes, strict=True)):
+        own = together.images == number
+        alone = select_in_images(*of_image, [counts[number]], [size], settings=settings)
+        assert torch.equal(together.boxes[own], alone.boxes)
+        assert torch.equal(together.scores[own], alone.scores)
+        assert torch.equal(together.labels[own], alone.labels)
+        assert torch.equal(together.rows[own] - first_rows[number], alone.rows)
+        selected = select_detections(*of_image, size, settings)[0]
+        most = settings.max_per_image if rule == "default" else None
+        assert torch.equal(selected, alone.boxes[:most])
+    assert together.images.tolist() == sorted(together.images.tolist())
+    assert len(together.images) > 20

@@ -99,5 +99,7 @@ def test_distinct_rois_are_those_that_numpy_finds(seed):
     np.testing.assert_array_equal(rois.unique[of_second, 1:], boxes[first[order]] * 2)
     rank = np.empty(len(order), int)
     rank[order] = np.arange(len(order))
-    np.testing.assert_array_equal(rois.unique_index[10:] - (~of_second).sum(), rank[inverse.ravel()])
+    np.testing.assert_array_equal(
+        rois.unique_index[10:] - (~of_second).sum(), rank[inverse.ravel()]
+    )
     assert 10 < len(first) < 2500

@@ -78,8 +78,8 @@ def _measure(setting: Setting, predictor: Predictor, load: Load) -> dict[str, An
     return {
         "images_per_second": 1 / seconds,
         "seconds_per_image": seconds,
-        "busy_share": measure_busy_share(setting, detect),
-        "peak_bytes": measure_peak_bytes(setting, detect_and_count),
+        "busy_share": measure_busy_share(setting, detect_and_count),
+        "peak_bytes": measure_peak_bytes(setting, detect),
         "detections_per_image": sum(found) / len(found),
         "images_at_once": predictor.network.image_limit.rows or predictor.max_images_per_batch,
         "rois_at_once": predictor.network.roi_limit.rows or predictor.max_rois_per_batch,
