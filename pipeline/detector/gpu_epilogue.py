@@ -35,7 +35,7 @@ def finish_convolution(
     rows_together = VALUES // block
     low, high = limits or (-math.inf, math.inf)
     grid = (triton.cdiv(rows, rows_together), triton.cdiv(channels, block))
-    with torch.cuda.device_of(output):  # Triton computes on the current device
+    with torch.cuda.device_of(output):  # type: ignore[no-untyped-call]  # Triton computes on the current device
         _finish[grid](
             *(output, bias, output if shortcut is None else shortcut, rows, channels, low, high),
             has_shortcut=shortcut is not None,

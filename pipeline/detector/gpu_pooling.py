@@ -39,7 +39,7 @@ def pool_on_gpu(features: Tensor, rois: Tensor, size: int, spatial_scale: float)
         block = min(WIDEST_BLOCK, triton.next_power_of_2(channels))
         grid = (count * size * size, triton.cdiv(channels, block))
         bounds = compute_bounds(rois, size, spatial_scale, height, width)
-        with torch.cuda.device_of(rows):  # Triton computes on the current device
+        with torch.cuda.device_of(rows):  # type: ignore[no-untyped-call]  # Triton computes on the current device
             _pool_cell[grid](
                 *(rows, bounds, pooled, channels, height, width),
                 size=size,

@@ -42,7 +42,8 @@ def measure_feeding(
         if " batch " in name and "images_per_second" in values:
             network = name.split()[0]
             fastest[network] = max(fastest.get(network, 0.0), values["images_per_second"])
-    decoding = seconds["decode"] + seconds["resize"]
+    # A GPU resizes by itself.
+    decoding = seconds["decode"] + (0.0 if setting.on_gpu else seconds["resize"])
     for network, rate in fastest.items():
         yield (
             f"cores that feed {network}",
