@@ -21,6 +21,11 @@ _MESSAGES = (
 """Of errors that are not torch's own; the device works on after them."""
 
 
+BYTES_PER_VALUE = 64
+"""Of a GPU's memory, for each value that is pooled at once: pooled features and what a head makes of them."""
+FEWEST_ROIS, MOST_ROIS = 256, 16_384
+
+
 class PartLimit:
     """The number of rows that go through a function at once; it halves when the device's memory is full.
 
@@ -65,6 +70,19 @@ class PartLimit:
         log.warning(
             "%s is out of memory with %d %s at once: now %d", device, failed, self._name, self.rows
         )
+
+
+def choose_rois_at_once(memory: int, values: int) -> int:
+    """Choose how many RoIs go through a head at once on a GPU: a power of two.
+
+    Each further part of a batch costs the host a millisecond; `PartLimit` halves what does not fit.
+
+    Args:
+        memory: bytes of the GPU.
+        values: that are pooled for a RoI.
+    """
+    fitting = max(1, memory // (BYTES_PER_VALUE * values))
+    return max(FEWEST_ROIS, min(MOST_ROIS, 2 ** (fitting.bit_length() - 1)))
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -23,7 +23,7 @@ from pipeline.detector.batch_preparation import BatchPreparation, PreparedBatch
 from pipeline.detector.cascade import ScoredBatch, StepDetections, score_in_steps
 from pipeline.detector.cascade_settings import CascadeSettings
 from pipeline.detector.checkpoint import TrainedNetwork, load_checkpoint
-from pipeline.detector.device_memory import read_total_memory
+from pipeline.detector.device_memory import choose_rois_at_once, read_total_memory
 from pipeline.detector.device_overlap import OverlappedWork
 from pipeline.detector.device_selection import get_precision_name, select_device, select_dtype
 from pipeline.detector.head_outputs import HeadOutputs, join_outputs
@@ -35,9 +35,6 @@ from pipeline.detector.postprocessing_settings import PostprocessingSettings
 from pipeline.detector.pyramid import LevelRois, Pyramid, Size, split_by_level
 from pipeline.detector.rois import clip_proposals
 from pipeline.errors import NotFiniteOutput
-
-BYTES_PER_VALUE = 64
-"""Of a GPU's memory, for each value that is pooled at once: pooled features and what a head makes of them."""
 
 
 class ImageDetections(NamedTuple):
@@ -123,10 +120,12 @@ class Predictor:
         self.levels = pyramid.build_levels(trained.preprocessing)
         self.classes = trained.classes
         on_gpu = self.device.type == "cuda"
-        # 256 RoIs fit the CPU's caches.
         self.max_images_per_batch = max_images_per_batch or (8 if on_gpu else 1)
         self.network = InferenceNetwork(trained.network, self.device, self.dtype)
-        rois_at_once = self._choose_rois_at_once(trained) if on_gpu else 256
+        rois_at_once = 256  # fit a CPU's caches
+        if on_gpu:
+            values = trained.network.backbone.channels * trained.network.roi_size**2
+            rois_at_once = choose_rois_at_once(read_total_memory(self.device), values)
         self.max_rois_per_batch = max_rois_per_batch or rois_at_once
         self.preparation = BatchPreparation(
             self.preprocessing, self.network.spatial_scale, self.device
@@ -189,12 +188,6 @@ class Predictor:
             work.add(scored)
         work.finish()
         return detections
-
-    def _choose_rois_at_once(self, trained: TrainedNetwork) -> int:
-        """As many RoIs as a GPU's memory suggests: each further part of them costs its host a millisecond."""
-        cells = trained.network.backbone.channels * trained.network.roi_size**2
-        suggested = read_total_memory(self.device) // BYTES_PER_VALUE // cells
-        return 1 << max(8, min(14, suggested.bit_length() - 1))
 
     def _create_empty(self, count: int) -> list[ImageDetections]:
         with_candidates = self.postprocessing.has_run_thresholds

@@ -9,6 +9,7 @@ import torch
 from pipeline.detector.device_memory import (
     CONTEXT_BYTES,
     PartLimit,
+    choose_rois_at_once,
     compute_fraction,
     is_out_of_memory,
     limit_memory,
@@ -142,3 +143,17 @@ def test_a_share_is_set_for_the_gpu_by_its_number(monkeypatch, name, index):
     )
     limit_memory(torch.device(name), 0.5)
     assert limits == [(0.5 - CONTEXT_BYTES / 80e9, index)]
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "values", "rois"),
+    [
+        (85, 512 * 7 * 7, 16_384),  # vgg16
+        (85, 1024 * 14 * 14, 4096),  # resnet50
+        (16, 1024 * 14 * 14, 1024),
+        (85, 64 * 7 * 7, 16_384),
+        (1, 1024 * 14 * 14, 256),
+    ],
+)
+def test_the_rois_of_a_head_fit_the_memory(gigabytes, values, rois):
+    assert choose_rois_at_once(gigabytes * 10**9, values) == rois
