@@ -82,7 +82,7 @@ def choose_rois_at_once(memory: int, values: int) -> int:
         values: that are pooled for a RoI.
     """
     fitting = max(1, memory // (BYTES_PER_VALUE * values))
-    return max(FEWEST_ROIS, min(MOST_ROIS, 2 ** (fitting.bit_length() - 1)))
+    return max(FEWEST_ROIS, min(MOST_ROIS, 1 << (fitting.bit_length() - 1)))
 
 
 def is_out_of_memory(error: Exception) -> bool:
