@@ -57,3 +57,11 @@ def test_without_a_gpu_there_are_no_kernels_and_the_log_says_why(caplog):
         assert load_gpu_kernels() is None
     assert "the GPU computes with torch's own operators" in caplog.text
     load_gpu_kernels.cache_clear()
+
+
+def test_only_the_modules_of_kernels_import_triton():
+    command = (
+        "import sys; sys.modules['triton'] = None; import pipeline.detector.predictor; "
+        "import pipeline.training.step"
+    )
+    subprocess.run([sys.executable, "-c", command], cwd=ROOT, check=True, timeout=120)
