@@ -28,8 +28,6 @@ class PreparedBatch(NamedTuple):
     """A batch in host memory, ready for the device."""
 
     rois_by_image: list[LevelRois]
-    shape: Size
-    """Height and width to which the images are resized."""
     pixels: Tensor
     """uint8, all images' pixels one after the other: as decoded for a GPU, resized for a CPU."""
     sizes: list[Size]
@@ -41,11 +39,10 @@ class PreparedBatch(NamedTuple):
 
     def resize(self, device: torch.device) -> Tensor:
         """Copy the images to the device and resize them there to uint8 RGB `(B, h, w, 3)`."""
-        images = _split_pixels(self.pixels.to(device, non_blocking=True), self.sizes)
-        if len(images) == 1:
-            return resize_images(images[0], self.shape)
-        resized = [resize_images(alike, self.shape) for alike in images]
-        return torch.cat(resized)
+        pixels = self.pixels.to(device, non_blocking=True)
+        shape = self.rois_by_image[0].shape
+        resized = [resize_images(alike, shape) for alike in _split_pixels(pixels, self.sizes)]
+        return torch.cat(resized) if len(resized) > 1 else resized[0]
 
 
 def _split_pixels(pixels: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
@@ -121,7 +118,6 @@ class BatchPreparation:
         pixels, stored_sizes = self._stage_images(of_batch, shape)
         return PreparedBatch(
             batch,
-            shape,
             pixels,
             stored_sizes,
             stage_array(rois.unique, self._device),

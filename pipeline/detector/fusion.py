@@ -90,23 +90,22 @@ class FusedConv2dOnGpu(nn.Module):
             input, weight, padding = layer.pad_input(input, weight)
         geometry = (layer.stride, padding, layer.dilation, layer.groups)
         values = functional.conv2d(input, weight, None, *geometry)  # type: ignore[arg-type]
+        limits = self._get_limits()
         kernels = load_gpu_kernels() if values.is_cuda else None
         if kernels is not None and layer.bias is not None and _is_channels_last(values):
-            shortcut = None if shortcut is None else shortcut.contiguous(memory_format=_LAST)
-            return kernels.finish_convolution(values, layer.bias, shortcut, self._get_limits())
+            if shortcut is not None:
+                shortcut = shortcut.contiguous(memory_format=torch.channels_last)
+            return kernels.finish_convolution(values, layer.bias, shortcut, limits)
         if layer.bias is not None:
             values += layer.bias[:, None, None]
         if shortcut is not None:
             values += shortcut
-        return values if self.rectifier == "none" else values.clamp_(*self._get_limits() or ())
+        return values if limits is None else values.clamp_(*limits)
 
     def _get_limits(self) -> tuple[float, float] | None:
         if self.rectifier == "none":
             return None
         return (0.0, math.inf) if self.rectifier == "relu" else (self.limits[0], self.limits[1])
-
-
-_LAST = torch.channels_last
 
 
 def _is_channels_last(values: Tensor) -> bool:

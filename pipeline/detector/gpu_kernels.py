@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,35 +13,20 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 
-class _Pool(Protocol):
-    def __call__(
-        self, features: Tensor, rois: Tensor, size: int, spatial_scale: float, /
-    ) -> Tensor: ...
-
-
-class _FinishConvolution(Protocol):
-    def __call__(
-        self,
-        output: Tensor,
-        bias: Tensor,
-        shortcut: Tensor | None,
-        limits: tuple[float, float] | None,
-        /,
-    ) -> Tensor: ...
-
-
 class GpuKernels(NamedTuple):
     """What Triton computes on a GPU."""
 
-    pool: _Pool
+    pool: Callable[[Tensor, Tensor, int, float], Tensor]
     """`gpu_pooling.pool_on_gpu`."""
-    finish_convolution: _FinishConvolution
+    finish_convolution: Callable[
+        [Tensor, Tensor, Tensor | None, tuple[float, float] | None], Tensor
+    ]
     """`gpu_epilogue.finish_convolution`."""
 
 
 @lru_cache(maxsize=1)
 def load_gpu_kernels() -> GpuKernels | None:
-    """Return the kernels after a first use; None, and a warning, where they cannot be compiled."""
+    """Return the kernels after a first use; None, and a warning, where that fails."""
     try:
         from pipeline.detector.gpu_epilogue import finish_convolution  # noqa: PLC0415  needs Triton
         from pipeline.detector.gpu_pooling import pool_on_gpu  # noqa: PLC0415
@@ -53,7 +39,7 @@ def load_gpu_kernels() -> GpuKernels | None:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         log.warning(
-            "the GPU computes with torch's own operators, which are slower: Triton cannot compile "
+            "the GPU computes with torch's own operators, which are slower: Triton's kernels cannot be used "
             "(%s: %s)",
             type(error).__name__,
             reason,

@@ -34,7 +34,7 @@ def select_detections(
     Labels count the classes from 0. Equal scores keep the order of class and RoI.
     """
     selected = select_in_images(scores, deltas, rois, [len(scores)], [size], settings=settings)
-    most = settings.max_per_image if settings.rule == "default" else None
+    most = settings.most_detections
     return selected.boxes[:most], selected.scores[:most], selected.labels[:most]
 
 

@@ -43,6 +43,11 @@ class PostprocessingSettings:
         """Whether a run drops detections by thresholds that depend on all of its images."""
         return self.rule == "paper" and self.mean_per_image is not None
 
+    @property
+    def most_detections(self) -> int | None:
+        """Maximum number of detections of an image; the rule `paper` has none."""
+        return self.max_per_image if self.rule == "default" else None
+
     def to_record(self) -> dict[str, Any]:
         """Return the settings as run.json stores them, without `mean_per_image` if it has no effect.
 

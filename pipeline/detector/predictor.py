@@ -161,11 +161,11 @@ class Predictor:
 
         def detect(scored: ScoredImages) -> None:
             self._check_finite(bool(scored.is_finite))
-            chosen = scored.indices
-            found = self._postprocess(
-                scored.outputs, [boxes[index] for index in chosen], [sizes[i] for i in chosen]
+            indices = scored.indices
+            by_image = self._postprocess(
+                scored.outputs, [boxes[index] for index in indices], [sizes[i] for i in indices]
             )
-            for index, (of_image, _) in zip(chosen, found, strict=True):
+            for index, (of_image, _) in zip(indices, by_image, strict=True):
                 detections[index] = of_image
 
         work = OverlappedWork(self.device, detect)
@@ -291,10 +291,9 @@ class Predictor:
         images = table[:, 7].astype(np.intp)
         ends = np.searchsorted(images, np.arange(len(counts)), side="right")
         first_rows = np.cumsum([0, *counts])
-        most = self.postprocessing.max_per_image if self.postprocessing.rule == "default" else None
-        found = []
+        by_image = []
         for index, of_image in enumerate(np.split(table, ends[:-1])):
-            kept = of_image[:most]
+            kept = of_image[: self.postprocessing.most_detections]
             candidates = None
             if self.postprocessing.has_run_thresholds:
                 listed = list_candidate_scores(outputs[index][0], self.postprocessing)
@@ -305,5 +304,5 @@ class Predictor:
                 kept[:, 5].astype(np.int32),
                 candidates,
             )
-            found.append((detections, (kept[:, 6] - first_rows[index]).astype(np.intp)))
-        return found
+            by_image.append((detections, (kept[:, 6] - first_rows[index]).astype(np.intp)))
+        return by_image

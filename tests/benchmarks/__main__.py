@@ -6,6 +6,7 @@ figures to quote from the single benchmarks on real images.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -21,6 +22,9 @@ LIMIT = 60
 
 def main() -> int:
     """Run them and return the highest exit code."""
+    argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description=__doc__.splitlines()[0]
+    ).parse_args()
     root = Path(__file__).parents[2]
     data = Path(os.environ.get("PIPELINE_DEV_DATA", root.parent / "shared")) / "data"
     voc, split = data / "VOCdevkit" / "VOC2007", "devval"

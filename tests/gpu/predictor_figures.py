@@ -69,10 +69,10 @@ def _measure(setting: Setting, predictor: Predictor, load: Load) -> dict[str, An
     def detect() -> None:
         predictor(load.images, load.proposals)
 
-    found: list[int] = []
+    counts: list[int] = []
 
     def detect_and_count() -> None:
-        found.extend(len(of.scores) for of in predictor(load.images, load.proposals))
+        counts.extend(len(of.scores) for of in predictor(load.images, load.proposals))
 
     seconds = time_call(setting, detect) / len(load.images)
     return {
@@ -80,7 +80,7 @@ def _measure(setting: Setting, predictor: Predictor, load: Load) -> dict[str, An
         "seconds_per_image": seconds,
         "busy_share": measure_busy_share(setting, detect_and_count),
         "peak_bytes": measure_peak_bytes(setting, detect),
-        "detections_per_image": sum(found) / len(found),
+        "detections_per_image": sum(counts) / len(counts),
         "images_at_once": predictor.network.image_limit.rows or predictor.max_images_per_batch,
         "rois_at_once": predictor.network.roi_limit.rows or predictor.max_rois_per_batch,
     }

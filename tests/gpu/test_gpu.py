@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.engine.detect import chunk_detector
 from tests.gpu import __main__ as command
+from tests.gpu import predictor_figures
 from tests.gpu.checks import Setting, SkippedCheck, run_checks
 from tests.gpu.figures import measure_figures
 from tests.gpu.timing import measure_union
@@ -112,3 +114,7 @@ def test_nothing_else_is_needed() -> None:
 def test_kernels_that_overlap_count_once() -> None:
     assert measure_union([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (1.5, 1.6)]) == 4.0
     assert measure_union([]) == 0.0
+
+
+def test_figures_are_of_as_many_images_as_a_job_detects_in_together():
+    assert predictor_figures.GROUP_ON_GPU == chunk_detector.GROUP_ON_GPU

@@ -17,6 +17,7 @@ from pipeline.detector import fusion
 from pipeline.detector.backbones.backbone import Backbone
 from pipeline.detector.backbones.frozen_norm import bake_frozen_norms
 from pipeline.detector.checkpoint import TrainedNetwork
+from pipeline.detector.device_resize import resize_images
 from pipeline.detector.inference import InferenceNetwork
 from pipeline.detector.pooling import _pool_by_torchvision
 from tests.gpu.checks import Setting
@@ -173,20 +174,14 @@ def _measure_pixels(setting: Setting) -> dict[str, Any]:
     height, width = (96, 120) if setting.is_quick else (600, 800)
     encoded = imaging.encode_jpeg(image)
     as_tensor = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-    stored = torch.from_numpy(image).permute(2, 0, 1)[None].to(setting.device)
-
-    def resize_on_device() -> Tensor:
-        return functional.interpolate(
-            stored.float(), (height, width), mode="bilinear", antialias=True
-        )
-
+    stored = torch.from_numpy(image)[None].to(setting.device)
     calls: dict[str, Callable[[], Any]] = {
         "decode on a core": lambda: imaging.decode_image(encoded),
         "decode 16 on the device": lambda: decode_jpeg(
             [as_tensor] * 16, ImageReadMode.RGB, device=setting.device
         ),
         "resize on a core": lambda: imaging.resize(image, width, height),
-        "resize on the device": resize_on_device,
+        "resize on the device": lambda: resize_images(stored, (height, width)),
     }
     return {name: _time_or_explain(setting, call) for name, call in calls.items()}
 
